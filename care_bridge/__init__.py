@@ -1,0 +1,34 @@
+"""Image-restoration networks trained in Python, running in Fiji, with proof that both sides agree.
+
+Names are loaded when they are first used: importing this package loads neither TensorFlow nor Java.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Image": "images",
+    "read_image": "images",
+    "write_image": "images",
+    "BIOIMAGEIO": "normalize",
+    "CSBDEEP": "normalize",
+    "FIJI": "normalize",
+    "PredictOptions": "predictor",
+    "apply_repeatedly": "predictor",
+}
+
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"care_bridge.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'care_bridge' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

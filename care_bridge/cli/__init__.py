@@ -1,0 +1,41 @@
+"""The command line: one file a command; each parses, calls one function, prints and returns an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+import typer
+
+app = typer.Typer(
+    name="care-bridge",
+    help="Image-restoration networks trained in Python, running in Fiji, with proof that both sides agree.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from care_bridge import __version__
+
+        typer.echo(f"care-bridge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+) -> None:
+    pass
+
+
+# A file here that does not start with "_" is a command (or a group of them) and adds itself by `register(app)`.
+for _module in sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")):
+    importlib.import_module(f"{__name__}.{_module}").register(app)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

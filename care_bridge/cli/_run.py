@@ -1,0 +1,68 @@
+"""What every command shares: errors as one line, exit codes, progress bars."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from care_bridge.errors import InputError, NotInstalledError, WorkerError
+from care_bridge.progress import Progress, silent
+
+DONE, NO, WRONG_USE = 0, 1, 2
+"""Exit codes: done and good; done and the answer is no; wrong use or bad input."""
+
+
+def command(function: Callable[..., int | None]) -> Callable[..., None]:
+    """Turn a function that returns an exit code into a command: a user's mistake is one line, a bug a traceback."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            code = function(*args, **kwargs)
+        except (InputError, NotInstalledError, WorkerError) as error:
+            fail(str(error))
+        except KeyboardInterrupt:
+            fail("interrupted; what was finished is kept", code=130)
+        except OSError as error:
+            if error.errno is None:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
+            fail(f"{where}{error.strerror}{hint}")
+        raise typer.Exit(code or DONE)
+
+    return run
+
+
+def fail(message: str, *, code: int = WRONG_USE) -> None:
+    """Say what is wrong on stderr and leave."""
+    sys.stderr.write(f"care-bridge: {message}\n")
+    raise typer.Exit(code)
+
+
+@contextmanager
+def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
+    """A bar with time left on stderr; nothing in a pipe or with `quiet`."""
+    if quiet or not sys.stderr.isatty():
+        yield silent
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(done: int, total: int, what: str) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield show
