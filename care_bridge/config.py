@@ -1,0 +1,407 @@
+"""What a network is and how it is trained: csbdeep's keys and defaults, and a block of our own."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from care_bridge.axes import check_axes
+from care_bridge.errors import InputError
+from care_bridge.files import write_text
+
+FORMAT_VERSION = 1
+"""Version of our own block in config.json."""
+
+BLOCK = "care_bridge"
+"""Key of our own block in config.json."""
+
+PMIN, PMAX = 2.0, 99.8
+"""Percentiles that an image is normalised by when it is predicted; csbdeep's PercentileNormalizer."""
+
+Kind = Literal["CARE", "UpsamplingCARE", "IsotropicCARE", "ProjectionCARE"]
+"""csbdeep's classes: plain, upsampled along Z first, two rotated stacks combined, an axis projected away."""
+
+Sizes = int | tuple[int, ...]
+
+_PROJECTION = ("proj_axis", "proj_n_depth", "proj_n_filt", "proj_n_conv_per_depth", "proj_kern", "proj_pool")
+# Field here -> key in our own block of config.json; everything else is a top-level key of csbdeep's.
+_OWN = {
+    "kind": "class",
+    "unet_pool": "unet_pool",
+    "factor": "factor",
+    "norm_pmin": "norm_pmin",
+    "norm_pmax": "norm_pmax",
+    "seed": "seed",
+    "train_precision": "train_precision",
+    "train_augment": "train_augment",
+    "train_early_stopping": "train_early_stopping",
+    "train_loss_bg_thresh": "train_loss_bg_thresh",
+    "train_loss_bg_decay": "train_loss_bg_decay",
+    "provenance": "provenance",
+}
+
+
+class CareConfig(BaseModel):
+    """Settings of one network and its training.
+
+    The names and defaults are csbdeep's (``csbdeep.models.Config`` and ``ProjectionConfig``, 0.8.2), except
+    `train_tensorboard`, which is off: TensorFlow no longer brings TensorBoard, and csbdeep stops without it.
+    Defaults that hang on others (kernel 5 in 2-D and 3 in 3-D, residual when channels agree, `laplace` when
+    probabilistic) are filled in on construction, so a config holds plain values.
+
+    Attributes
+    ----------
+    axes : str
+        Axes of the network's input, C last (added when missing); one of YX, ZYX, TYX and C.
+    n_channel_in, n_channel_out : int
+    probabilistic : bool
+        Predict a Laplace distribution per pixel: a mean and a scale channel for every output channel.
+    kind : str
+        csbdeep's class, see `Kind`.
+    factor : float, optional
+        Upsampling along Z that UpsamplingCARE and IsotropicCARE were trained for; None: the caller says.
+    unet_residual : bool
+        The network predicts the difference to its input.
+    unet_n_depth : int
+        How often it pools, at least 1.
+    unet_kern_size : int or tuple of int
+        Odd; one number for all axes or one per space axis.
+    unet_pool : tuple of int
+        Pooling per space axis, e.g. (1, 2, 2) for stacks of few planes. csbdeep knows only 2.
+    unet_n_first : int
+        Features of the first level; doubled a level.
+    unet_last_activation : {"linear", "relu"}
+    unet_input_shape : tuple
+        None for free sizes, channels last.
+    train_loss : {"mae", "mse", "laplace"}
+    train_epochs, train_steps_per_epoch, train_batch_size : int
+    train_learning_rate : float
+        Start of Adam's learning rate.
+    train_tensorboard : bool
+        Kept for csbdeep; not used here.
+    train_checkpoint, train_checkpoint_last, train_checkpoint_epoch : str, optional
+        File names of weights; the third is csbdeep's alone.
+    train_reduce_lr : mapping, optional
+        Arguments of ReduceLROnPlateau; None leaves the learning rate alone.
+    norm_pmin, norm_pmax : float
+        Percentiles for prediction, 0-100.
+    seed : int
+        Every random draw of training comes from it: first weights, order of patches, augmentation.
+    train_precision : {"float32", "bfloat16"}
+    train_augment : tuple of str
+        Any of `flips`, `rot90`, `intensity`; applied to batches.
+    train_early_stopping : int, optional
+        Stop after so many epochs without a better validation loss; None never stops early.
+    train_loss_bg_thresh, train_loss_bg_decay : float
+        Background-weighted loss as csbdeep's ``prepare_for_training``: pixels at most the threshold
+        (normalised target, 0-1) are background; 0 is off.
+    proj_axis, proj_n_depth, proj_n_filt, proj_n_conv_per_depth, proj_kern, proj_pool
+        The projecting part of ProjectionCARE; None for the other kinds.
+    provenance : mapping
+        What the model was made from: hashes of data, versions, preset.
+    other : mapping
+        Keys of other programs, found in a config.json and written back.
+
+    Raises
+    ------
+    InputError
+        One line a problem; an unknown key comes with the nearest known one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    axes: str = "YXC"
+    n_channel_in: int = Field(1, ge=1)
+    n_channel_out: int = Field(1, ge=1)
+    probabilistic: bool = False
+    kind: Kind = "CARE"
+    factor: float | None = Field(None, gt=0)
+
+    unet_residual: bool
+    unet_n_depth: int = Field(2, ge=1)
+    unet_kern_size: Sizes
+    unet_pool: tuple[int, ...]
+    unet_n_first: int = Field(32, ge=1)
+    unet_last_activation: Literal["linear", "relu"] = "linear"
+    unet_input_shape: tuple[int | None, ...]
+
+    train_loss: Literal["mae", "mse", "laplace"]
+    train_epochs: int = Field(100, ge=1)
+    train_steps_per_epoch: int = Field(400, ge=1)
+    train_learning_rate: float = Field(4e-4, gt=0)
+    train_batch_size: int = Field(16, ge=1)
+    train_tensorboard: bool = False
+    train_checkpoint: str | None = "weights_best.h5"
+    train_checkpoint_last: str | None = "weights_last.h5"
+    train_checkpoint_epoch: str | None = "weights_now.h5"
+    train_reduce_lr: dict[str, Any] | None = Field(
+        default_factory=lambda: {"factor": 0.5, "patience": 10, "min_delta": 0}
+    )
+
+    norm_pmin: float = Field(PMIN, ge=0, le=100)
+    norm_pmax: float = Field(PMAX, ge=0, le=100)
+    seed: int = Field(0, ge=0)
+    train_precision: Literal["float32", "bfloat16"] = "float32"
+    train_augment: tuple[Literal["flips", "rot90", "intensity"], ...] = ()
+    train_early_stopping: int | None = Field(None, ge=1)
+    train_loss_bg_thresh: float = Field(0.0, ge=0, le=1)
+    train_loss_bg_decay: float = Field(0.06, ge=0)
+
+    proj_axis: str | None = None
+    proj_n_depth: int | None = Field(None, ge=1)
+    proj_n_filt: int | None = Field(None, ge=1)
+    proj_n_conv_per_depth: int | None = Field(None, ge=1)
+    proj_kern: tuple[int, ...] | None = None
+    proj_pool: tuple[int, ...] | None = None
+
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    other: dict[str, Any] = Field(default_factory=dict)
+
+    def __init__(
+        self, axes: str = "YX", n_channel_in: int = 1, n_channel_out: int = 1, **values: Any
+    ) -> None:
+        values.pop("n_dim", None)  # csbdeep writes it, and derives it from the axes all the same
+        unknown = sorted(set(values) - set(type(self).model_fields))
+        if unknown:
+            raise InputError("\n".join(_unknown(key) for key in unknown))
+        values = {"axes": axes, "n_channel_in": n_channel_in, "n_channel_out": n_channel_out, **values}
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise InputError("\n".join(_explain(problem) for problem in error.errors())) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: dict[str, Any]) -> dict[str, Any]:
+        axes = check_axes(values["axes"]).replace("S", "")
+        values["axes"] = axes if "C" in axes else axes + "C"
+        n_dim = len(values["axes"]) - 1
+        channels = values["n_channel_in"]
+        values.setdefault("unet_residual", channels == values["n_channel_out"])
+        values.setdefault("unet_kern_size", 5 if n_dim == 2 else 3)
+        values.setdefault("train_loss", "laplace" if values.get("probabilistic") else "mae")
+        values.setdefault("unet_input_shape", (None,) * n_dim + (channels,))
+        if values.get("kind") == "ProjectionCARE":
+            where = values.setdefault("proj_axis", "Z")
+            space = values["axes"].replace("C", "")
+            values.setdefault("proj_n_depth", 4)
+            values.setdefault("proj_n_filt", 8)
+            values.setdefault("proj_n_conv_per_depth", 1)
+            values.setdefault("proj_kern", (3,) * n_dim)
+            values.setdefault("proj_pool", tuple(1 if letter == where else 2 for letter in space))
+            n_dim -= 1
+        if values.get("unet_pool") is None:
+            values["unet_pool"] = (2,) * n_dim
+        return values
+
+    @field_validator("axes")
+    @classmethod
+    def _net_axes(cls, axes: str) -> str:
+        if not {"Y", "X"} <= set(axes):
+            raise ValueError(f"{axes!r} lacks Y or X; a network needs both")
+        if {"Z", "T"} <= set(axes):
+            raise ValueError(f"{axes!r} holds Z and T; a network takes one of them, e.g. 'ZYX'")
+        if axes[-1] != "C":
+            raise ValueError(f"{axes!r} must end with C; channels are last")
+        return axes
+
+    @model_validator(mode="after")
+    def _agree(self) -> CareConfig:
+        n_space = self.n_dim - (self.kind == "ProjectionCARE")
+        if isinstance(self.unet_kern_size, tuple) and len(self.unet_kern_size) != n_space:
+            raise ValueError(
+                f"unet_kern_size={self.unet_kern_size} needs {n_space} numbers for axes {self.axes!r}"
+            )
+        even = [size for size in self.kernel if size < 1 or size % 2 == 0]
+        if even:
+            raise ValueError(f"unet_kern_size={self.unet_kern_size} must be odd, e.g. 3 or 5")
+        if len(self.unet_pool) != n_space or min(self.unet_pool) < 1:
+            raise ValueError(
+                f"unet_pool={self.unet_pool} needs {n_space} numbers of at least 1, e.g. (1, 2, 2)"
+            )
+        if self.unet_residual and self.n_channel_in != self.n_channel_out:
+            raise ValueError(
+                f"unet_residual needs as many channels out ({self.n_channel_out}) as in ({self.n_channel_in})"
+            )
+        if (self.train_loss == "laplace") != self.probabilistic:
+            raise ValueError(
+                f"train_loss={self.train_loss!r} does not go with probabilistic={self.probabilistic}; "
+                "'laplace' is the loss of probabilistic networks, 'mae' and 'mse' of the others"
+            )
+        if len(self.unet_input_shape) != len(self.axes) or self.unet_input_shape[-1] != self.n_channel_in:
+            raise ValueError(
+                f"unet_input_shape={self.unet_input_shape} must have {self.n_dim} sizes (None is free) and "
+                f"{self.n_channel_in} channels for axes {self.axes!r}"
+            )
+        if self.norm_pmin >= self.norm_pmax:
+            raise ValueError(f"norm_pmin={self.norm_pmin} must be below norm_pmax={self.norm_pmax}")
+        if self.kind == "ProjectionCARE":
+            self._check_projection()
+        elif any(getattr(self, key) is not None for key in _PROJECTION):
+            raise ValueError(f"proj_axis and its like belong to kind='ProjectionCARE', not to {self.kind!r}")
+        if self.kind == "IsotropicCARE" and self.n_dim != 2:
+            raise ValueError(f"an IsotropicCARE network is 2-D, but axes={self.axes!r}")
+        if self.kind == "UpsamplingCARE" and "Z" not in self.axes:
+            raise ValueError(f"an UpsamplingCARE network upsamples Z, but axes={self.axes!r}")
+        return self
+
+    def _check_projection(self) -> None:
+        if self.n_dim != 3:
+            raise ValueError(f"a ProjectionCARE network takes stacks, but axes={self.axes!r}; use e.g. 'ZYX'")
+        if self.proj_axis is None or self.proj_axis not in self.axes.replace("C", ""):
+            raise ValueError(f"proj_axis={self.proj_axis!r} is no space axis of {self.axes!r}")
+        for name, sizes in (("proj_kern", self.proj_kern), ("proj_pool", self.proj_pool)):
+            if sizes is None or len(sizes) != 3 or min(sizes) < 1:
+                raise ValueError(f"{name}={sizes} needs 3 numbers of at least 1")
+
+    @property
+    def n_dim(self) -> int:
+        """Space (and time) axes of the input: 2 or 3."""
+        return len(self.axes) - 1
+
+    @property
+    def axes_out(self) -> str:
+        """Axes of the network's output: those of the input, less a projected one."""
+        return self.axes.replace(self.proj_axis, "") if self.proj_axis else self.axes
+
+    @property
+    def n_channel_predicted(self) -> int:
+        """Channels of the network's output tensor: means, and as many scales when probabilistic."""
+        return self.n_channel_out * (2 if self.probabilistic else 1)
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """Kernel of the U-Net, a number for each space axis of its output."""
+        if isinstance(self.unet_kern_size, tuple):
+            return self.unet_kern_size
+        return (self.unet_kern_size,) * (len(self.axes_out) - 1)
+
+    @property
+    def size_multiple(self) -> dict[str, int]:
+        """For each letter of `axes`: the network takes sizes that are a multiple of it."""
+        unet = dict(zip(self.axes_out, self.unet_pool, strict=False))
+        multiple = {letter: pool**self.unet_n_depth for letter, pool in unet.items()}
+        if self.proj_pool is not None and self.proj_n_depth is not None:
+            for letter, pool in zip(self.axes, self.proj_pool, strict=False):
+                multiple[letter] = max(pool**self.proj_n_depth, multiple.get(letter, 1))
+        return {letter: multiple.get(letter, 1) for letter in self.axes}
+
+    def replace(self, **changes: Any) -> CareConfig:
+        """The same settings with some changed; checked again."""
+        kept = {name: getattr(self, name) for name in type(self).model_fields}
+        return CareConfig(**(kept | changes))
+
+    def to_json(self) -> dict[str, Any]:
+        """Content of config.json: csbdeep's keys, then our own block.
+
+        csbdeep refuses keys that it does not know unless `allow_new_parameters` is set. It is, so that
+        csbdeep opens the folder, except where it would build another network unawares (`unet_pool`).
+        """
+        values = self.model_dump(mode="json")
+        other = values.pop("other")
+        block = {"format_version": FORMAT_VERSION}
+        block |= {key: values.pop(name) for name, key in _OWN.items()}
+        if self.kind != "ProjectionCARE":
+            for key in _PROJECTION:
+                del values[key]
+        plain = set(self.unet_pool) == {2}
+        return {"n_dim": self.n_dim, **values, **other, "allow_new_parameters": plain, BLOCK: block}
+
+
+def read_config(path: str | os.PathLike[str]) -> CareConfig:
+    """Settings of a model folder, ours or csbdeep's.
+
+    Parameters
+    ----------
+    path : path
+        The folder or its config.json.
+
+    Returns
+    -------
+    CareConfig
+        Keys that neither csbdeep nor we know are kept in `other`. csbdeep does not write its class; a folder
+        with projection keys is a ProjectionCARE, any other a CARE.
+
+    Raises
+    ------
+    InputError
+        If there is no config.json, or it is not JSON, or a value is impossible.
+
+    Warns
+    -----
+    UserWarning
+        If an unknown key looks like a misspelt one.
+    """
+    file = Path(path)
+    file = file / "config.json" if file.is_dir() else file
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"no config.json in {str(file.parent)!r}; a model folder holds config.json and weights_*.h5"
+        ) from None
+    except ValueError as error:
+        raise InputError(
+            f"{str(file)!r} is not JSON ({error}); copy it again from where it was trained"
+        ) from None
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{str(file)!r} holds {type(content).__name__}, not settings; it is no model's config.json"
+        )
+    block = content.pop(BLOCK, {})
+    content.pop("allow_new_parameters", None)
+    version = block.get("format_version", FORMAT_VERSION)
+    if version > FORMAT_VERSION:
+        raise InputError(
+            f"{str(file)!r} has format version {version}; this care_bridge reads up to {FORMAT_VERSION}"
+        )
+    values = {
+        key: value for key, value in content.items() if key in CareConfig.model_fields or key == "n_dim"
+    }
+    other = {key: value for key, value in content.items() if key not in values}
+    for key in other:
+        near = _nearest(key)
+        if near and near not in values:
+            warnings.warn(f"{file}: key {key!r} is not known and was ignored; is it {near!r}?", stacklevel=2)
+    if any(key in values for key in _PROJECTION):
+        values["kind"] = "ProjectionCARE"
+    values |= {name: block[key] for name, key in _OWN.items() if key in block}
+    try:
+        return CareConfig(**values, other=other)
+    except InputError as error:
+        raise InputError(f"{str(file)!r}: {error}") from None
+
+
+def write_config(path: str | os.PathLike[str], config: CareConfig) -> None:
+    """Write config.json into a model folder, whole or not at all."""
+    write_text(Path(path) / "config.json", json.dumps(config.to_json(), indent=1) + "\n")
+
+
+def _nearest(key: str) -> str | None:
+    known = [name for name in CareConfig.model_fields if name != "other"]
+    found = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    return found[0] if found else None
+
+
+def _unknown(key: str) -> str:
+    near = _nearest(key)
+    hint = f"did you mean {near!r}?" if near else "see CareConfig for the known ones"
+    return f"unknown setting {key!r}; {hint}"
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    where = ".".join(str(part) for part in problem["loc"][:1])
+    if not where:
+        return message
+    message = message[0].lower() + message[1:]
+    return (
+        f"{where}={problem['input']!r}: {message}" if problem["type"] != "missing" else f"{where} is missing"
+    )

@@ -1,0 +1,1 @@
+"""The Keras lane: networks, their training and the folders that hold them."""

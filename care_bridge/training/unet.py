@@ -1,0 +1,142 @@
+"""csbdeep's networks, layer for layer, with today's Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from care_bridge.config import CareConfig
+
+SCALE_MIN = 1e-3
+"""Added to the scale of a probabilistic network, so that its logarithm stays finite (csbdeep)."""
+
+
+def build(config: CareConfig, *, seed: int | None = None, precision: str = "float32") -> keras.Model:
+    """A network with fresh weights.
+
+    Parameters
+    ----------
+    config : CareConfig
+    seed : int, optional
+        Of the first weights. None takes `config.seed`.
+    precision : {"float32", "bfloat16"}
+        What is computed in; weights, and the heads with the addition of the input, are float32 always.
+
+    Returns
+    -------
+    keras.Model
+        Input `input`, float32 (batch, [z,] y, x, channel). Output the same with `config.n_channel_predicted`
+        channels; a projection network's has one dimension less. Weights are in csbdeep's order.
+
+    Notes
+    -----
+    Architecture: csbdeep 0.8.2, internals/nets.py, internals/blocks.py, models/care_projection.py. Only
+    layers of Keras itself are used, so a `.keras` file opens in safe mode and without this package.
+    """
+    make = _Convolutions(
+        config.seed if seed is None else seed, "mixed_bfloat16" if precision == "bfloat16" else None
+    )
+    if config.kind == "ProjectionCARE":
+        return _projection(config, make)
+    return _unet(config, make, config.unet_input_shape)
+
+
+class _Convolutions:
+    """Convolution layers with first weights from one seed, the same whatever else was built before."""
+
+    def __init__(self, seed: int, dtype: str | None) -> None:
+        self._random = np.random.default_rng(seed)
+        self.dtype = dtype
+
+    def __call__(
+        self,
+        features: int,
+        kernel: tuple[int, ...],
+        activation: str,
+        name: str | None = None,
+        *,
+        head: bool = False,
+    ) -> keras.layers.Layer:
+        layer = keras.layers.Conv2D if len(kernel) == 2 else keras.layers.Conv3D
+        return layer(
+            features,
+            kernel,
+            padding="same",
+            activation=activation,
+            kernel_initializer=keras.initializers.GlorotUniform(seed=int(self._random.integers(2**31))),
+            name=name,
+            dtype=None if head else self.dtype,
+        )
+
+
+def _unet(config: CareConfig, make: _Convolutions, input_shape: tuple[int | None, ...]) -> keras.Model:
+    inputs = keras.layers.Input(input_shape, name="input")
+    features = _features(config, make, inputs)
+    ones = (1,) * len(config.kernel)
+    mean = make(config.n_channel_out, ones, "linear", "mean", head=True)(features)
+    if config.unet_residual:
+        mean = keras.layers.Add()([mean, inputs])
+    outputs = keras.layers.Activation(config.unet_last_activation)(mean)
+    if config.probabilistic:
+        scale = make(config.n_channel_out, ones, "softplus", "scale", head=True)(features)
+        scale = keras.layers.Rescaling(1.0, offset=SCALE_MIN)(scale)
+        outputs = keras.layers.Concatenate(axis=-1)([outputs, scale])
+    return keras.Model(inputs, outputs, name="unet")
+
+
+def _features(config: CareConfig, make: _Convolutions, layer: Any) -> Any:
+    kernel, pool, depth, first = config.kernel, config.unet_pool, config.unet_n_depth, config.unet_n_first
+    pooling, upsampling = _pooling(len(kernel))
+    skipped = []
+    for level in range(depth):
+        for i in range(2):
+            layer = make(first * 2**level, kernel, "relu", f"down_level_{level}_no_{i}")(layer)
+        skipped.append(layer)
+        layer = pooling(pool, name=f"max_{level}", dtype=make.dtype)(layer)
+    layer = make(first * 2**depth, kernel, "relu", "middle_0")(layer)
+    layer = make(first * 2 ** max(0, depth - 1), kernel, "relu", "middle_2")(layer)
+    for level in reversed(range(depth)):
+        raised = upsampling(pool, dtype=make.dtype)(layer)
+        layer = keras.layers.Concatenate(axis=-1, dtype=make.dtype)([raised, skipped[level]])
+        layer = make(first * 2**level, kernel, "relu", f"up_level_{level}_no_0")(layer)
+        layer = make(first * 2 ** max(0, level - 1), kernel, "relu", f"up_level_{level}_no_2")(layer)
+    return layer
+
+
+def _projection(config: CareConfig, make: _Convolutions) -> keras.Model:
+    # Two models inside one, as csbdeep nests them: its weight files have a group for each.
+    axis, kernel, pool = config.proj_axis or "Z", config.proj_kern or (3, 3, 3), config.proj_pool or (1, 2, 2)
+    position = 1 + config.axes.index(axis)
+    pooling, upsampling = _pooling(3)
+    inputs = keras.layers.Input(config.unet_input_shape, name="input")
+    layer = inputs
+
+    def convolve(layer: Any) -> Any:
+        for _ in range(config.proj_n_conv_per_depth or 1):
+            layer = make(config.proj_n_filt or 8, kernel, "relu")(layer)
+        return layer
+
+    for _ in range(config.proj_n_depth or 4):
+        layer = pooling(pool, dtype=make.dtype)(convolve(layer))
+    layer = convolve(layer)
+    for _ in range(config.proj_n_depth or 4):
+        layer = convolve(upsampling(pool, dtype=make.dtype)(layer))
+    layer = make(1, kernel, "linear", head=True)(layer)
+    # Where along the axis the surface is, as probabilities; then the input's expectation under them.
+    layer = keras.layers.Softmax(axis=position)(layer)
+    layer = keras.layers.Multiply()([inputs, layer])
+    projecting = keras.Model(inputs, keras.ops.sum(layer, axis=position), name="projection")
+
+    flat = list(config.unet_input_shape)
+    del flat[position - 1]
+    restoring = _unet(config, make, tuple(flat))
+    return keras.Model(inputs, restoring(projecting(inputs)))
+
+
+def _pooling(n_dim: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    if n_dim == 2:
+        return keras.layers.MaxPooling2D, keras.layers.UpSampling2D
+    return keras.layers.MaxPooling3D, keras.layers.UpSampling3D
