@@ -1,0 +1,257 @@
+"""A bundle run by TensorFlow 1.x, the very library that the CSBDeep plugin calls, in a worker process."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from care_bridge.errors import InputError, WorkerError
+from care_bridge.fiji import runtimes
+from care_bridge.fiji.bundle import Bundle, read_bundle
+from care_bridge.fiji.worker import Worker, heap_mb
+from care_bridge.predictor import Runtime, Tensor
+
+DEFAULT_VERSION = "1.15.0"
+"""What the CSBDeep update site brings."""
+
+_HEAP_MB = 256  # tensors lie outside the Java heap
+
+
+class Tf1Session:
+    """One TensorFlow 1.x in one worker process, for any number of bundles; use it as a context manager.
+
+    A worker that crashed or hung is started again at the next use.
+
+    Parameters
+    ----------
+    version : str
+        One of `runtimes.TF1_VERSIONS`.
+    threads : int, optional
+        How many threads compute; None leaves it to TensorFlow. Results differ by up to 1e-5 between numbers
+        of threads, because sums are taken in another order.
+    timeout_s : float, optional
+        Seconds without a sign of life after which the worker is ended; None takes `CARE_BRIDGE_TIMEOUT` or
+        `worker.DEFAULT_TIMEOUT_S`.
+
+    Raises
+    ------
+    NotInstalledError
+        If this TensorFlow or Java is not here; the message holds the command that adds it.
+    """
+
+    def __init__(
+        self, version: str = DEFAULT_VERSION, *, threads: int | None = None, timeout_s: float | None = None
+    ) -> None:
+        if version not in runtimes.TF1_VERSIONS:
+            raise InputError(f"version={version!r} is none of TensorFlow {', '.join(runtimes.TF1_VERSIONS)}")
+        if threads is not None and not 1 <= threads <= 127:
+            raise InputError(f"threads={threads} is not between 1 and 127")
+        runtimes.require(f"tf1-{version}")
+        self.version = version
+        self._threads = threads or 0
+        self._timeout_s = timeout_s
+        self._worker: Worker | None = None
+        self._keys = itertools.count()
+
+    @property
+    def worker(self) -> Worker:
+        """The living worker; started if there is none."""
+        if self._worker is None or not self._worker.alive:
+            self._worker = Worker(
+                "care_bridge.fiji.tf1_worker",
+                settings={
+                    "version": self.version,
+                    "jar": str(runtimes.tensorflow_jar(self.version)),
+                    "library_folder": str(runtimes.tensorflow_library(self.version)),
+                    "java": str(runtimes.java_home()),
+                    "heap_mb": heap_mb(share=0.1, most_mb=_HEAP_MB),
+                },
+                environment={"TF_CPP_MIN_LOG_LEVEL": "1"},
+                timeout_s=self._timeout_s,
+            )
+        return self._worker
+
+    def open(self, bundle: str | os.PathLike[str] | Bundle) -> Tf1Network:
+        """Load a bundle; as `Tf1Network(bundle, session=self)`."""
+        return Tf1Network(bundle, session=self)
+
+    def close(self) -> None:
+        """End the worker."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    def __enter__(self) -> Tf1Session:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def _load(self, bundle: Bundle) -> tuple[Worker, str]:
+        worker, key = self.worker, str(next(self._keys))
+        folder = Path(tempfile.mkdtemp(prefix="bundle-", dir=worker.folder))
+        try:
+            worker.call("load", folder=str(bundle.unpack(folder)), key=key, threads=self._threads)
+        except WorkerError as error:
+            if not worker.alive:
+                raise
+            raise WorkerError(
+                f"TensorFlow {self.version} refused {bundle.path}: {refusal(str(error))}"
+            ) from None
+        finally:
+            # TensorFlow has it in memory now.
+            shutil.rmtree(folder, ignore_errors=True)
+        return worker, key
+
+
+class Tf1Network:
+    """The network of a bundle in TensorFlow 1.x; a `predictor.Network`, and a context manager.
+
+    Parameters
+    ----------
+    bundle : path or Bundle
+        A zip that "Run your network" opens, or a SavedModel folder.
+    version : str
+        One of `runtimes.TF1_VERSIONS`; ignored where a session is given.
+    session : Tf1Session, optional
+        A running TensorFlow to use; without it this network starts its own and ends it with itself.
+    threads, timeout_s
+        As for `Tf1Session`.
+
+    Attributes
+    ----------
+    runtime : Runtime
+        Name `tf1`, with the versions of TensorFlow and Java.
+    input_shape, output_shape : tuple of int or None
+        As written in the bundle: batch, spatial sizes, channels; None = any size.
+    bundle : Bundle
+
+    Raises
+    ------
+    InputError
+        If the bundle cannot be read.
+    WorkerError
+        If this TensorFlow refuses it; the message is TensorFlow's, with the operation and attribute.
+    NotInstalledError
+        If this TensorFlow is not here.
+    """
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str] | Bundle,
+        version: str = DEFAULT_VERSION,
+        *,
+        session: Tf1Session | None = None,
+        threads: int | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
+        signature = self.bundle.signature
+        self._input, self._output = signature.inputs[0], signature.outputs[0]
+        self._owns_session = session is None
+        self._session = session or Tf1Session(version, threads=threads, timeout_s=timeout_s)
+        try:
+            self._worker, self._key = self._session._load(self.bundle)
+        except BaseException:
+            if self._owns_session:
+                self._session.close()
+            raise
+        self.runtime = Runtime("tf1", dict(self._worker.facts), "tf1")
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        return self._input.shape or ()
+
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        return self._output.shape or ()
+
+    def __call__(self, tensor: Tensor, *, timeout_s: float | None = None) -> Tensor:
+        """Run the network.
+
+        Parameters
+        ----------
+        tensor : ndarray, shape (batch, [z,] y, x, channel)
+            Converted to float32.
+        timeout_s : float, optional
+            For this call.
+
+        Returns
+        -------
+        ndarray, float32
+            Large ones are memory-mapped from a file that ends with them.
+
+        Raises
+        ------
+        InputError
+            If the shape does not fit the network.
+        WorkerError
+            If TensorFlow fails, hangs or crashes.
+        """
+        tensor = np.asarray(tensor, dtype=np.float32)
+        self._check_shape(tensor.shape)
+        if not self._worker.alive or self._worker is not self._session.worker:
+            self._worker, self._key = self._session._load(self.bundle)
+        try:
+            answer = self._worker.call(
+                "run",
+                arrays={"input": tensor},
+                timeout_s=timeout_s,
+                key=self._key,
+                feed=_operation(self._input.name),
+                fetch=_operation(self._output.name),
+            )
+        except WorkerError as error:
+            if not self._worker.alive:
+                raise
+            raise WorkerError(
+                f"TensorFlow {self._session.version} failed on {self.bundle.path} with a tensor of shape "
+                f"{tensor.shape}: {refusal(str(error))}"
+            ) from None
+        return answer.arrays["output"]
+
+    def close(self) -> None:
+        """End the worker if it is this network's own, else let the worker forget the model."""
+        if self._owns_session:
+            self._session.close()
+        elif self._worker.alive:
+            self._worker.call("unload", key=self._key)
+
+    def __enter__(self) -> Tf1Network:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        wanted = self._input.shape
+        if wanted is None:
+            return
+        if len(shape) != len(wanted) or any(
+            size is not None and size != given for size, given in zip(wanted, shape, strict=False)
+        ):
+            raise InputError(
+                f"a tensor of shape {shape} does not fit the network's input {_shape_in_words(wanted)}"
+            )
+
+
+def refusal(text: str) -> str:
+    """TensorFlow's message without the Java class in front and without the advice to check the binary."""
+    text = text.split(" (Check whether your GraphDef-interpreting", 1)[0]
+    name, colon, rest = text.partition(": ")
+    return rest if colon and name.startswith(("java.", "org.tensorflow.")) else text
+
+
+def _operation(tensor_name: str) -> str:
+    # The Java API takes an operation's name, with ":1" only where it is not the first output.
+    return tensor_name.removesuffix(":0")
+
+
+def _shape_in_words(shape: tuple[Any, ...]) -> str:
+    return "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
