@@ -1,0 +1,232 @@
+"""Recipes: what training data are made of, as small closed YAML or TOML files."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from care_bridge.errors import InputError
+from care_bridge.images import Image
+from care_bridge.simulate import structures
+from care_bridge.simulate.steps import Closed, Positive, Step, draw
+
+PixelSize = dict[Literal["Z", "Y", "X"], Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+
+
+class CleanImages(Closed):
+    """Clean images are given, as files or arrays.
+
+    Attributes
+    ----------
+    pixel_size_um : mapping, optional
+        Overrides what the files say; None believes them.
+    channel : int, optional
+        Which channel to take; None takes all.
+    saturated_share, negative_share : float
+        Largest share of pixels at the type's largest value, and below 0, that a clean image may have.
+    """
+
+    kind: Literal["images"] = "images"
+    pixel_size_um: PixelSize | None = None
+    channel: int | None = Field(default=None, ge=0)
+    saturated_share: float = Field(default=0.01, ge=0, le=1)
+    negative_share: float = Field(default=0.0, ge=0, le=1)
+
+
+class _Drawn(Closed):
+    images: int = Field(default=16, ge=1)
+    shape: tuple[int, ...] = (256, 256)
+    pixel_size_um: PixelSize = Field(default={"Z": 0.1, "Y": 0.05, "X": 0.05})
+    channels: int = Field(default=1, ge=1, le=8)
+    shared: float = Field(default=0.5, ge=0, le=1)
+
+    @field_validator("shape")
+    @classmethod
+    def _two_or_three(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(value) not in (2, 3) or min(value) < 1:
+            raise ValueError(f"shape is [y, x] or [z, y, x] in pixels; received {list(value)}")
+        return value
+
+    def _image(self, data: structures.Image32, index: int, kind: str) -> Image:
+        axes = "ZYX"[3 - len(self.shape) :]
+        sizes: Mapping[str, float] = {axis: size for axis, size in self.pixel_size_um.items() if axis in axes}
+        return Image(data, axes=("C" if data.ndim > len(axes) else "") + axes, pixel_size_um=sizes,
+                     name=f"{kind}_{index:04d}")  # fmt: skip
+
+
+class Tubules(_Drawn):
+    """Microtubule-like curves; `structures.tubules`. `count: null` draws as many as fit the area."""
+
+    kind: Literal["tubules"] = "tubules"
+    count: int | None = Field(default=None, ge=1)
+    persistence_px: Positive = (50.0, 200.0)
+    width_px: float = Field(default=0.6, gt=0)
+
+    def make(self, index: int, rng: np.random.Generator) -> Image:
+        data = structures.tubules(
+            self.shape,
+            seed=rng,
+            count=self.count,
+            persistence_px=draw(self.persistence_px, rng),
+            width_px=self.width_px,
+            channels=self.channels,
+            shared=self.shared,
+        )
+        return self._image(data, index, self.kind)
+
+
+Clean = Annotated[CleanImages | Tubules, Field(discriminator="kind")]
+
+
+class Set(Closed):
+    """One way of degrading: a name and steps, in the order in which they are applied."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9-]+$")
+    steps: tuple[Step, ...] = Field(min_length=1)
+
+
+class Recipe(Closed):
+    """Everything that decides what pairs come out, beside the clean images themselves.
+
+    Attributes
+    ----------
+    name : str
+    about : str
+        A sentence for people.
+    clean : CleanImages or a structure
+        Where targets come from.
+    prepare : sequence of steps
+        Done once to every clean image; the result is the target.
+    sets : sequence of Set
+        Every clean image goes through each: N images and three sets give 3 N pairs.
+    seed : int
+    """
+
+    name: str = Field(min_length=1)
+    about: str = ""
+    clean: Clean = CleanImages()
+    prepare: tuple[Step, ...] = ()
+    sets: tuple[Set, ...] = Field(min_length=1)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _different_names(self) -> Recipe:
+        names = [each.name for each in self.sets]
+        if len(set(names)) < len(names):
+            raise ValueError(f"sets need different names; received {', '.join(names)}")
+        return self
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether targets are drawn rather than read."""
+        return not isinstance(self.clean, CleanImages)
+
+
+def builtin_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("care_bridge.simulate") / "recipes"
+    return sorted(
+        entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
+    )
+
+
+def load_recipe(recipe: Recipe | str | os.PathLike[str]) -> Recipe:
+    """A recipe by its name, or from a YAML or TOML file.
+
+    Raises
+    ------
+    InputError
+        If there is no such recipe or file, or it holds unknown keys or impossible values; every problem a
+        line.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    text = os.fspath(recipe)
+    if text in builtin_recipes():
+        file = resources.files("care_bridge.simulate") / "recipes" / f"{text}.yaml"
+        return parse_recipe(file.read_text(encoding="utf-8"), name=f"{text}.yaml")
+    path = Path(text)
+    if path.suffix.lower() not in (".yaml", ".yml", ".toml"):
+        near = difflib.get_close_matches(text, builtin_recipes(), 1)
+        raise InputError(
+            f"recipe {text!r} is not known{f'; did you mean {near[0]!r}?' if near else ''} (there are "
+            f"{', '.join(builtin_recipes())}; or name a .yaml or .toml file)"
+        )
+    if not path.is_file():
+        raise InputError(f"recipe file {text!r} is not there")
+    try:
+        return parse_recipe(path.read_text(encoding="utf-8"), name=text)
+    except UnicodeDecodeError:
+        raise InputError(f"recipe file {text!r} is not UTF-8 text") from None
+
+
+def parse_recipe(text: str, *, name: str) -> Recipe:
+    """A recipe from the text of a file; `name` ends in .yaml, .yml or .toml and is said in errors."""
+    import tomllib
+
+    import yaml
+
+    try:
+        values = tomllib.loads(text) if name.lower().endswith(".toml") else yaml.safe_load(text)
+    except (yaml.YAMLError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"recipe {name!r} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"recipe {name!r} must hold keys and values such as 'name: mito'")
+    # Keys that start with "x-" are for YAML anchors only.
+    values = {key: value for key, value in values.items() if not str(key).startswith("x-")}
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise InputError("\n".join(f"recipe {name!r}: {line}" for line in _problems(error))) from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The whole recipe, defaults included, as YAML that `parse_recipe` reads back."""
+    import yaml
+
+    text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    return text
+
+
+def _problems(error: ValidationError) -> list[str]:
+    lines = []
+    places = [problem["loc"] for problem in error.errors()]
+    for problem in error.errors():
+        # A list with a bad entry is also called too short: say the entry only.
+        inner = any(place[: len(problem["loc"])] == problem["loc"] != place for place in places)
+        if problem["type"] == "too_short" and inner:
+            continue
+        where = ".".join(str(part) for part in problem["loc"])
+        key = str(problem["loc"][-1]) if problem["loc"] else ""
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(key, _all_keys(), 1)
+            lines.append(f"{where}: unknown key{f'; did you mean {near[0]!r}?' if near else ''}")
+            continue
+        message = problem["msg"].removeprefix("Value error, ")
+        shown = repr(problem["input"])
+        received = "" if "received" in message or len(shown) > 60 else f"; received {shown}"
+        lines.append(f"{where or 'recipe'}: {message}{received}")
+    return lines
+
+
+def _all_keys() -> set[str]:
+    keys: set[str] = set()
+
+    def walk(schema: Any) -> None:
+        if isinstance(schema, dict):
+            keys.update(schema.get("properties", {}))
+            for value in schema.values():
+                walk(value)
+        elif isinstance(schema, list):
+            for value in schema:
+                walk(value)
+
+    walk(Recipe.model_json_schema())
+    return keys

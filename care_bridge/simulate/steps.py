@@ -1,0 +1,312 @@
+"""The steps of a recipe: typed, closed values that each know how to change a pair.
+
+A step changes the source; only those that crop, round or rescale touch the target. Numbers that vary are
+intervals: ``[low, high]`` draws uniformly for every image and set, a single number is that number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from care_bridge.axes import SPACE
+from care_bridge.errors import InputError
+from care_bridge.images import Image
+from care_bridge.simulate import degrade
+from care_bridge.simulate.optics import Optics, psf
+from care_bridge.simulate.pair import Pair
+
+
+def _as_interval(value: Any) -> Any:
+    return (value, value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _ordered(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError(f"an interval is [low, high]; received {list(value)}")
+    return value
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Interval = Annotated[tuple[Finite, Finite], BeforeValidator(_as_interval), AfterValidator(_ordered)]
+"""[low, high], drawn uniformly; a single number stands for itself."""
+
+
+def _above_zero(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] <= 0:
+        raise ValueError(f"must be above 0; received {value[0]:g}")
+    return value
+
+
+def _not_negative(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] < 0:
+        raise ValueError(f"must be 0 or more; received {value[0]:g}")
+    return value
+
+
+def _as_list(value: Any) -> Any:
+    return (value,) if isinstance(value, dict | Optics) else value
+
+
+EachOptics = Annotated[tuple[Optics, ...], BeforeValidator(_as_list)]
+"""One for all channels, or one a channel."""
+
+Positive = Annotated[Interval, AfterValidator(_above_zero)]
+NotNegative = Annotated[Interval, AfterValidator(_not_negative)]
+Drawn = Mapping[str, Any]
+
+
+class Closed(BaseModel):
+    """Frozen values; a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def draw(interval: tuple[float, float], rng: np.random.Generator) -> float:
+    """A number of the interval. One draw is always taken, so that later draws do not depend on the width."""
+    return float(rng.uniform(*interval))
+
+
+class Contrast(Closed):
+    """Stretch linearly: percentile `pmin` becomes 0 and `pmax` 1, what lies outside is cut; each channel
+    alone.
+    """
+
+    step: Literal["contrast"] = "contrast"
+    pmin: float = Field(default=0.1, ge=0, lt=100)
+    pmax: float = Field(default=99.9, gt=0, le=100)
+
+    def apply(self, pair: Pair, rng: np.random.Generator) -> tuple[Pair, Drawn]:
+        image = pair.source
+        data = np.asarray(image.data, dtype=np.float64)
+        keep = tuple(index for index, letter in enumerate(image.axes) if letter in SPACE)
+        low, high = np.percentile(data, [self.pmin, self.pmax], axis=keep, keepdims=True)
+        if np.any(high <= low):
+            raise InputError(
+                f"image {pair.image!r} is constant between its percentiles {self.pmin:g} and "
+                f"{self.pmax:g}, so "
+                "its contrast cannot be stretched; leave it out"
+            )
+        stretched = np.clip((data - low) / (high - low), 0, 1)
+        return _with_source(pair, stretched), {"low": _one(low), "high": _one(high)}
+
+
+class Scale(Closed):
+    """Divide by the white level, so that it becomes 1: for clean images whose grey values shall keep their
+    meaning.
+    """
+
+    step: Literal["scale"] = "scale"
+    white: float = Field(gt=0)
+
+    def apply(self, pair: Pair, rng: np.random.Generator) -> tuple[Pair, Drawn]:
+        return _with_source(pair, np.asarray(pair.source.data, dtype=np.float64) / self.white), {}
+
+
+class Minimum(Closed):
+    """ImageJ's minimum filter, slice by slice; then, if wanted, a black level that is taken off.
+
+    Radius and structure are in pixels or in um. A radius above `largest_share` of the structure is refused.
+    `black_level: auto` is the most frequent value of 256 bins.
+    """
+
+    step: Literal["minimum"] = "minimum"
+    radius_px: float | None = Field(default=None, ge=0)
+    radius_um: float | None = Field(default=None, ge=0)
+    structure_px: float | None = Field(default=None, gt=0)
+    structure_um: float | None = Field(default=None, gt=0)
+    largest_share: float = Field(default=degrade.MINIMUM_SHARE, gt=0, le=1)
+    black_level: float | Literal["auto"] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Minimum:
+        if (self.radius_px is None) == (self.radius_um is None):
+            raise ValueError("give either radius_px or radius_um")
+        if self.structure_px is not None and self.structure_um is not None:
+            raise ValueError("give structure_px or structure_um, not both")
+        return self
+
+    def apply(self, pair: Pair, rng: np.random.Generator) -> tuple[Pair, Drawn]:
+        image = pair.source
+        radius = _pixels(self.radius_px, self.radius_um, image, "radius_um")
+        structure = _pixels(self.structure_px, self.structure_um, image, "structure_um")
+        assert radius is not None
+        data = degrade.minimum_filter(
+            image.data,
+            radius_px=radius,
+            axes=image.axes,
+            structure_px=structure,
+            largest_share=self.largest_share,
+        )
+        drawn: dict[str, Any] = {"radius_px": radius}
+        if image.pixel_size_um.get("X"):
+            drawn["radius_um"] = radius * image.pixel_size_um["X"]
+        if self.black_level is not None:
+            black = _mode(data) if self.black_level == "auto" else self.black_level
+            data = np.maximum(data - black, 0)
+            drawn["black_level"] = black
+        return _with_source(pair, data), drawn
+
+
+class Blur(Closed):
+    """Convolution with the objective's point spread function: 3-D for stacks, the plane in focus for 2-D
+    images.
+
+    `optics` is one for all channels, or a list of one a channel. `measured` is a file with a measured one
+    instead.
+    """
+
+    step: Literal["psf"] = "psf"
+    optics: EachOptics = ()
+    measured: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Blur:
+        if bool(self.optics) == (self.measured is not None):
+            raise ValueError("give either optics or measured")
+        return self
+
+    def apply(self, pair: Pair, rng: np.random.Generator) -> tuple[Pair, Drawn]:
+        image = pair.source
+        axes = "".join(letter for letter in image.axes if letter in SPACE)
+        return _with_source(
+            pair, degrade.convolve(image.data, psf=self._kernel(image, axes), axes=image.axes)
+        ), {}
+
+    def _kernel(self, image: Image, axes: str) -> degrade.Array:
+        if self.measured is not None:
+            from care_bridge.images import read_image
+
+            measured = read_image(self.measured)
+            if measured.axes != axes:
+                raise InputError(f"{self.measured}: has axes {measured.axes!r}, but the image has {axes!r}")
+            return np.maximum(measured.data.astype(np.float64), 0)
+        if len(self.optics) == 1:
+            return psf(self.optics[0], pixel_size_um=image.pixel_size_um, axes=axes)
+        if len(self.optics) != image.size("C"):
+            raise InputError(
+                f"optics has {len(self.optics)} entries for {image.size('C')} channels; give one each"
+            )
+        each = [psf(optics, pixel_size_um=image.pixel_size_um, axes=axes) for optics in self.optics]
+        shape = tuple(max(sizes) for sizes in zip(*(kernel.shape for kernel in each), strict=True))
+        return np.stack([_grown(kernel, shape) for kernel in each])
+
+
+class PhotonNoise(Closed):
+    """Poisson noise with `photons` at the brightest pixel, or at the white level 1.
+
+    `photons: grey` takes the grey values themselves as photons, as csbdeep does.
+    """
+
+    step: Literal["poisson"] = "poisson"
+    photons: Positive | Literal["grey"] = (50.0, 200.0)
+    reference: Literal["brightest", "white"] = "brightest"
+
+    def apply(self, pair: Pair, rng: np.random.Generator) -> tuple[Pair, Drawn]:
+        photons = 1.0 if self.photons == "grey" else draw(self.photons, rng)
+        level = 1.0 if self.photons == "grey" or self.reference == "white" else None
+        noisy = degrade.poisson(pair.source.data, photons=photons, reference=level, rng=rng)
+        return _with_source(pair, noisy), {"photons": self.photons if self.photons == "grey" else photons}
+
+
+class CameraNoise(Closed):
+    """Gaussian noise: intensity * Normal(0, sigma). `clip_at_zero` follows csbdeep."""
+
+    step: Literal["gaussian"] = "gaussian"
+    sigma: NotNegative = (0.01, 0.03)
+    intensity: NotNegative = (1.0, 1.0)
+    clip_at_zero: bool = False
+
+    def apply(self, pair: Pair, rng: np.random.Generator) -> tuple[Pair, Drawn]:
+        sigma, intensity = draw(self.sigma, rng), draw(self.intensity, rng)
+        noisy = degrade.gaussian(pair.source.data, sigma=sigma, intensity=intensity, rng=rng)
+        if self.clip_at_zero:
+            noisy = np.maximum(noisy, 0)
+        return _with_source(pair, noisy), {"sigma": sigma, "intensity": intensity}
+
+
+class Exposure(Closed):
+    """Multiply by a factor; what exceeds the white level is cut off there. `white: null` cuts nothing."""
+
+    step: Literal["intensity"] = "intensity"
+    factor: Positive = (0.6, 1.2)
+    white: float | None = Field(default=1.0, gt=0)
+
+    def apply(self, pair: Pair, rng: np.random.Generator) -> tuple[Pair, Drawn]:
+        factor = draw(self.factor, rng)
+        data = degrade.modulate(pair.source.data, factor=factor, white=self.white)
+        over = (
+            0.0 if self.white is None else float(np.mean(np.asarray(pair.source.data) * factor > self.white))
+        )
+        return _with_source(pair, data), {"factor": factor, "overexposed": over}
+
+
+class Round(Closed):
+    """Whole grey values in source and target; 1 becomes the type's largest."""
+
+    step: Literal["round"] = "round"
+    dtype: Literal["uint8", "uint16"] = "uint16"
+    white: float = Field(default=1.0, gt=0)
+
+    def apply(self, pair: Pair, rng: np.random.Generator) -> tuple[Pair, Drawn]:
+        source, clipped = degrade.quantize(pair.source.data, dtype=self.dtype, white=self.white)
+        target, _ = degrade.quantize(pair.target.data, dtype=self.dtype, white=self.white)
+        return pair.replace(
+            source=pair.source.replace(data=source), target=pair.target.replace(data=target)
+        ), {"clipped": clipped}
+
+
+Step = Annotated[
+    Contrast | Scale | Minimum | Blur | PhotonNoise | CameraNoise | Exposure | Round,
+    Field(discriminator="step"),
+]
+
+
+def run_steps(steps: tuple[Step, ...], pair: Pair, rng: np.random.Generator) -> Pair:
+    """Apply steps one after the other; what they draw is added to the pair's parameters as ``step.value``."""
+    seen: dict[str, int] = {}
+    for step in steps:
+        pair, drawn = step.apply(pair, rng)
+        seen[step.step] = seen.get(step.step, 0) + 1
+        prefix = step.step if seen[step.step] == 1 else f"{step.step}{seen[step.step]}"
+        pair = pair.replace(
+            parameters={**pair.parameters, **{f"{prefix}.{key}": v for key, v in drawn.items()}}
+        )
+    return pair
+
+
+def _with_source(pair: Pair, data: degrade.Array) -> Pair:
+    return pair.replace(source=pair.source.replace(data=data))
+
+
+def _one(values: degrade.Array) -> float | str:
+    flat = np.ravel(values)
+    return float(flat[0]) if flat.size == 1 else " ".join(f"{value:.6g}" for value in flat)
+
+
+def _pixels(px: float | None, um: float | None, image: Image, key: str) -> float | None:
+    if um is None:
+        return px
+    size = image.pixel_size_um.get("X")
+    if not size:
+        raise InputError(
+            f"{key}={um:g} needs the pixel size along X, which image {image.name!r} does not tell; "
+            "give pixel_size_um, "
+            f"or {key.replace('_um', '_px')}"
+        )
+    return um / size
+
+
+def _mode(data: degrade.Array) -> float:
+    counts, edges = np.histogram(data, bins=256)
+    return float(edges[int(np.argmax(counts))])
+
+
+def _grown(kernel: degrade.Array, shape: tuple[int, ...]) -> degrade.Array:
+    # All sizes are odd, so the middles stay middles.
+    return np.pad(
+        kernel, [((wanted - size) // 2,) * 2 for size, wanted in zip(kernel.shape, shape, strict=True)]
+    )
