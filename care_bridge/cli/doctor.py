@@ -1,0 +1,83 @@
+"""`care-bridge doctor`: what is here, which level that gives, and the command that adds what is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from care_bridge.cli._run import DONE, NO, command, progress_bar
+
+if TYPE_CHECKING:
+    from care_bridge.levels import Survey
+
+
+def register(app: typer.Typer) -> None:
+    app.command("doctor")(command(doctor))
+
+
+def doctor(
+    what: str = typer.Argument(
+        "all", help="With --install: tf1 (1.12.0 and 1.15.0), tf1-all, tf1-VERSION, imagej or all."
+    ),
+    *,
+    install: bool = typer.Option(
+        False, "--install", help="Fetch what is missing, pinned by SHA-256, into the cache folder."
+    ),
+    fiji: Path | None = typer.Option(  # noqa: B008 - typer's way
+        None, "--fiji", help="Fiji folder with the CSBDeep update site; else CARE_BRIDGE_FIJI."
+    ),
+    level: str = typer.Option(
+        "best",
+        "--level",
+        help="Exit with 1 if this level is not there: best, fiji, imagej, tf1 or emulation.",
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print all of it as JSON."),
+    quiet: bool = typer.Option(False, "--quiet", help="No progress bar."),
+) -> int:
+    """Say what is here of Python, TensorFlow, Java, ImageJ and Fiji, and add what is missing."""
+    from care_bridge import levels
+    from care_bridge.fiji import runtimes
+
+    if install:
+        with progress_bar(quiet=quiet) as progress:
+            runtimes.install(what, progress=progress)
+    found = levels.survey(fiji)
+    wanted = found.best if level == "best" else level
+    reason = levels.why_not(wanted, fiji=fiji) if wanted else "no level is there"
+    typer.echo(json.dumps(found.as_dict(), indent=2) if as_json else _as_text(found))
+    return NO if reason else DONE
+
+
+def _as_text(found: Survey) -> str:
+    packages = ", ".join(f"{name} {version}" for name, version in found.packages.items() if version)
+    absent = ", ".join(name for name, version in found.packages.items() if not version)
+    tensorflow_1 = ", ".join(version for version, is_there in found.tensorflow_1.items() if is_there)
+    lines = [
+        f"care-bridge   {found.care_bridge} (Python {found.python}, {found.system})",
+        f"packages      {packages}" + (f"; not installed: {absent}" if absent else ""),
+        f"Java          {found.java or 'none'}" + (f" ({found.java_home})" if found.java_home else ""),
+        f"TensorFlow 1  {tensorflow_1 or 'none'}",
+        f"ImageJ        {'headless, ready' if found.imagej else 'none'}",
+    ]
+    if found.fiji is None:
+        lines.append("Fiji          none named")
+    else:
+        fiji = found.fiji
+        lines.append(
+            f"Fiji          {fiji.path}: ImageJ {fiji.imagej or 'none'}, CSBDeep {fiji.plugin or 'none'}, "
+            f"TensorFlow {fiji.tensorflow or 'none'}"
+        )
+    lines += [f"cache         {found.cache}", "", "level         what it proves"]
+    proves = {
+        "fiji": "your own Fiji with the CSBDeep plugin gives this",
+        "imagej": "macros really run in ImageJ; the network in the plugin's TensorFlow",
+        "tf1": "the plugin's TensorFlow opens the bundle and computes this",
+        "emulation": "the plugin's arithmetic over today's TensorFlow gives this",
+    }
+    for level, reason in found.levels.items():
+        lines.append(f"  {level:<11} {proves[level]}" if not reason else f"  {level:<11} NOT HERE: {reason}")
+    lines += ["", f"best level    {found.best or 'none'}"]
+    return "\n".join(lines)

