@@ -1,0 +1,151 @@
+"""A bundle run by TensorFlow 2: the network that Fiji gets, without Fiji."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from care_bridge.errors import InputError
+from care_bridge.predictor import Runtime, Tensor
+
+TAG, SIGNATURE = "serve", "serving_default"
+"""What the CSBDeep plugin asks for; no other names are tried."""
+
+
+class SavedModelNetwork:
+    """The network of a bundle, by the TensorFlow that is installed here; see `predictor.Network`.
+
+    Parameters
+    ----------
+    path : path
+        A zip with `saved_model.pb` at its root, or a folder that holds one.
+
+    Attributes
+    ----------
+    runtime : Runtime
+    input_shape, output_shape : tuple of int or None
+        As written in the signature, which is what the plugin reads too.
+    size_multiple, halo : dict of str to int, or None
+        What sizes must be multiples of, and the receptive field in pixels a side, by axis; from
+        `meta.json` if there is one. Measured by `NetworkPredictor` otherwise.
+
+    Raises
+    ------
+    InputError
+        If it is no zip, holds no SavedModel at its root, lacks the tag `serve` or the signature
+        `serving_default`, or this TensorFlow cannot load it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.runtime = Runtime("tensorflow", {"tensorflow": tf.__version__})
+        with tempfile.TemporaryDirectory() as folder:
+            root = _unpacked(self.path, Path(folder))
+            infos = _signature(root / "saved_model.pb", self.path)
+            self.input_shape, self.output_shape = map(_shape, infos)
+            self.size_multiple, self.halo = _hints(root / "meta.json")
+            try:
+                loaded = tf.saved_model.load(str(root), tags=[TAG])
+            except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
+                raise InputError(
+                    f"{self.path}: TensorFlow {tf.__version__} cannot load it: {_first(error)}"
+                ) from error
+        # Variables live only as long as the object that brought them.
+        self._loaded = loaded
+        self._function: Callable[..., Any]
+        if hasattr(loaded, "prune"):
+            # By tensor names, as the plugin does: a graph whose signature fixes a size still runs at others.
+            self._function = loaded.prune(infos[0].name, infos[1].name)
+        else:
+            signature = loaded.signatures[SIGNATURE]
+            (key,) = signature.structured_input_signature[1]
+            self._function = lambda fed: next(iter(signature(**{key: fed}).values()))
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """Shape (batch, [z,] y, x, channel) in, the same with the output's channels out.
+
+        Raises
+        ------
+        InputError
+            If the graph refuses the tensor; with TensorFlow's reason.
+        """
+        fed = tf.constant(np.ascontiguousarray(tensor, np.float32))
+        try:
+            result = self._function(fed)
+        except (ValueError, TypeError, tf.errors.OpError) as error:
+            raise InputError(
+                f"{self.path.name} refuses a tensor of shape {tensor.shape}: {_first(error)}"
+            ) from error
+        array: Tensor = np.asarray(result, np.float32)
+        return array
+
+
+def _unpacked(path: Path, folder: Path) -> Path:
+    if path.is_dir():
+        root = path
+    else:
+        if not path.is_file():
+            raise InputError(f"{path} is not there; give a bundle (.zip) or a folder with saved_model.pb")
+        try:
+            with zipfile.ZipFile(path) as archive:
+                archive.extractall(folder)
+        except zipfile.BadZipFile as error:
+            raise InputError(f"{path} is not a zip: {error}") from error
+        root = folder
+    if not (root / "saved_model.pb").is_file():
+        raise InputError(
+            f"{path} has no saved_model.pb at its root; zip the files, not the folder around them"
+        )
+    return root
+
+
+def _signature(file: Path, path: Path) -> tuple[Any, Any]:
+    message = saved_model_pb2.SavedModel()
+    try:
+        message.ParseFromString(file.read_bytes())
+    except Exception as error:
+        # protobuf's DecodeError lives in different modules of its generations.
+        raise InputError(f"{path}: its saved_model.pb cannot be read: {error}") from error
+    graphs = [graph for graph in message.meta_graphs if TAG in graph.meta_info_def.tags]
+    if not graphs:
+        tags = sorted({tag for graph in message.meta_graphs for tag in graph.meta_info_def.tags})
+        raise InputError(f"{path} has no graph with the tag {TAG!r}, only {', '.join(tags) or 'none'}")
+    if SIGNATURE not in graphs[0].signature_def:
+        raise InputError(
+            f"{path} has no signature {SIGNATURE!r}, only {', '.join(sorted(graphs[0].signature_def)) or 'none'}"
+        )
+    signature = graphs[0].signature_def[SIGNATURE]
+    if not signature.inputs or not signature.outputs:
+        raise InputError(f"{path}: its signature {SIGNATURE!r} names no input or no output")
+    return next(iter(signature.inputs.values())), next(iter(signature.outputs.values()))
+
+
+def _shape(info: Any) -> tuple[int | None, ...]:
+    return tuple(None if dim.size < 0 else int(dim.size) for dim in info.tensor_shape.dim)
+
+
+def _hints(file: Path) -> tuple[dict[str, int] | None, dict[str, int] | None]:
+    """What csbdeep's meta.json says of sizes and overlaps; None where there is none, or it makes no sense."""
+    try:
+        meta = json.loads(file.read_text(encoding="utf-8"))
+        axes = meta["axes"]
+        found = [
+            {axis: int(size) for axis, size in zip(axes, meta[key], strict=True) if axis != "C"}
+            for key in ("axes_div_by", "tile_overlap")
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, None
+    return found[0], found[1]
+
+
+def _first(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
