@@ -1,0 +1,1 @@
+"""A model written down for another runtime."""

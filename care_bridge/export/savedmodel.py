@@ -1,0 +1,352 @@
+"""The bundle: the TensorFlow zip that Fiji's "Run your network" opens."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import graph_pb2
+from tensorflow.core.protobuf import saved_model_pb2
+
+from care_bridge import __version__
+from care_bridge.config import PMAX, PMIN
+from care_bridge.errors import InputError
+from care_bridge.export.graph import INPUT, OUTPUT, Shape, freeze, signature
+from care_bridge.export.ops import TF1_TARGETS
+from care_bridge.export.probe import Geometry, measure
+from care_bridge.export.source import Model, Source, open_source
+from care_bridge.files import atomic_file, write_text
+
+TAG, SIGNATURE, METHOD = "serve", "serving_default", "tensorflow/serving/predict"
+"""What Fiji asks for: IT P/DefaultTensorFlowService, TensorFlowNetwork (no other tag or signature is
+tried)."""
+
+META = "meta.json"
+HOW_TO = "HOW-TO-RUN-IN-FIJI.txt"
+TOLERANCE = 1e-5
+"""Largest difference between the written bundle and Keras on a normalised image before exporting is
+refused."""
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def write_bundle(
+    model: Model,
+    path: str | os.PathLike[str],
+    *,
+    target: str = TF1_TARGETS[0],
+    pmin: float | None = None,
+    pmax: float | None = None,
+    custom_objects: Mapping[str, Any] | None = None,
+    how_to: bool = True,
+) -> Path:
+    """Write a model as the zip that Fiji's CSBDeep plugin, deepImageJ and TensorFlow 2 open.
+
+    Parameters
+    ----------
+    model : keras.Model, CareModel or path
+        A path is a model folder, or a Keras file (.keras, .h5); see `source.open_source`.
+    path : path
+        The zip; a name without `.zip` is a folder, and the zip in it is called after the model.
+    target : str
+        Oldest TensorFlow that must open it.
+    pmin, pmax : float, optional
+        Percentiles that the user types in Fiji, 0-100. None takes the model's own, else csbdeep's.
+    custom_objects : mapping, optional
+        Layers of your own by name, for a Keras file that needs them.
+    how_to : bool
+        Write `HOW-TO-RUN-IN-FIJI.txt` and a macro beside it.
+
+    Returns
+    -------
+    Path
+        Of the zip. Exporting again gives equal bytes.
+
+    Raises
+    ------
+    InputError
+        If the model cannot run in `target` (see `graph.freeze`), changes the image's size, or the written
+        bundle does not give what Keras gives. Nothing is left at `path` then.
+
+    Notes
+    -----
+    The entry `variables/` comes first: the plugin's unzipper makes no folders by itself, and deepImageJ asks
+    for
+    that one. `meta.json` is read by nobody in Fiji; it carries csbdeep's six keys and our own for people and
+    for
+    `care-bridge`.
+    """
+    source = open_source(model, custom_objects=custom_objects)
+    graph = freeze(source.network, target=target)
+    geometry = measure(graph)
+    meta = describe(source, graph, geometry, pmin=pmin, pmax=pmax)
+    zip_path = bundle_path(path, source)
+    with atomic_file(zip_path) as part:
+        part.write_bytes(bundle_bytes(graph, meta))
+        check_written(part, source, geometry)
+    if how_to:
+        write_how_to(zip_path, meta)
+    return zip_path
+
+
+def bundle_path(path: str | os.PathLike[str], source: Source) -> Path:
+    """Where the zip goes: `path` itself when it ends with .zip, else a file in it named after the model."""
+    given = Path(path)
+    return given if given.suffix.lower() == ".zip" else given / f"{source.name}.zip"
+
+
+def describe(
+    source: Source,
+    graph: graph_pb2.GraphDef,
+    geometry: Geometry,
+    *,
+    pmin: float | None = None,
+    pmax: float | None = None,
+) -> dict[str, Any]:
+    """Content of `meta.json`: csbdeep's six keys, then ours under `care_bridge`.
+
+    Parameters
+    ----------
+    source, graph, geometry
+        The model, its frozen graph and what was measured of it.
+    pmin, pmax : float, optional
+        See `write_bundle`.
+    """
+    config = source.config
+    inputs, outputs = signature(graph)
+    space = source.space
+    low = pmin if pmin is not None else config.norm_pmin if config else PMIN
+    high = pmax if pmax is not None else config.norm_pmax if config else PMAX
+    if not 0 <= low < high <= 100:
+        raise InputError(f"pmin={low} must be below pmax={high}, both of 0-100")
+    reach = dict(zip(space, geometry.receptive_field, strict=True))
+    projected = None if geometry.dropped is None else space[geometry.dropped]
+    own: dict[str, Any] = {
+        "format_version": 1,
+        "name": source.name,
+        "written_by": f"care-bridge {__version__}, TensorFlow {tf.__version__}",
+        "n_channel_in": inputs[-1],
+        "n_channel_out": outputs[-1],
+        "output": "normalised units: multiply by (high - low percentile) and add the low percentile for the "
+        "raw range",
+        "normalisation": {"pmin": low, "pmax": high, "clip": False},
+        "receptive_field_px": {axis: pixels for axis, pixels in reach.items() if axis != projected},
+        "size_multiple": dict(zip(space, geometry.size_multiple, strict=True)),
+        "axes_out": (config.axes_out if config else space.replace(projected or "-", "") + "C"),
+        "fiji": plugin_values(geometry, pmin=low, pmax=high),
+        "outside_the_graph": _outside(source, projected),
+        "training": _training(source),
+    }
+    return {
+        "type": config.kind if config else "keras.Model",
+        "version": __version__,
+        "probabilistic": bool(config and config.probabilistic),
+        "axes": config.axes if config else f"{space}C",
+        "axes_div_by": [*geometry.size_multiple, 1],
+        "tile_overlap": [*(pixels or 0 for pixels in geometry.receptive_field), 0],
+        "care_bridge": own,
+    }
+
+
+def plugin_values(geometry: Geometry, *, pmin: float, pmax: float) -> dict[str, Any]:
+    """What to type into "Run your network", under the plugin's own option names.
+
+    Notes
+    -----
+    One tile pads right and bottom only and shows no seams. Where memory asks for tiles, the overlap given
+    here
+    covers the receptive field and keeps the pooling grid in step; a network that sees the whole image, and a
+    projection, take one tile and nothing else.
+    """
+    tiles = geometry.overlap is not None and geometry.dropped is None
+    return {
+        "normalizeInput": True,
+        "percentileBottom": pmin,
+        "percentileTop": pmax,
+        "clip": False,
+        "nTiles": 1,
+        "blockMultiple": geometry.block_multiple,
+        "overlap": geometry.overlap or 0,
+        "batchSize": 1,
+        "tiles_allowed": tiles,
+    }
+
+
+def _outside(source: Source, projected: str | None) -> list[str]:
+    """What a caller has to do around the graph, for the kinds that are more than one network."""
+    kind = source.config.kind if source.config else ""
+    said = []
+    if kind == "IsotropicCARE":
+        said.append(
+            "This 2-D network restores XZ and YZ slices: upsample Z linearly first, run it on both, and "
+            "combine the two "
+            'results by their geometric mean ("Run your IsoNet" in Fiji, or care_bridge in Python).'
+        )
+    if kind == "UpsamplingCARE":
+        said.append("Upsample the image linearly along Z by the factor first; the network keeps the size.")
+    if projected:
+        said.append(f"The network projects along {projected}: give it whole stacks in one tile (nTiles=1).")
+    if source.config and source.config.probabilistic:
+        n = source.config.n_channel_out
+        said.append(
+            f"The first {n} of {2 * n} output channels are the means, the others the scales; before a second "
+            "application keep the means only."
+        )
+    return said
+
+
+def _training(source: Source) -> dict[str, Any]:
+    config = source.config
+    if config is None:
+        return {"parameters": int(source.network.count_params())}
+    return {
+        "parameters": int(source.network.count_params()),
+        "loss": config.train_loss,
+        "epochs": config.train_epochs,
+        "steps_per_epoch": config.train_steps_per_epoch,
+        "batch_size": config.train_batch_size,
+        "learning_rate": config.train_learning_rate,
+        "seed": config.seed,
+        "provenance": config.provenance,
+    }
+
+
+# --- bytes
+
+
+def saved_model(graph: graph_pb2.GraphDef) -> saved_model_pb2.SavedModel:
+    """A frozen graph as a SavedModel: one meta graph, tag `serve`, signature `serving_default`."""
+    inputs, outputs = signature(graph)
+    model = saved_model_pb2.SavedModel(saved_model_schema_version=1)
+    meta = model.meta_graphs.add()
+    meta.meta_info_def.tags.append(TAG)
+    meta.graph_def.CopyFrom(graph)
+    definition = meta.signature_def[SIGNATURE]
+    definition.method_name = METHOD
+    for tensors, name, shape in ((definition.inputs, INPUT, inputs), (definition.outputs, OUTPUT, outputs)):
+        tensors[name].name = f"{name}:0"
+        tensors[name].dtype = tf.float32.as_datatype_enum
+        # The plugin reads dimensions from here, not from the graph: -1 is what it pads and tiles.
+        tensors[name].tensor_shape.CopyFrom(_every_dimension(shape))
+    return model
+
+
+def _every_dimension(shape: Shape) -> Any:
+    return tf.TensorShape(shape).as_proto()
+
+
+def bundle_bytes(graph: graph_pb2.GraphDef, meta: Mapping[str, Any]) -> bytes:
+    """The zip, byte for byte the same for the same graph and meta."""
+    model = saved_model(graph).SerializeToString(deterministic=True)
+    text = json.dumps(meta, indent=1, ensure_ascii=False) + "\n"
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as file:
+        for name, data in (("variables/", b""), ("saved_model.pb", model), (META, text.encode())):
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.create_system = 3
+            entry.external_attr = (0o40755 << 16) | 0x10 if name.endswith("/") else 0o100644 << 16
+            entry.compress_type = zipfile.ZIP_STORED if name.endswith("/") else zipfile.ZIP_DEFLATED
+            file.writestr(entry, data)
+    return content.getvalue()
+
+
+def check_written(path: Path, source: Source, geometry: Geometry) -> float:
+    """Reload a bundle as any TensorFlow 2 program would and compare it with Keras; the largest difference."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.unpack_archive(path, folder, "zip")
+        loaded = tf.saved_model.load(folder, tags=[TAG]).signatures[SIGNATURE]
+        difference = 0.0
+        for factor in (2, 3):
+            shape = [multiple * max(factor, 16 // multiple) for multiple in geometry.size_multiple]
+            fixed = source.network.inputs[0].shape[1:-1]
+            shape = [size or free for size, free in zip(fixed, shape, strict=True)]
+            channels = source.network.inputs[0].shape[-1]
+            image = np.random.default_rng(factor).random((1, *shape, channels), np.float32)
+            expected = np.asarray(source.network(image, training=False))
+            received = loaded(**{INPUT: tf.constant(image)})[OUTPUT].numpy()
+            span = max(1.0, float(np.ptp(expected)))
+            difference = max(difference, float(np.abs(received - expected).max()) / span)
+    if not difference <= TOLERANCE:
+        raise InputError(
+            f"the bundle of {source.name!r} differs from Keras by {difference:.3g} of the output's range "
+            "(at most "
+            f"{TOLERANCE} is accepted); does the network hold layers that act by chance or only in training?"
+        )
+    return difference
+
+
+# --- beside the zip
+
+
+def macro_line(zip_path: Path, meta: Mapping[str, Any]) -> str:
+    """The ImageJ macro line that runs the bundle on the active image, every option given."""
+    values = {key: value for key, value in meta["care_bridge"]["fiji"].items() if key != "tiles_allowed"}
+    options = " ".join(f"{key.lower()}={_option(value)}" for key, value in values.items())
+    file = str(zip_path.resolve()).replace("\\", "/")
+    return f'run("Run your network", "{options} modelfile=[{file}] modelurl=[] showprogressdialog=false");'
+
+
+def _option(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def write_how_to(zip_path: Path, meta: Mapping[str, Any]) -> None:
+    """Write the text for a Fiji user, and the macro, beside the zip."""
+    own = meta["care_bridge"]
+    fiji = own["fiji"]
+    axes = meta["axes"].replace("C", "")
+    kind = (
+        "a single plane, or a stack of planes that are restored one by one" if axes == "YX" else "a stack (Z)"
+    )
+    shown = {
+        "Normalize image": "on",
+        "Bottom percentile": fiji["percentileBottom"],
+        "Top percentile": fiji["percentileTop"],
+        "Clip": "off",
+        "Number of tiles": fiji["nTiles"],
+        "Tile size has to be multiple of": fiji["blockMultiple"],
+        "Overlap between tiles": fiji["overlap"],
+        "Batch size": fiji["batchSize"],
+    }
+    tiles = (
+        f"If memory runs out, raise the number of tiles and leave multiple {fiji['blockMultiple']} and "
+        "overlap "
+        f"{fiji['overlap']} as they are: with them no seams show."
+        if fiji["tiles_allowed"]
+        else "Leave the number of tiles at 1: this network needs the whole image at once."
+    )
+    lines = [
+        f"How to run {zip_path.name} in Fiji",
+        "",
+        "1. Help > Update... > Manage update sites: tick CSBDeep and TensorFlow, apply, restart Fiji.",
+        f"2. Open the image: {kind}; {own['n_channel_in']} channel(s), not RGB.",
+        "3. Plugins > CSBDeep > Run your network, with these values:",
+        *(f"      {label:34} {value}" for label, value in shown.items()),
+        f"      {'Import model (.zip)':34} {zip_path.name}",
+        '4. OK. The restored image opens as "result", in 32 bit.',
+        "",
+        tiles,
+        "The values of the result are normalised: 0 is the bottom, 1 the top percentile of the input image.",
+        "Pixel size and name are lost in the plugin; copy them with Image > Properties.",
+        *own["outside_the_graph"],
+        "",
+        "The same as one macro line (the plugin remembers the model of its last run: after another model, "
+        "use the",
+        "macros of care_bridge, which make it forget):",
+        macro_line(zip_path, meta),
+        "",
+    ]
+    write_text(zip_path.with_name(HOW_TO), "\n".join(lines))
+    write_text(
+        zip_path.with_suffix(".ijm"),
+        "// Runs the model on the active image.\n" + macro_line(zip_path, meta) + "\n",
+    )

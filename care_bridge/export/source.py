@@ -1,0 +1,145 @@
+"""What can be exported: a Keras model in memory, a model folder, or a Keras file of anybody's."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import keras
+
+from care_bridge.config import CareConfig
+from care_bridge.errors import InputError
+from care_bridge.training.folder import CareModel, load_model
+
+KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A network to be written down, with what is known about it.
+
+    Attributes
+    ----------
+    network : keras.Model
+    config : CareConfig, optional
+        None for a model that is not CARE's.
+    name : str
+        Of the model folder, the file or the Keras model; file names are made of it.
+    path : Path, optional
+        Where it was read from.
+    """
+
+    network: keras.Model
+    config: CareConfig | None
+    name: str
+    path: Path | None = None
+
+    @property
+    def space(self) -> str:
+        """Axes of the input without channels, e.g. "ZYX"."""
+        if self.config is not None:
+            return self.config.axes.replace("C", "")
+        return "ZYX"[-(len(self.network.inputs[0].shape) - 2) :]
+
+
+Model: TypeAlias = "keras.Model | CareModel | Source | str | os.PathLike[str]"
+"""Whatever `open_source` opens."""
+
+
+def open_source(model: Model, *, custom_objects: Mapping[str, Any] | None = None) -> Source:
+    """Open whatever can be exported.
+
+    Parameters
+    ----------
+    model : keras.Model, CareModel or path
+        A path is a model folder (ours or csbdeep's), or a whole model of Keras 2 or 3 (.keras, .h5, .hdf5).
+    custom_objects : mapping, optional
+        Layers of your own by name, for a file that needs them.
+
+    Raises
+    ------
+    InputError
+        If there is nothing at the path, or Keras cannot open it; the message says what would help.
+    """
+    if isinstance(model, Source):
+        return model
+    if isinstance(model, CareModel):
+        name = model.path.resolve().name if model.path else f"{model.config.kind}_{model.config.axes}"
+        return Source(model.network, model.config, file_name(name), model.path)
+    if isinstance(model, keras.Model):
+        # Keras numbers unnamed models anew in every process; bundles must not change with that.
+        return Source(
+            model, None, file_name(re.sub(r"^(functional|sequential|model)(_\d+)?$", r"\1", model.name))
+        )
+    path = Path(model)
+    if path.is_dir():
+        opened = load_model(path)
+        return Source(opened.network, opened.config, file_name(path.resolve().name), path)
+    if not path.exists():
+        raise InputError(
+            f"no model at {str(path)!r}; give a model folder (config.json and weights) or a .keras or .h5 "
+            "file"
+        )
+    if path.suffix.lower() not in KERAS_SUFFIXES:
+        raise InputError(
+            f"{str(path)!r} is not a model that can be exported; give a model folder, or a Keras file "
+            f"({', '.join(KERAS_SUFFIXES)})"
+        )
+    return Source(_load(path, dict(custom_objects or {})), None, file_name(path.stem), path)
+
+
+def file_name(name: str) -> str:
+    """A name that every file system, zip and macro takes: letters, digits, dot, dash and underscore."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-") or "model"
+
+
+def _load(path: Path, custom_objects: dict[str, Any]) -> keras.Model:
+    try:
+        return keras.models.load_model(
+            path, custom_objects={**_keras2_layers(), **custom_objects}, compile=False, safe_mode=True
+        )
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{str(path)!r} does not open: {_why(reason)}") from error
+
+
+def _why(reason: str) -> str:
+    custom = re.search(r"(?:locate class|Unknown layer:?) ['\"]?([\w.>]+)", reason)
+    if custom:
+        return (
+            f"it holds {custom.group(1)}, which is not part of Keras; in Python, load it with "
+            "custom_objects and hand "
+            "the model to write_bundle"
+        )
+    if "Lambda" in reason and ("safe_mode" in reason or "unsafe" in reason):
+        return (
+            "it holds a Lambda layer, whose code is not run from a file of others; in Python, load it with "
+            "safe_mode=False if you trust it, and hand the model to write_bundle"
+        )
+    if "No model config found" in reason or "No model found" in reason:
+        return (
+            "it holds weights alone; give the folder with config.json, or save the whole model (model.save)"
+        )
+    return reason[:400] or "Keras gives no reason"
+
+
+def _keras2_layers() -> dict[str, Any]:
+    """Layers of Keras 2 whose files hold arguments that Keras 3 no longer takes."""
+
+    def without(layer: type[keras.Layer], *arguments: str) -> type[keras.Layer]:
+        def from_config(cls: Any, config: dict[str, Any]) -> Any:
+            return layer.from_config({key: value for key, value in config.items() if key not in arguments})
+
+        return type(layer.__name__, (layer,), {"from_config": classmethod(from_config)})
+
+    layers = keras.layers
+    return {
+        "Conv2DTranspose": without(layers.Conv2DTranspose, "groups"),
+        "Conv3DTranspose": without(layers.Conv3DTranspose, "groups"),
+        "DepthwiseConv2D": without(layers.DepthwiseConv2D, "groups"),
+        "SeparableConv2D": without(layers.SeparableConv2D, "groups"),
+    }
