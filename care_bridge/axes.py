@@ -40,7 +40,9 @@ def check_axes(axes: str, *, ndim: int | None = None, argument: str = "axes") ->
         raise InputError(f"{argument}={axes!r} holds {', '.join(unknown)}; use letters of {AXES}")
     repeated = sorted({letter for letter in upper if upper.count(letter) > 1})
     if repeated:
-        raise InputError(f"{argument}={axes!r} holds {', '.join(repeated)} more than once; give each letter once")
+        raise InputError(
+            f"{argument}={axes!r} holds {', '.join(repeated)} more than once; give each letter once"
+        )
     if ndim is not None and len(upper) != ndim:
         raise InputError(f"{argument}={axes!r} names {len(upper)} dimensions, but the array has {ndim}")
     return upper

@@ -19,5 +19,7 @@ def pytest_configure() -> None:
 def shared() -> Path:
     """The folder of real images and recorded outputs that lies beside a developer's checkout."""
     if not (SHARED / "data").is_dir():
-        pytest.skip(f"the shared images and recorded outputs are not at {SHARED}; simulated images serve instead")
+        pytest.skip(
+            f"the shared images and recorded outputs are not at {SHARED}; simulated images serve instead"
+        )
     return SHARED

@@ -1,0 +1,46 @@
+# Two commands set everything up on a machine with Python 3.11-3.13 and a shell: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TESTS ?= tests
+
+.PHONY: demo test test-floor check bench runtimes clean
+
+demo: $(VENV)/.user runtimes
+	$(BIN)/care-bridge demo --out demo
+
+test: $(VENV)/.dev runtimes
+	CARE_BRIDGE_REQUIRE_JAVA=1 $(BIN)/python -m pytest $(TESTS)
+
+# What needs neither TensorFlow nor Java: the quick look while working.
+test-floor: $(VENV)/.dev
+	$(BIN)/python -m pytest tests -m "not tf and not java and not fiji"
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev runtimes
+	$(BIN)/python benchmarks/run.py
+
+# TensorFlow 1.12 and 1.15 and ImageJ, pinned by SHA-256, once into the cache folder.
+runtimes: | $(VENV)/.user
+	$(BIN)/care-bridge doctor --install all
+
+$(VENV)/.user: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -e ".[zoo]"
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	touch $(VENV)/.user $@
+
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "make: '$(PYTHON)' is not here; install Python 3.11, 3.12 or 3.13, or name one: make PYTHON=python3.12 ..."; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { echo "make: $$($(PYTHON) --version) is not supported; name a Python 3.11, 3.12 or 3.13: make PYTHON=python3.12 ..."; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "make: this Python has no venv or pip; on Debian and Ubuntu: apt install python3-venv python3-pip"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info

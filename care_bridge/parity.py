@@ -1,0 +1,374 @@
+"""Do two predictors give the same image: once, and applied several times in a row?
+
+Knows neither Keras nor Java: it is handed two predictors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from care_bridge import __version__
+from care_bridge.errors import InputError
+from care_bridge.files import write_text
+from care_bridge.images import Image
+from care_bridge.normalize import FIJI, PercentileRule, normalize
+from care_bridge.predictor import (
+    Network,
+    NetworkPredictor,
+    PredictOptions,
+    Predictor,
+    Runtime,
+    mean_channels,
+)
+from care_bridge.progress import Progress, silent
+
+TOLERANCE = 1e-5
+"""Largest difference allowed after one application, on the normalised scale (5e-7 is what is seen)."""
+
+TOLERANCE_REPEATED = 5e-5
+"""The same after two or more applications: each application passes on the differences of those before it."""
+
+
+@dataclass(frozen=True)
+class ParityRow:
+    """One comparison of two results.
+
+    Attributes
+    ----------
+    stage : str
+        What was compared: the network alone, or the whole prediction.
+    application : int
+        1 = the first.
+    fed : str
+        What the candidate was given: `image`, `own result` or `reference's result`.
+    max_abs, mean_abs, rmse : float
+        Differences candidate - reference, in units of the output.
+    mismatched_ppm : float
+        Elements that differ by more than the tolerance, per million.
+    worst : tuple of int
+        Index of the largest difference, in the order of `axes`.
+    axes : str
+        Axes of the results.
+    tolerance : float
+    passed : bool
+        Whether `max_abs` is within the tolerance; NaN at one side only never is.
+    """
+
+    stage: str
+    application: int
+    fed: str
+    max_abs: float
+    mean_abs: float
+    rmse: float
+    mismatched_ppm: float
+    worst: tuple[int, ...]
+    axes: str
+    tolerance: float
+    passed: bool
+
+    @property
+    def title(self) -> str:
+        return f"{self.stage}, {_ordinal(self.application)} application, fed the {self.fed}"
+
+
+@dataclass(frozen=True, eq=False)
+class ParityReport:
+    """What a comparison found; text, JSON, Markdown and HTML are renderings of it.
+
+    Attributes
+    ----------
+    rows : sequence of ParityRow
+    reference, candidate : Runtime
+    image : mapping
+        Name, shape, axes, dtype and SHA-256 of the pixels that were fed.
+    settings : mapping
+        What was asked for, JSON values.
+    results : mapping of str to Image
+        Pictures for the report: `input`, and `reference 1`, `candidate 1`, `reference 2`, ...
+    """
+
+    rows: Sequence[ParityRow]
+    reference: Runtime
+    candidate: Runtime
+    image: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    results: Mapping[str, Image] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every row passed."""
+        return all(row.passed for row in self.rows)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        worst = max(self.rows, key=lambda row: row.max_abs / row.tolerance if row.tolerance else np.inf)
+        if self.passed:
+            return (
+                f"Both sides agree in all {len(self.rows)} comparisons; the largest difference is "
+                f"{worst.max_abs:.1e} ({worst.title})."
+            )
+        failed = [row for row in self.rows if not row.passed]
+        worst = max(failed, key=lambda row: np.inf if np.isnan(row.max_abs) else row.max_abs)
+        return (
+            f"{len(failed)} of {len(self.rows)} comparisons differ by more than the tolerance; the worst is "
+            f"{worst.max_abs:.1e} at {_place(worst)} ({worst.title}; tolerance {worst.tolerance:.0e})."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the pixels, as JSON values."""
+        return {
+            "passed": self.passed,
+            "verdict": self.verdict,
+            "reference": _runtime_dict(self.reference),
+            "candidate": _runtime_dict(self.candidate),
+            "image": dict(self.image),
+            "settings": dict(self.settings),
+            "rows": [{**dataclasses.asdict(row), "worst": list(row.worst)} for row in self.rows],
+            "care_bridge": __version__,
+            "python": platform.python_version(),
+            "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+
+    def __str__(self) -> str:
+        table = [_HEADER, *(_cells(row) for row in self.rows)]
+        widths = [max(len(line[column]) for line in table) for column in range(len(_HEADER))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in table
+        ]
+        return "\n".join(
+            [
+                f"reference  {self.reference}",
+                f"candidate  {self.candidate}",
+                f"image      {self.image['name'] or 'unnamed'}, {self.image['axes']} {tuple(self.image['shape'])}",
+                "",
+                *lines,
+                "",
+                self.verdict,
+            ]
+        )
+
+    def to_markdown(self) -> str:
+        """The table for an issue or a note."""
+        lines = [f"| {' | '.join(cells)} |" for cells in (_HEADER, *(_cells(row) for row in self.rows))]
+        lines.insert(1, "|" + "---|" * len(_HEADER))
+        return "\n".join(
+            [
+                "# Do both sides agree?",
+                "",
+                self.verdict,
+                "",
+                f"- reference: {self.reference}",
+                f"- candidate: {self.candidate}",
+                f"- image: {self.image['name'] or 'unnamed'}, {self.image['axes']} {tuple(self.image['shape'])}",
+                "",
+                *lines,
+                "",
+            ]
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the report; the suffix chooses between .html, .json, .md and .txt.
+
+        Raises
+        ------
+        InputError
+            For another suffix.
+        """
+        target = Path(path)
+        match target.suffix.lower():
+            case ".json":
+                text = json.dumps(self.to_dict(), indent=2) + "\n"
+            case ".md":
+                text = self.to_markdown()
+            case ".txt":
+                text = f"{self}\n"
+            case ".html":
+                from care_bridge.parity_page import parity_page
+
+                parity_page(self).save(target)
+                return target
+            case other:
+                raise InputError(
+                    f"a report ends in .html, .json, .md or .txt; received {other or 'no suffix'!r} ({target})"
+                )
+        write_text(target, text)
+        return target
+
+
+def compare(
+    *,
+    reference: Predictor,
+    candidate: Predictor,
+    image: Image,
+    applications: int = 2,
+    tolerance: float = TOLERANCE,
+    tolerance_repeated: float = TOLERANCE_REPEATED,
+    rule: PercentileRule = FIJI,
+    progress: Progress = silent,
+) -> ParityReport:
+    """Give two predictors the same image and say how much their results differ.
+
+    Where both have a `network`, the networks are first compared alone: on the image normalised once by `rule`, whole, in
+    one tile. Then the predictors themselves. From the second application on, the candidate is fed its own
+    result, and once more the reference's, which separates new differences from those handed on.
+
+    Parameters
+    ----------
+    reference, candidate : Predictor
+    image : Image
+    applications : int
+        How many times in a row, at least 1.
+    tolerance, tolerance_repeated : float
+        Largest absolute difference for the first and for later applications. In units of the output: the
+        normalised scale where results are not scaled back, as in Fiji.
+    rule : PercentileRule
+        Normalisation for the comparison of the networks alone.
+    progress : Progress
+
+    Returns
+    -------
+    ParityReport
+
+    Raises
+    ------
+    InputError
+        If `applications` is below 1 or the results differ in axes or shape.
+    """
+    if applications < 1:
+        raise InputError(f"applications must be at least 1; received {applications}")
+    stages: list[tuple[str, Predictor, Predictor, Image]] = []
+    networks = (getattr(reference, "network", None), getattr(candidate, "network", None))
+    if all(network is not None for network in networks):
+        alone = [_alone(cast(Network, network), image) for network in networks]
+        normalized, _ = normalize(image.data, rule=rule, axes=image.axes)
+        stages.append(("network alone", alone[0], alone[1], image.replace(data=normalized)))
+    stages.append(("whole prediction", reference, candidate, image))
+
+    rows: list[ParityRow] = []
+    results: dict[str, Image] = {"input": image}
+    total = len(stages) * applications
+    for number, (stage, first, second, start) in enumerate(stages):
+        fed_first = fed_second = start
+        for application in range(1, applications + 1):
+            progress(number * applications + application - 1, total, "comparing")
+            limit = tolerance if application == 1 else tolerance_repeated
+            expected = first.predict(fed_first)
+            actual = second.predict(fed_second)
+            fed = "image" if application == 1 else "own result"
+            rows.append(_row(stage, application, fed, expected, actual, limit))
+            if application > 1:
+                crossed = second.predict(fed_first)
+                rows.append(_row(stage, application, "reference's result", expected, crossed, limit))
+            if stage == "whole prediction":
+                results[f"reference {application}"], results[f"candidate {application}"] = expected, actual
+            fed_first = mean_channels(expected, like=fed_first)
+            fed_second = mean_channels(actual, like=fed_second)
+    progress(total, total, "comparing")
+    return ParityReport(
+        rows=rows,
+        reference=reference.runtime,
+        candidate=candidate.runtime,
+        image={
+            "name": image.name,
+            "axes": image.axes,
+            "shape": list(image.shape),
+            "dtype": str(image.dtype),
+            "sha256": hashlib.sha256(image.data.tobytes()).hexdigest(),
+        },
+        settings={
+            "applications": applications,
+            "tolerance": tolerance,
+            "tolerance_repeated": tolerance_repeated,
+            "network_alone_rule": rule.name,
+            "reference_options": str(getattr(reference, "options", "")),
+            "candidate_options": str(getattr(candidate, "options", "")),
+        },
+        results=results,
+    )
+
+
+def _alone(network: Network, image: Image) -> Predictor:
+    return NetworkPredictor(network, PredictOptions(rule=None, tiles=None))
+
+
+def _row(
+    stage: str, application: int, fed: str, reference: Image, candidate: Image, tolerance: float
+) -> ParityRow:
+    if reference.axes != candidate.axes or reference.shape != candidate.shape:
+        raise InputError(
+            f"the results cannot be compared ({stage}, {_ordinal(application)} application): the reference has axes "
+            f"{reference.axes!r} and shape {reference.shape}, the candidate {candidate.axes!r} and {candidate.shape}"
+        )
+    difference = candidate.data.astype(np.float64) - reference.data
+    # NaN on both sides is agreement; on one side it is the largest difference there is.
+    both_nan = np.isnan(candidate.data) & np.isnan(reference.data)
+    size = np.where(both_nan, 0.0, np.abs(difference))
+    size = np.where(np.isnan(size), np.inf, size)
+    worst = np.unravel_index(int(np.argmax(size)), size.shape)
+    maximum = float(size[worst])
+    return ParityRow(
+        stage=stage,
+        application=application,
+        fed=fed,
+        max_abs=maximum,
+        mean_abs=float(size.mean()),
+        rmse=float(np.sqrt(np.mean(np.square(size)))),
+        mismatched_ppm=float(np.mean(size > tolerance) * 1e6),
+        worst=tuple(int(index) for index in worst),
+        axes=reference.axes,
+        tolerance=tolerance,
+        passed=maximum <= tolerance,
+    )
+
+
+def residual(report: ParityReport, application: int) -> NDArray[np.float64]:
+    """Candidate - reference of the whole prediction, in units of the output."""
+    reference, candidate = (
+        report.results[f"{side} {application}"].data for side in ("reference", "candidate")
+    )
+    difference: NDArray[np.float64] = candidate.astype(np.float64) - reference
+    return difference
+
+
+_HEADER = ("compared", "application", "fed", "max", "mean", "RMSE", "ppm", "worst at", "tolerance", "result")
+
+
+def _cells(row: ParityRow) -> tuple[str, ...]:
+    return (
+        row.stage,
+        str(row.application),
+        row.fed,
+        f"{row.max_abs:.2e}",
+        f"{row.mean_abs:.2e}",
+        f"{row.rmse:.2e}",
+        f"{row.mismatched_ppm:.0f}",
+        _place(row),
+        f"{row.tolerance:.0e}",
+        "passed" if row.passed else "FAILED",
+    )
+
+
+def _place(row: ParityRow) -> str:
+    return " ".join(f"{axis.lower()}={index}" for axis, index in zip(row.axes, row.worst, strict=True))
+
+
+def _ordinal(number: int) -> str:
+    return {1: "first", 2: "second", 3: "third"}.get(number, f"{number}th")
+
+
+def _runtime_dict(runtime: Runtime) -> dict[str, Any]:
+    return {"name": runtime.name, "level": runtime.level, "versions": dict(runtime.versions)}
