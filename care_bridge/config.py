@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from care_bridge.axes import check_axes
 from care_bridge.errors import InputError
 from care_bridge.files import write_text
+from care_bridge.tiling import receptive_field
 
 FORMAT_VERSION = 1
 """Version of our own block in config.json."""
@@ -292,6 +293,29 @@ class CareConfig(BaseModel):
             for letter, pool in zip(self.axes, self.proj_pool, strict=False):
                 multiple[letter] = max(pool**self.proj_n_depth, multiple.get(letter, 1))
         return {letter: multiple.get(letter, 1) for letter in self.axes}
+
+    @property
+    def halo(self) -> dict[str, int]:
+        """For each letter of `axes`: how many pixels to a side an output pixel can depend on (0 for C).
+
+        A projected axis has 0: it is never cut. csbdeep takes the larger of both parts of a ProjectionCARE
+        network; they follow one another, so here they add up.
+        """
+        space = self.axes_out.replace("C", "")
+        halo = receptive_field(
+            n_depth=self.unet_n_depth, kern_size=self.kernel, pool=self.unet_pool, axes=space
+        )
+        if self.proj_axis and self.proj_kern and self.proj_pool:
+            projecting = receptive_field(
+                n_depth=self.proj_n_depth or 4,
+                kern_size=self.proj_kern,
+                pool=self.proj_pool,
+                n_conv_per_depth=self.proj_n_conv_per_depth or 1,
+                axes=self.axes,
+            )
+            last = dict(zip(self.axes, self.proj_kern, strict=False))
+            halo = {letter: size + projecting[letter] + last[letter] // 2 for letter, size in halo.items()}
+        return {letter: halo.get(letter, 0) for letter in self.axes}
 
     def replace(self, **changes: Any) -> CareConfig:
         """The same settings with some changed; checked again."""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
-from care_bridge.predictor import NetworkPredictor, PredictOptions, Runtime, Tensor
+from care_bridge.inference.volumes import IsotropicPredictor, UpsamplingPredictor
+from care_bridge.normalize import CSBDEEP
+from care_bridge.predictor import NetworkPredictor, PredictOptions, Predictor, Runtime, Tensor
 from care_bridge.training.folder import CareModel, load_model
-
-if TYPE_CHECKING:
-    from care_bridge.config import CareConfig
 
 
 class KerasNetwork:
@@ -46,24 +45,116 @@ class KerasNetwork:
 class KerasPredictor(NetworkPredictor):
     """Restores images with a Keras model the way csbdeep does, or the way that `options` say.
 
+    Parameters
+    ----------
+    model : CareModel
+    options : PredictOptions, optional
+        None predicts as csbdeep, with the model's own percentiles.
+
     Attributes
     ----------
     config : CareConfig
     """
 
     def __init__(self, model: CareModel, options: PredictOptions | None = None) -> None:
-        super().__init__(KerasNetwork(model.network), options, axes=model.config.axes)
-        self.config: CareConfig = model.config
+        config = model.config
+        super().__init__(
+            KerasNetwork(model.network),
+            _with_percentiles(options or PredictOptions(), config),
+            axes=config.axes,
+            size_multiple=config.size_multiple,
+            halo=config.halo,
+            probabilistic=config.probabilistic,
+        )
+        self.config: CareConfig = config
+
+    @property
+    def lost_axis(self) -> str:
+        """The axis that a projection network removes; "" for any other network."""
+        return self.config.proj_axis or ""
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], options: PredictOptions | None = None) -> KerasPredictor:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        options: PredictOptions | None = None,
+        *,
+        weights: str | None = None,
+        precision: str = "float32",
+    ) -> KerasPredictor:
         """Open a model folder, ours or csbdeep's.
 
         Parameters
         ----------
         path : path
-            See `training.folder.load_model`.
         options : PredictOptions, optional
-            None predicts as csbdeep: percentiles 2 and 99.8, reflected padding, no tiles.
+            None predicts as csbdeep: percentiles 2 and 99.8 (or the model's own), reflected padding, no tiles.
+        weights, precision
+            See `training.folder.load_model`.
         """
-        return cls(load_model(path), options)
+        return cls(load_model(path, weights=weights, precision=precision), options)
+
+
+def load_predictor(
+    path: str | os.PathLike[str],
+    options: PredictOptions | None = None,
+    *,
+    factor: float | None = None,
+    weights: str | None = None,
+    precision: str = "float32",
+) -> Predictor:
+    """The predictor of a model folder's own kind: plain, projecting, upsampling along Z or isotropic.
+
+    Parameters
+    ----------
+    path : path
+    options : PredictOptions, optional
+        As for `KerasPredictor`.
+    factor : float, optional
+        Upsampling along Z for UpsamplingCARE and IsotropicCARE; None takes the model's own.
+    weights, precision
+        See `training.folder.load_model`.
+
+    Raises
+    ------
+    InputError
+        If a factor is needed and neither given nor in the model, or given and not needed.
+    """
+    predictor = KerasPredictor.load(path, options, weights=weights, precision=precision)
+    return of_kind(predictor, predictor.config, factor=factor)
+
+
+def of_kind(predictor: NetworkPredictor, config: CareConfig, *, factor: float | None = None) -> Predictor:
+    """Wrap a network's predictor, in whatever runtime, into what its kind of model does around the network.
+
+    Parameters
+    ----------
+    predictor : NetworkPredictor
+    config : CareConfig
+    factor : float, optional
+        As for `load_predictor`.
+    """
+    if config.kind not in ("UpsamplingCARE", "IsotropicCARE"):
+        if factor is not None:
+            raise InputError(
+                f"factor={factor:g} is for UpsamplingCARE and IsotropicCARE; this is a {config.kind}"
+            )
+        return predictor
+    factor = config.factor if factor is None else factor
+    if factor is None:
+        raise InputError(
+            f"a {config.kind} model needs the factor that Z is upsampled by, and its config.json has none; "
+            "give the one that its training data were made with"
+        )
+    if config.kind == "UpsamplingCARE":
+        return UpsamplingPredictor(predictor, factor=factor)
+    return IsotropicPredictor(predictor, factor=factor)
+
+
+def _with_percentiles(options: PredictOptions, config: CareConfig) -> PredictOptions:
+    if options.rule is not CSBDEEP:
+        return options
+    return options.replace(
+        pmin=config.norm_pmin if options.pmin is None else options.pmin,
+        pmax=config.norm_pmax if options.pmax is None else options.pmax,
+    )

@@ -1,0 +1,373 @@
+"""Training: from patches to a model folder, to be stopped and taken up again at any moment."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+import care_bridge
+from care_bridge.config import BLOCK, CareConfig, write_config
+from care_bridge.errors import InputError
+from care_bridge.progress import Progress, silent
+from care_bridge.training.batches import Batch, PatchSource, as_source, batches, fingerprint
+from care_bridge.training.checkpoint import CHECKPOINT, State, load_checkpoint, save_checkpoint
+from care_bridge.training.folder import (
+    WEIGHTS_BEST,
+    WEIGHTS_LAST,
+    CareModel,
+    load_model,
+    save_weights,
+)
+from care_bridge.training.history import draw_history, write_history
+from care_bridge.training.losses import LOSSES, background_weighted, mae, mse, next_alpha
+from care_bridge.training.schedule import BestSoFar, Plateau
+from care_bridge.training.unet import build
+
+Data = PatchSource | tuple[NDArray[Any], NDArray[Any]]
+
+CHECKPOINT_EVERY_S = 300.0
+"""Seconds between checkpoints within a long epoch; one is written after every epoch as well."""
+
+FEW_VALIDATION = 0.05
+"""csbdeep warns below this share of validation patches."""
+
+_RUN_KEYS = ("train_epochs", "provenance")
+# What may differ when a run is taken up again: more epochs, and notes.
+
+
+@dataclass(frozen=True, eq=False)
+class TrainResult:
+    """What training gives.
+
+    Attributes
+    ----------
+    model : CareModel
+        With the best weights, in float32, read back from its folder.
+    history : list of dict
+        A record for each epoch: epoch (from 1), loss, mae, mse, the same of the validation patches with
+        `val_`, learning_rate, seconds.
+    stopped_early : bool
+        Whether fewer epochs than `train_epochs` were wanted by early stopping or by `on_epoch`.
+    """
+
+    model: CareModel
+    history: list[dict[str, float]]
+    stopped_early: bool
+
+
+def train(
+    config: CareConfig,
+    data: Data,
+    validation: Data,
+    out: str | os.PathLike[str],
+    *,
+    start: keras.Model | Sequence[NDArray[Any]] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_epoch: Callable[[dict[str, float]], bool | None] | None = None,
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    progress: Progress = silent,
+) -> TrainResult:
+    """Train a network and write it into a folder.
+
+    Parameters
+    ----------
+    config : CareConfig
+        Everything that decides the result, the seed included.
+    data, validation : pair of arrays or PatchSource
+        Normalised source and target patches, shape (n, [z,] y, x, channel). Validation patches must come from
+        other images, or other parts of them (`patches` splits so).
+    out : path
+        The model folder: config.json, weights_best.h5 (lowest validation loss), weights_last.h5 and
+        training/ with history.csv, history.png and checkpoint.npz.
+    start : keras.Model or sequence of arrays, optional
+        Weights to start from (fine-tuning); None starts from random ones.
+    resume : bool
+        Go on from the folder's checkpoint if there is one: the result is that of a run without the stop.
+    overwrite : bool
+        Train anew in a folder that holds a model.
+    on_epoch : callable, optional
+        Called with each epoch's record; returning True ends training after it.
+    checkpoint_every_s : float
+        Seconds between checkpoints within an epoch.
+    progress : Progress
+
+    Raises
+    ------
+    InputError
+        If the data do not fit the network, the folder is in use, the checkpoint belongs to another run, or
+        the loss becomes NaN (with the reason that was found).
+
+    Warns
+    -----
+    UserWarning
+        If fewer than 5 % of the patches are for validation.
+    """
+    folder = Path(out)
+    source = as_source(data, config, what="training")
+    held_out = as_source(validation, config, what="validation")
+    if len(held_out) < FEW_VALIDATION * (len(source) + len(held_out)):
+        share = 100 * len(held_out) / (len(source) + len(held_out))
+        warnings.warn(f"only {share:.1f} % of all patches are for validation", stacklevel=2)
+    state, stored = _take_up(
+        folder, config, fingerprint(source) + fingerprint(held_out), resume=resume, overwrite=overwrite
+    )
+    run = _Run(config, source, held_out, state)
+    if stored is not None:
+        run.restore(*stored)
+    elif start is not None:
+        weights = start.get_weights() if isinstance(start, keras.Model) else start
+        run.network.set_weights([np.asarray(weight) for weight in weights])
+    write_config(folder, _with_versions(config))
+    try:
+        early = _train_epochs(run, folder, on_epoch, checkpoint_every_s, progress)
+    finally:
+        if state.history:
+            _write_record(folder, config, state)
+    return TrainResult(load_model(folder), state.history, early)
+
+
+def _train_epochs(
+    run: _Run,
+    folder: Path,
+    on_epoch: Callable[[dict[str, float]], bool | None] | None,
+    checkpoint_every_s: float,
+    progress: Progress,
+) -> bool:
+    config, state = run.config, run.state
+    per_epoch = config.train_steps_per_epoch
+    total = config.train_epochs * per_epoch
+    saved = clock = time.monotonic()
+    early = state.finished
+    if not early:
+        for batch in batches(run.data, config, start=state.step, stop=total):
+            run.step(batch)
+            now = time.monotonic()
+            state.seconds, clock = state.seconds + now - clock, now
+            progress(state.step, total, "training")
+            if state.step % per_epoch:
+                if now - saved > checkpoint_every_s:
+                    run.save(folder)
+                    saved = now
+                continue
+            better, waited = run.end_epoch()
+            if better and config.train_checkpoint:
+                save_weights(run.network, folder / config.train_checkpoint)
+            record = state.history[-1]
+            patience = config.train_early_stopping
+            early = patience is not None and waited >= patience
+            early = (on_epoch is not None and on_epoch(record) is True) or early
+            state.finished = early
+            run.save(folder)
+            write_history(folder, state.history)
+            saved = clock = time.monotonic()
+            if early:
+                break
+    save_weights(run.network, folder / (config.train_checkpoint_last or WEIGHTS_LAST))
+    if not (folder / (config.train_checkpoint or WEIGHTS_BEST)).is_file():
+        save_weights(run.network, folder / (config.train_checkpoint or WEIGHTS_BEST))
+    return early
+
+
+class _Run:
+    """A network, its optimiser and where they stand."""
+
+    def __init__(self, config: CareConfig, data: PatchSource, validation: PatchSource, state: State) -> None:
+        self.config, self.data, self.validation, self.state = config, data, validation, state
+        self.network = build(config, precision=config.train_precision)
+        self.optimizer = keras.optimizers.Adam(learning_rate=config.train_learning_rate)
+        self.optimizer.build(self.network.trainable_variables)
+        self.plateau = None
+        if config.train_reduce_lr is not None:
+            self.plateau = Plateau.from_settings(config.train_reduce_lr)
+            vars(self.plateau).update(state.plateau or {})
+        self.best = BestSoFar(**state.best)
+        self._alpha = tf.Variable(state.alpha, dtype=tf.float32, trainable=False)
+        loss = LOSSES[config.train_loss]
+        if config.train_loss_bg_thresh:
+            loss = background_weighted(
+                loss,
+                threshold=config.train_loss_bg_thresh,
+                foreground=_foreground(data, config.train_loss_bg_thresh),
+                alpha=self._alpha,
+            )
+
+        def figures(prediction: Any, target: Any) -> tuple[Any, Any]:
+            value = tf.reduce_mean(loss(target, prediction))
+            errors = [tf.reduce_mean(error(target, prediction)) for error in (mae, mse)]
+            return value, tf.stack([value, *errors])
+
+        def step(source: Any, target: Any) -> Any:
+            with tf.GradientTape() as tape:
+                value, shown = figures(self.network(source, training=True), target)
+            gradients = tape.gradient(value, self.network.trainable_variables)
+            self.optimizer.apply(gradients, self.network.trainable_variables)
+            return shown
+
+        def evaluate(source: Any, target: Any) -> Any:
+            return figures(self.network(source, training=False), target)[1]
+
+        self._step = tf.function(step, reduce_retracing=True)
+        self._evaluate = tf.function(evaluate, reduce_retracing=True)
+
+    def step(self, batch: Batch) -> None:
+        """One update of the weights."""
+        source, target = batch
+        shown = self._step(tf.constant(source), tf.constant(target)).numpy()
+        if not math.isfinite(shown[0]):
+            raise InputError(self._diagnose(batch))
+        self.state.step += 1
+        self.state.sums = [total + float(value) for total, value in zip(self.state.sums, shown, strict=True)]
+
+    def end_epoch(self) -> tuple[bool, int]:
+        """Validate, adapt the learning rate; was this epoch the best, and how long ago was the best?"""
+        config, state = self.config, self.state
+        epoch = state.step // config.train_steps_per_epoch
+        names = ("loss", "mae", "mse")
+        means = [total / config.train_steps_per_epoch for total in state.sums]
+        record: dict[str, float] = {"epoch": epoch, **dict(zip(names, means, strict=True))}
+        clock = time.monotonic()
+        record |= {f"val_{name}": value for name, value in zip(names, self._validate(), strict=True)}
+        rate = float(np.asarray(self.optimizer.learning_rate))
+        record["learning_rate"] = float(f"{rate:.7g}")  # it is a float32
+        record["seconds"] = round(state.seconds + time.monotonic() - clock, 3)
+        if not math.isfinite(record["val_loss"]):
+            raise InputError(
+                f"the validation loss became {record['val_loss']} in epoch {epoch}; start again with a "
+                f"train_learning_rate below {rate:g}"
+            )
+        if self.plateau is not None:
+            self.optimizer.learning_rate.assign(self.plateau.next_rate(rate, record))
+            state.plateau = vars(self.plateau)
+        if config.train_loss_bg_thresh:
+            state.alpha = next_alpha(state.alpha, epoch=epoch - 1, decay=config.train_loss_bg_decay)
+            self._alpha.assign(state.alpha)
+        better = self.best.improved(record["val_loss"])
+        state.best = dataclasses.asdict(self.best)
+        state.history.append(record)
+        state.sums, state.seconds = [0.0, 0.0, 0.0], 0.0
+        return better, self.best.waited
+
+    def _validate(self) -> list[float]:
+        sums, n = np.zeros(3), len(self.validation)
+        size = max(self.config.train_batch_size, 1)
+        for first in range(0, n, size):
+            source, target = self.validation.batch(np.arange(first, min(first + size, n)))
+            shown = self._evaluate(tf.constant(source), tf.constant(target)).numpy()
+            sums += shown.astype(float) * len(source)
+        return [float(value) for value in sums / n]
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint."""
+        save_checkpoint(
+            folder,
+            self.state,
+            weights=self.network.get_weights(),
+            optimizer=[v.numpy() for v in self._variables()],
+        )
+
+    def restore(self, weights: list[NDArray[Any]], optimizer: list[NDArray[Any]]) -> None:
+        """Take weights and the optimiser's variables from a checkpoint."""
+        self.network.set_weights(weights)
+        for variable, value in zip(self._variables(), optimizer, strict=True):
+            variable.assign(value)
+
+    def _variables(self) -> list[Any]:
+        return list(self.optimizer.variables)
+
+    def _diagnose(self, batch: Batch) -> str:
+        where = f"in step {self.state.step + 1} the loss became NaN or infinite"
+        for name, array in zip(("source", "target"), batch, strict=True):
+            if not np.isfinite(array).all():
+                return f"{where}: a {name} patch holds NaN or infinity; mend or leave out its image"
+        largest = float(np.abs(batch[0]).max()), float(np.abs(batch[1]).max())
+        if max(largest) > 1e4:
+            return (
+                f"{where}: patches reach {max(largest):.3g}, where normalised ones stay near 0-1; an image "
+                "with few bright pixels has equal percentiles: normalise it by others, or leave it out"
+            )
+        variables = self.network.trainable_variables
+        broken = [variable.path for variable in variables if not np.isfinite(variable.numpy()).all()]
+        layers = f" (first in {broken[0]})" if broken else ""
+        return (
+            f"{where}{layers}; the patches are sound, so use a lower train_learning_rate than "
+            f"{float(np.asarray(self.optimizer.learning_rate)):g}"
+        )
+
+
+def _take_up(
+    folder: Path, config: CareConfig, data: str, *, resume: bool, overwrite: bool
+) -> tuple[State, tuple[list[NDArray[Any]], list[NDArray[Any]]] | None]:
+    settings = config.to_json()
+    if resume:
+        found = load_checkpoint(folder)
+        if found is not None:
+            state, weights, optimizer = found
+            _check_same_run(folder, state, settings, data)
+            # A run that stopped early is over, unless more epochs are asked for than before.
+            state.finished = state.finished and state.settings["train_epochs"] == config.train_epochs
+            state.settings = settings
+            return state, (weights, optimizer)
+    elif not overwrite and folder.is_dir() and any((*folder.glob("*.h5"), *folder.glob(str(CHECKPOINT)))):
+        raise InputError(
+            f"{str(folder)!r} holds a model already; go on training it (resume), train anew in it "
+            "(overwrite), or choose another folder"
+        )
+    if overwrite and not resume:
+        for stale in (*folder.glob("*.h5"), *folder.glob(str(CHECKPOINT))):
+            stale.unlink()
+    return State(settings=settings, data=data), None
+
+
+def _check_same_run(folder: Path, state: State, settings: dict[str, Any], data: str) -> None:
+    before = state.settings | state.settings.get(BLOCK, {})
+    now = settings | settings[BLOCK]
+    problems = [
+        f"{key} was {before.get(key)!r} and is {now[key]!r}"
+        for key in sorted(now)
+        if key not in (BLOCK, *_RUN_KEYS) and before.get(key) != now[key]
+    ]
+    if state.data != data:
+        problems.append("the patches are others")
+    if problems:
+        raise InputError(
+            f"{str(folder)!r} was trained with other settings ({'; '.join(problems)}); go on with the same, "
+            "or start anew in another folder"
+        )
+
+
+def _foreground(data: PatchSource, threshold: float) -> float:
+    above = size = 0
+    for first in range(0, len(data), 64):
+        target = data.batch(np.arange(first, min(first + 64, len(data))))[1]
+        above, size = above + int(np.count_nonzero(target > threshold)), size + target.size
+    return above / size
+
+
+def _with_versions(config: CareConfig) -> CareConfig:
+    versions = {
+        "care_bridge": care_bridge.__version__,
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+    }
+    return config.replace(provenance={**config.provenance, "versions": versions})
+
+
+def _write_record(folder: Path, config: CareConfig, state: State) -> None:
+    write_history(folder, state.history)
+    draw_history(
+        folder, state.history, loss=config.train_loss, title=str(config.provenance.get("notice", ""))
+    )

@@ -1,0 +1,94 @@
+"""What training writes about itself: history.csv and the three curves."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from care_bridge.errors import InputError
+from care_bridge.files import atomic_file, write_text
+
+COLUMNS = (
+    "epoch",
+    "loss",
+    "mae",
+    "mse",
+    "val_loss",
+    "val_mae",
+    "val_mse",
+    "learning_rate",
+    "seconds",
+)
+
+
+def write_history(folder: str | os.PathLike[str], history: Sequence[Mapping[str, float]]) -> Path:
+    """Write training/history.csv: a row an epoch, columns `COLUMNS`."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    table.writerows(history)
+    path = Path(folder) / "training" / "history.csv"
+    write_text(path, text.getvalue())
+    return path
+
+
+def read_history(folder: str | os.PathLike[str]) -> list[dict[str, float]]:
+    """Read training/history.csv of a model folder."""
+    path = Path(folder) / "training" / "history.csv"
+    if not path.is_file():
+        raise InputError(f"no training/history.csv in {str(folder)!r}; it is written while training")
+    with open(path, encoding="utf-8", newline="") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def draw_history(
+    folder: str | os.PathLike[str], history: Sequence[Mapping[str, float]], *, loss: str, title: str = ""
+) -> Path:
+    """Draw training/history.png: error, loss and learning rate by epoch; its numbers are history.csv.
+
+    Parameters
+    ----------
+    folder : path
+        Model folder.
+    history : sequence of mapping
+        Keys of `COLUMNS`.
+    loss : str
+        Name of the loss, for its axis.
+    title : str
+        Above the curves.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = [record["epoch"] for record in history]
+    marker = "o" if len(epochs) < 20 else ""
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 3)
+    for panel, key, label in (
+        (panels[0], "mae", "mean absolute error\n(normalised intensity)"),
+        (panels[1], "loss", f"loss ({loss})"),
+    ):
+        for prefix, name, colour in (("", "training", "#0072b2"), ("val_", "validation", "#d55e00")):
+            values = [record[prefix + key] for record in history]
+            panel.plot(epochs, values, label=name, color=colour, marker=marker, markersize=3)
+        panel.set_ylabel(label)
+        panel.legend(frameon=False)
+    rates = [record["learning_rate"] for record in history]
+    panels[2].step(epochs, rates, where="post", color="#009e73", marker=marker, markersize=3)
+    panels[2].set_ylabel("learning rate")
+    panels[2].set_yscale("log")
+    for panel in panels:
+        panel.set_xlabel("epoch")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.spines[["top", "right"]].set_visible(False)
+    if title:
+        figure.suptitle(title)
+    path = Path(folder) / "training" / "history.png"
+    with atomic_file(path) as part:
+        figure.savefig(part, dpi=120, format="png")
+    return path
