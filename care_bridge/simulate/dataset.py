@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -68,7 +69,7 @@ def make_pairs(
     found = False
     for index, image in enumerate(clean_images):
         found = True
-        named = image if image.name else image.replace(name=f"image_{index:04d}")
+        named = image.replace(name=stem(image.name) or f"image_{index:04d}")
         yield from make_sets(recipe, named, seed=seed, epoch=epoch)
     if not found:
         raise InputError(f"recipe {recipe.name!r} degrades clean images, but none were given")
@@ -162,6 +163,11 @@ def check_clean(recipe: Recipe, image: Image) -> tuple[Image, dict[str, Any]]:
             f"not over-exposed, or allow it by clean.saturated_share (now {clean.saturated_share:g})"
         )
     return image, {"clean.saturated": saturated, "clean.negative": negative}
+
+
+def stem(name: str) -> str:
+    """A file's name without .tif, .tiff or .ome.tif."""
+    return re.sub(r"(\.ome)?\.tiff?$", "", name, flags=re.IGNORECASE)
 
 
 def _name_key(name: str) -> int:

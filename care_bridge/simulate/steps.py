@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from care_bridge.axes import SPACE
 from care_bridge.errors import InputError
 from care_bridge.images import Image
-from care_bridge.simulate import degrade
+from care_bridge.simulate import degrade, fibre, isotropic, structures
 from care_bridge.simulate.optics import Optics, psf
 from care_bridge.simulate.pair import Pair
 
@@ -259,8 +259,173 @@ class Round(Closed):
         ), {"clipped": clipped}
 
 
+class Background(Closed):
+    """Add smooth Perlin noise, as out-of-focus light: `amplitude` is a share of the brightest pixel there is.
+
+    Stands before `psf` for light from the sample. Thin structures lose brightness by blurring and the
+    background does not, so small amplitudes go a long way there.
+    """
+
+    step: Literal["background"] = "background"
+    amplitude: NotNegative = (0.02, 0.1)
+    period_share: Positive = (0.125, 0.5)
+    octaves: int = Field(default=2, ge=1, le=8)
+
+    def apply(self, pair: Pair, rng: np.random.Generator) -> tuple[Pair, Drawn]:
+        image = pair.source
+        amplitude, share = draw(self.amplitude, rng), draw(self.period_share, rng)
+        space = [index for index, letter in enumerate(image.axes) if letter in SPACE]
+        shape = tuple(image.shape[index] for index in space)
+        period = max(share * min(shape[-2:]), 2.0)
+        data = np.array(image.data, dtype=np.float64)
+        moved = np.moveaxis(data, space, range(-len(space), 0))
+        for index in np.ndindex(*moved.shape[: -len(space)]):
+            smooth = structures.perlin(shape, seed=rng, period_px=period, octaves=self.octaves)
+            moved[index] += amplitude * float(moved[index].max()) * smooth
+        return _with_source(pair, data), {"amplitude": amplitude, "period_px": period}
+
+
+class AxialBlur(Closed):
+    """Blur lateral slices along `axis` as the microscope blurs along Z; `isotropic.axial_kernel`."""
+
+    step: Literal["axial_psf"] = "axial_psf"
+    optics: Optics
+    axis: Literal["Y", "X"] = "X"
+    mode: isotropic.KernelMode = "split"
+
+    def apply(self, pair: Pair, rng: np.random.Generator) -> tuple[Pair, Drawn]:
+        image = pair.source
+        y, x = image.pixel_size_um.get("Y"), image.pixel_size_um.get("X")
+        if not x or (y and abs(y - x) > 0.01 * x):
+            raise InputError(
+                f"axial_psf needs square pixels of known size; image {image.name!r} has Y {y} um and X {x} um"
+            )
+        kernel = isotropic.axial_kernel(self.optics, pixel_um=x, mode=self.mode)
+        kernel = kernel if self.axis == "Y" else kernel.T
+        # Every lateral slice for itself: planes are not space here.
+        flat = image.axes.replace("Z", "T")
+        return _with_source(pair, degrade.convolve(image.data, psf=kernel, axes=flat)), {"axis": self.axis}
+
+
+class Subsample(Closed):
+    """Keep every `factor`-th line along `axis` and interpolate back; both images are cropped to fit the
+    factor.
+    """
+
+    step: Literal["subsample"] = "subsample"
+    factor: float = Field(ge=1, le=isotropic.LARGEST_FACTOR)
+    axis: Literal["Z", "Y", "X"] = "X"
+    largest_crop: float = Field(default=isotropic.LARGEST_CROP, ge=0, lt=1)
+
+    def apply(self, pair: Pair, rng: np.random.Generator) -> tuple[Pair, Drawn]:
+        if self.axis not in pair.source.axes:
+            raise InputError(
+                f"subsample along {self.axis}, but image {pair.image!r} has axes {pair.source.axes!r}"
+            )
+        dimension = pair.source.axes.index(self.axis)
+        factor, size = isotropic.usable_factor(
+            pair.source.shape[dimension], self.factor, largest_crop=self.largest_crop
+        )
+        source = isotropic.cropped(pair.source.data, size=size, dimension=dimension)
+        target = isotropic.cropped(pair.target.data, size=size, dimension=dimension)
+        source = isotropic.subsample(source, factor=factor, dimension=dimension)
+        return pair.replace(
+            source=pair.source.replace(data=source), target=pair.target.replace(data=target)
+        ), {"factor": factor, "axis": self.axis}
+
+
+class FibreBundle(Closed):
+    """See the image through a fibre bundle; `fibre.bundle`.
+
+    `mode: fixed` is one bundle for all images, drawn from `bundle_seed`; `random` draws cores, offset and
+    rotation for each.
+    """
+
+    step: Literal["fibre"] = "fibre"
+    mode: Literal["fixed", "random"] = "fixed"
+    bundle_seed: int = Field(default=0, ge=0)
+    pitch_px: Positive = (8.0, 8.0)
+    jitter: float = Field(default=0.05, ge=0, le=0.5)
+    transmission_spread: float = Field(default=0.1, ge=0)
+    dead_share: float = Field(default=0.005, ge=0, lt=1)
+    mode_radius: float = Field(default=0.28, gt=0)
+    crosstalk: float = Field(default=0.03, ge=0, le=1 / 6)
+    cladding: float = Field(default=0.02, ge=0)
+
+    @model_validator(mode="after")
+    def _fixed_is_fixed(self) -> FibreBundle:
+        if self.mode == "fixed" and self.pitch_px[0] != self.pitch_px[1]:
+            raise ValueError(f"a fixed bundle has one pitch_px; received {list(self.pitch_px)}")
+        return self
+
+    def apply(self, pair: Pair, rng: np.random.Generator) -> tuple[Pair, Drawn]:
+        image = pair.source
+        pitch = draw(self.pitch_px, rng)
+        shape = (image.size("Y"), image.size("X"))
+        # A fixed bundle is drawn on a canvas of its own, so that images of other sizes see the same cores.
+        canvas = shape if self.mode == "random" else tuple(-(-size // 1024) * 1024 for size in shape)
+        cores = fibre.bundle(
+            canvas,
+            seed=rng if self.mode == "random" else self.bundle_seed,
+            pitch_px=pitch,
+            jitter=self.jitter,
+            transmission_spread=self.transmission_spread,
+            dead_share=self.dead_share,
+            turn=self.mode == "random",
+        )
+        places = (image.axes.index("Y"), image.axes.index("X"))
+        data = np.array(image.data, dtype=np.float64)
+        moved = np.moveaxis(data, places, (-2, -1))
+        for index in np.ndindex(*moved.shape[:-2]):
+            moved[index] = fibre.through_bundle(
+                moved[index],
+                cores,
+                mode_radius=self.mode_radius,
+                crosstalk=self.crosstalk,
+                cladding=self.cladding,
+            )
+        return _with_source(pair, data), {"pitch_px": pitch}
+
+
+class Thin(Closed):
+    """A fraction of the photons: the clean image as counts with `photons` at its brightest pixel, thinned.
+
+    `photons: grey` takes the grey values as counts. The result keeps the clean image's scale.
+    """
+
+    step: Literal["thin"] = "thin"
+    fraction: Positive = (1 / 60, 0.5)
+    photons: Annotated[float, Field(gt=0)] | Literal["grey"] = 1000.0
+
+    @model_validator(mode="after")
+    def _a_fraction(self) -> Thin:
+        if self.fraction[1] > 1:
+            raise ValueError(f"fraction is at most 1; received {list(self.fraction)}")
+        return self
+
+    def apply(self, pair: Pair, rng: np.random.Generator) -> tuple[Pair, Drawn]:
+        fraction = draw(self.fraction, rng)
+        data = np.asarray(pair.source.data, dtype=np.float64)
+        brightest = float(data.max(initial=0.0))
+        scale = 1.0 if self.photons == "grey" or brightest <= 0 else self.photons / brightest
+        counts = degrade.thin(data * scale, fraction=fraction, rng=rng)
+        return _with_source(pair, counts / (fraction * scale)), {"fraction": fraction}
+
+
 Step = Annotated[
-    Contrast | Scale | Minimum | Blur | PhotonNoise | CameraNoise | Exposure | Round,
+    Contrast
+    | Scale
+    | Minimum
+    | Background
+    | Blur
+    | AxialBlur
+    | FibreBundle
+    | PhotonNoise
+    | CameraNoise
+    | Thin
+    | Subsample
+    | Exposure
+    | Round,
     Field(discriminator="step"),
 ]
 

@@ -1,0 +1,123 @@
+"""care-bridge simulate: training pairs from clean images, or from drawn structures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from care_bridge.cli._run import DONE, command, progress_bar
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("simulate")(command(simulate))
+
+
+def simulate(
+    words: list[str] = typer.Argument(
+        None,
+        metavar="RECIPE [IMAGE...]",
+        help="A recipe that comes with the package (see --list), then clean TIFF images or folders of them. "
+        "With --recipe only the images.",
+    ),
+    out: Path = typer.Option(None, "--out", help="Folder for the pairs: new or empty."),
+    recipe: str = typer.Option(
+        None, "--recipe", metavar="FILE", help="A recipe of your own, .yaml or .toml."
+    ),
+    seed: int = typer.Option(None, "--seed", min=0, help="Instead of the recipe's seed."),
+    count: int = typer.Option(
+        None, "--count", min=1, help="How many samples to draw, for synthetic recipes."
+    ),
+    pixel_size: float = typer.Option(
+        None, "--pixel-size", help="Micrometres a pixel along Y and X, instead of what the files say."
+    ),
+    z_step: float = typer.Option(
+        None, "--z-step", help="Micrometres a plane, instead of what the files say."
+    ),
+    channel: int = typer.Option(None, "--channel", min=0, help="Take one channel of the images, from 0."),
+    file_format: str = typer.Option(
+        "tiff", "--format", help="tiff (two folders), npz (csbdeep's layout) or zarr."
+    ),
+    jobs: int = typer.Option(1, "--jobs", min=1, help="Processes; the result does not depend on it."),
+    resume: bool = typer.Option(False, "--resume", help="Continue an interrupted run exactly."),
+    show: bool = typer.Option(False, "--show", help="Print the whole recipe and make nothing."),
+    list_recipes: bool = typer.Option(False, "--list", help="List the recipes that come with the package."),
+    quiet: bool = typer.Option(False, "--quiet", help="No progress bar."),
+) -> int:
+    """Make training pairs: clean images degraded as a microscope does, or samples drawn from nothing."""
+    from care_bridge.errors import InputError
+    from care_bridge.simulate.folder import write_pairs
+    from care_bridge.simulate.recipe import builtin_recipes, dump_recipe, load_recipe
+
+    if list_recipes:
+        for name in builtin_recipes():
+            typer.echo(f"{name:15} {load_recipe(name).about}")
+        return DONE
+    words = list(words or [])
+    if recipe is None and not words:
+        raise InputError(f"name a recipe ({', '.join(builtin_recipes())}) or give --recipe FILE")
+    chosen = _changed(
+        load_recipe(recipe if recipe is not None else words.pop(0)),
+        count=count,
+        pixel_size=pixel_size,
+        z_step=z_step,
+        channel=channel,
+        seed=seed,
+    )
+    if show:
+        typer.echo(dump_recipe(chosen), nl=False)
+        return DONE
+    if out is None:
+        raise InputError("say where the pairs go: --out DIR")
+    with progress_bar(quiet=quiet) as progress:
+        summary = write_pairs(
+            chosen,
+            words,
+            out=out,
+            file_format=file_format,  # type: ignore[arg-type]
+            jobs=jobs,
+            resume=resume,
+            progress=progress,
+        )
+    typer.echo(f"{summary.pairs} pairs in {summary.folder} ({summary.made} made now)")
+    for name, snr in summary.snr_db.items():
+        typer.echo(f"  {name}: median signal-to-noise ratio {snr:.1f} dB")
+    return DONE
+
+
+def _changed(
+    recipe: Any,
+    *,
+    count: int | None,
+    pixel_size: float | None,
+    z_step: float | None,
+    channel: int | None,
+    seed: int | None,
+) -> Any:
+    """The recipe with what the options say instead."""
+    from care_bridge.errors import InputError
+    from care_bridge.simulate.recipe import Recipe
+
+    values = recipe.model_dump()
+    if seed is not None:
+        values["seed"] = seed
+    for option, value in (("--pixel-size", pixel_size), ("--z-step", z_step)):
+        if value is not None and not 0 < value < float("inf"):
+            raise InputError(f"{option} must be above 0 um; received {value:g}")
+    if recipe.synthetic and channel is not None:
+        raise InputError(f"--channel is for clean images; recipe {recipe.name!r} draws its samples")
+    if not recipe.synthetic and count is not None:
+        raise InputError(f"--count is for recipes that draw their samples; {recipe.name!r} takes images")
+    if count is not None:
+        values["clean"]["images"] = count
+    if channel is not None:
+        values["clean"]["channel"] = channel
+    sizes = dict(values["clean"]["pixel_size_um"] or {})
+    if pixel_size is not None:
+        sizes |= {"Y": pixel_size, "X": pixel_size}
+    if z_step is not None:
+        sizes["Z"] = z_step
+    values["clean"]["pixel_size_um"] = sizes or None
+    return Recipe.model_validate(values)
