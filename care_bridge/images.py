@@ -222,9 +222,43 @@ def read_image(
     )
 
 
-def _pixels(
-    file: Any, path: Path, axes: str | None, series: int | None, mapped: bool
-) -> tuple[NDArray[Any], str]:
+@dataclass(frozen=True)
+class ImageHeader:
+    """What a file says about its pixels without their being read.
+
+    Attributes
+    ----------
+    axes : str
+    shape : tuple of int
+    dtype : dtype
+    """
+
+    axes: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def read_header(
+    path: str | os.PathLike[str], axes: str | None = None, *, series: int | None = None
+) -> ImageHeader:
+    """Axes, shape and type of a TIFF, with the checks of `read_image` but without reading its pixels."""
+    import tifffile
+
+    path = Path(path)
+    _check_whole(path)
+    try:
+        with tifffile.TiffFile(path) as file:
+            found, letters = _series(file, path, axes, series)
+            shape = found[0].shape if len(found) == 1 else (len(found), *found[0].shape)
+            return ImageHeader(letters, tuple(shape), found[0].dtype.newbyteorder("="))
+    except tifffile.TiffFileError as error:
+        raise InputError(
+            f"{str(path)!r} is a damaged TIFF ({error}); save it again from the original"
+        ) from error
+
+
+def _series(file: Any, path: Path, axes: str | None, series: int | None) -> tuple[list[Any], str]:
+    """The image series to read, and letters for their dimensions."""
     found = list(file.series)
     if series is not None:
         if not 0 <= series < len(found):
@@ -241,8 +275,15 @@ def _pixels(
     if len(found) > 1 and not file.is_ome:
         # Only OME-TIFF means something by several series; elsewhere equal pages are one stack.
         found = found[:1]
-    wanted = _file_axes(found[0], path, axes, several=len(found) > 1, imagej=bool(file.is_imagej))
+    letters = _file_axes(found[0], path, axes, several=len(found) > 1, imagej=bool(file.is_imagej))
     _check_data_inside(found, file, path)
+    return found, letters
+
+
+def _pixels(
+    file: Any, path: Path, axes: str | None, series: int | None, mapped: bool
+) -> tuple[NDArray[Any], str]:
+    found, letters = _series(file, path, axes, series)
     try:
         arrays = [_array(one, path, mapped and len(found) == 1) for one in found]
     except MemoryError:
@@ -253,7 +294,7 @@ def _pixels(
             "save it again from the original, uncompressed if need be"
         ) from error
     data = arrays[0] if len(arrays) == 1 else np.stack(arrays)
-    return data, wanted
+    return data, letters
 
 
 def _array(series: Any, path: Path, mapped: bool) -> NDArray[Any]:
@@ -451,7 +492,7 @@ def _extents(file: BinaryIO, header: bytes) -> Iterator[int]:
         position = following
 
 
-def _tag_values(  # noqa: PLR0917
+def _tag_values(
     file: BinaryIO, order: str, kind: int, number: int, inline: bytes, offset_format: str
 ) -> tuple[int, ...]:
     letter = {3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}.get(kind)

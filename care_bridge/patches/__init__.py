@@ -1,0 +1,31 @@
+"""Training patches: where they may be cut, which are, on what scale, and which of them validate."""
+
+from care_bridge.patches.pairs import ImagePair, pairs_from_arrays, pairs_from_folders, pairs_from_zarr
+from care_bridge.patches.sampling import Foreground, ImagePatches, PatchOrigin, sample_patches
+from care_bridge.patches.scale import PatchPercentiles
+from care_bridge.patches.split import split_patches
+from care_bridge.patches.store import (
+    LeakingSplitWarning,
+    StoredPatches,
+    load_patches,
+    open_patches,
+    save_patches,
+)
+
+__all__ = [
+    "Foreground",
+    "ImagePair",
+    "ImagePatches",
+    "LeakingSplitWarning",
+    "PatchOrigin",
+    "PatchPercentiles",
+    "StoredPatches",
+    "load_patches",
+    "open_patches",
+    "pairs_from_arrays",
+    "pairs_from_folders",
+    "pairs_from_zarr",
+    "sample_patches",
+    "save_patches",
+    "split_patches",
+]

@@ -1,0 +1,286 @@
+"""Pairs of a source image and its target, where they lie: in memory, in TIFF folders, in zarr."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from care_bridge.axes import check_axes, move_axes
+from care_bridge.errors import InputError
+from care_bridge.images import read_header, read_image
+
+PATTERN = "*.tif*"
+"""Files of a folder that are images."""
+
+Box = tuple[slice, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """An array that may lie on a disk.
+
+    Attributes
+    ----------
+    open : callable
+        Gives something with a shape that can be sliced: an ndarray, a memory map, a zarr array. Called again
+        after the array was let go.
+    axes : str
+        One letter a dimension.
+    shape : tuple of int
+    dtype : dtype
+    """
+
+    open: Callable[[], Any]
+    axes: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def size(self, axis: str) -> int:
+        """Size along an axis; 1 where there is none."""
+        return self.shape[self.axes.index(axis)] if axis in self.axes else 1
+
+    def read(self, array: Any, axes: str, box: Box) -> NDArray[Any]:
+        """Part of what `open` gave, its dimensions in the order of `axes`; only that part is read.
+
+        Parameters
+        ----------
+        array : array
+            What `open` gave.
+        axes : str
+            The order wanted; letters that the array lacks become dimensions of size 1.
+        box : tuple of slice
+            One a letter of `axes`.
+        """
+        where = dict(zip(axes, box, strict=True))
+        index = tuple(where.get(letter, slice(None)) for letter in self.axes)
+        return move_axes(np.asarray(array[index]), self.axes, axes)
+
+
+@dataclass(frozen=True, eq=False)
+class ImagePair:
+    """A source image and its target.
+
+    Attributes
+    ----------
+    source, target : Stored
+        Equal sizes along the space axes, except along those that the target lacks (projections).
+    name : str
+        For messages and provenance.
+    mask : ndarray of bool, optional
+        Where patches may lie, in the source's axes and shape; a patch must lie in it whole. None: everywhere.
+    """
+
+    source: Stored
+    target: Stored
+    name: str
+    mask: NDArray[np.bool_] | None = field(default=None)
+
+
+def in_memory(data: ArrayLike, axes: str) -> Stored:
+    """An array in memory as something stored."""
+    array = np.asarray(data)
+    return Stored(lambda: array, check_axes(axes, ndim=array.ndim), array.shape, array.dtype)
+
+
+def in_tiff(path: str | os.PathLike[str], axes: str | None = None) -> Stored:
+    """A TIFF; opened, it is mapped into memory where it is uncompressed, else read."""
+    header = read_header(path, axes)
+    return Stored(lambda: read_image(path, axes, mapped=True).data, header.axes, header.shape, header.dtype)
+
+
+def pairs_from_arrays(
+    sources: Sequence[ArrayLike],
+    targets: Sequence[ArrayLike],
+    *,
+    axes: str,
+    target_axes: str | None = None,
+    names: Sequence[str] | None = None,
+) -> list[ImagePair]:
+    """Pairs of arrays in memory.
+
+    Parameters
+    ----------
+    sources, targets : sequence of ndarray
+        Equally many.
+    axes : str
+        Axes of the sources, e.g. "YX" or "CYX".
+    target_axes : str, optional
+        Axes of the targets; None: the same.
+    names : sequence of str, optional
+        For messages; None numbers them.
+    """
+    if len(sources) != len(targets):
+        raise InputError(
+            f"{len(sources)} sources and {len(targets)} targets were given; give one target a source"
+        )
+    names = names or [f"image {index}" for index in range(len(sources))]
+    return [
+        ImagePair(in_memory(source, axes), in_memory(target, target_axes or axes), name)
+        for source, target, name in zip(sources, targets, names, strict=True)
+    ]
+
+
+def pairs_from_folders(
+    source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    target: str | os.PathLike[str],
+    *,
+    axes: str | None = None,
+    target_axes: str | None = None,
+    pattern: str = PATTERN,
+) -> list[ImagePair]:
+    """Pairs of TIFFs of equal name in two folders; pixels are read when they are needed.
+
+    Parameters
+    ----------
+    source : path or several
+        Folder, or folders (e.g. several exposures of the same targets).
+    target : path
+        Folder.
+    axes, target_axes : str, optional
+        Axes of the files; None takes what each file says (for targets: `axes`).
+    pattern : str
+        Which files of the source folders.
+
+    Returns
+    -------
+    list of ImagePair
+        Sorted by name, so that the file system does not decide the order.
+
+    Raises
+    ------
+    InputError
+        If a folder is missing or empty, or for all files together: without target, not readable, of
+        unequal shapes.
+    """
+    several = [source] if isinstance(source, str | os.PathLike) else list(source)
+    folders = [Path(folder) for folder in several]
+    target = Path(target)
+    missing = [folder for folder in (*folders, target) if not folder.is_dir()]
+    if missing:
+        raise InputError(
+            f"no folder at {', '.join(repr(str(folder)) for folder in missing)}; give existing folders"
+        )
+    files = [file for folder in folders for file in sorted(folder.glob(pattern)) if file.is_file()]
+    if not files:
+        raise InputError(
+            f"no file fits {pattern!r} in {', '.join(repr(str(folder)) for folder in folders)}; "
+            "put the source images there, or give another pattern"
+        )
+    pairs, problems = [], []
+    for file in files:
+        partner = target / file.name
+        if not partner.is_file():
+            problems.append(f"{file.name}: has no target; {str(partner)!r} does not exist")
+            continue
+        try:
+            pair = ImagePair(in_tiff(file, axes), in_tiff(partner, target_axes or axes), file.name)
+        except (InputError, OSError) as error:
+            problems.append(f"{file.name}: {error}")
+            continue
+        problem = _unequal(pair)
+        if problem:
+            problems.append(f"{file.name}: {problem}")
+        pairs.append(pair)
+    _raise_all(problems, len(files))
+    return pairs
+
+
+def pairs_from_zarr(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    axes: str,
+    target_axes: str | None = None,
+) -> list[ImagePair]:
+    """One pair of zarr arrays, read patch by patch.
+
+    Parameters
+    ----------
+    source, target : path
+        Zarr arrays (not groups), version 2 or 3. With an axis S in `axes`, each of its positions is a pair.
+    axes : str
+    target_axes : str, optional
+        None: the same as `axes`.
+    """
+    both = []
+    for path, letters in ((source, axes), (target, target_axes or axes)):
+        array = _open_zarr(path)
+        both.append((array, check_axes(letters, ndim=array.ndim), Path(path).name))
+    (first, first_axes, name), (second, second_axes, _) = both
+    if "S" not in first_axes:
+        pairs = [ImagePair(_in_zarr(first, first_axes), _in_zarr(second, second_axes), name)]
+    else:
+        number = first.shape[first_axes.index("S")]
+        if "S" not in second_axes or second.shape[second_axes.index("S")] != number:
+            raise InputError(
+                f"the source has {number} images along S, the target (shape {second.shape}) not as many"
+            )
+        pairs = [
+            ImagePair(
+                _in_zarr(first, first_axes, index), _in_zarr(second, second_axes, index), f"{name}[{index}]"
+            )
+            for index in range(number)
+        ]
+    _raise_all([f"{pair.name}: {problem}" for pair in pairs if (problem := _unequal(pair))], len(pairs))
+    return pairs
+
+
+@dataclass(frozen=True)
+class _OfSeries:
+    """One position along the first axis of something larger, e.g. of a zarr array; sliced like an array."""
+
+    array: Any
+    axis: int
+    index: int
+
+    def __getitem__(self, box: Box) -> Any:
+        return self.array[(*box[: self.axis], self.index, *box[self.axis :])]
+
+
+def _open_zarr(path: str | os.PathLike[str]) -> Any:
+    import zarr
+
+    if not Path(path).exists():
+        raise InputError(f"no zarr at {str(path)!r}; give the path of a zarr array")
+    try:
+        found = zarr.open(str(path), mode="r")
+    except Exception as error:
+        raise InputError(
+            f"{str(path)!r} cannot be opened as zarr ({error}); give the path of a zarr array"
+        ) from error
+    if not hasattr(found, "shape"):
+        raise InputError(
+            f"{str(path)!r} is a zarr group; give the path of an array in it, e.g. {str(path) + '/0'!r}"
+        )
+    return found
+
+
+def _in_zarr(array: Any, axes: str, index: int | None = None) -> Stored:
+    if index is None:
+        return Stored(lambda: array, axes, tuple(array.shape), np.dtype(array.dtype))
+    axis = axes.index("S")
+    shape = tuple(size for position, size in enumerate(array.shape) if position != axis)
+    return Stored(lambda: _OfSeries(array, axis, index), axes.replace("S", ""), shape, np.dtype(array.dtype))
+
+
+def _unequal(pair: ImagePair) -> str:
+    """What is wrong with the sizes of a pair; "" if nothing."""
+    source, target = pair.source, pair.target
+    for letter in "STZYX":
+        if source.size(letter) != target.size(letter) and target.size(letter) != 1:
+            return (
+                f"source (axes {source.axes}, shape {source.shape}) and target (axes {target.axes}, "
+                f"shape {target.shape}) differ along {letter}"
+            )
+    return ""
+
+
+def _raise_all(problems: Sequence[str], n: int) -> None:
+    if problems:
+        raise InputError(f"{len(problems)} of {n} image pairs cannot be used:\n  " + "\n  ".join(problems))
