@@ -120,9 +120,8 @@ def _signature(file: Path, path: Path) -> tuple[Any, Any]:
         tags = sorted({tag for graph in message.meta_graphs for tag in graph.meta_info_def.tags})
         raise InputError(f"{path} has no graph with the tag {TAG!r}, only {', '.join(tags) or 'none'}")
     if SIGNATURE not in graphs[0].signature_def:
-        raise InputError(
-            f"{path} has no signature {SIGNATURE!r}, only {', '.join(sorted(graphs[0].signature_def)) or 'none'}"
-        )
+        names = ", ".join(sorted(graphs[0].signature_def)) or "none"
+        raise InputError(f"{path} has no signature {SIGNATURE!r}, only {names}")
     signature = graphs[0].signature_def[SIGNATURE]
     if not signature.inputs or not signature.outputs:
         raise InputError(f"{path}: its signature {SIGNATURE!r} names no input or no output")

@@ -1,0 +1,111 @@
+"""The options of the CSBDeep plugin's command "Run your network", under the plugin's own names."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from care_bridge.errors import InputError
+from care_bridge.tiling import FijiTiles
+
+
+@dataclass(frozen=True)
+class PluginOptions:
+    """What a person types into the dialog; names and defaults are the plugin's.
+
+    Attributes
+    ----------
+    normalizeInput : bool
+        Whether the plugin normalises. The result stays on the normalised scale either way.
+    percentileBottom, percentileTop : float
+        Percentiles, 0-100, taken by nearest rank over the whole image.
+    clip : bool
+        Whether normalised values are cut off at 1 too; at 0 they always are.
+    nTiles : int
+        At least so many tiles.
+    blockMultiple : int
+        "Tile size has to be multiple of".
+    overlap : int
+        "Overlap between tiles": margin in pixels a side.
+    batchSize : int
+        Planes or frames at once.
+    modelFile : str, optional
+        The bundle.
+    showProgressDialog : bool
+
+    Notes
+    -----
+    CSBDeep/CSBDeep_fiji, GenericCoreNetwork.java. A percentile outside 0-100 is not refused by the plugin
+    (the rank is held within the image); it is here, because nobody means it. Their order is not looked at:
+    reversed ones are accepted by both.
+    """
+
+    normalizeInput: bool = True  # noqa: N815
+    percentileBottom: float = 3.0  # noqa: N815
+    percentileTop: float = 99.8  # noqa: N815
+    clip: bool = False
+    nTiles: int = 8  # noqa: N815
+    blockMultiple: int = 32  # noqa: N815
+    overlap: int = 32
+    batchSize: int = 1  # noqa: N815
+    modelFile: str | None = None  # noqa: N815
+    showProgressDialog: bool = True  # noqa: N815
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name in ("normalizeInput", "clip", "showProgressDialog"):
+            if not isinstance(getattr(self, name), bool):
+                problems.append(f"{name}={getattr(self, name)!r} must be true or false")
+        for name in ("percentileBottom", "percentileTop"):
+            value = getattr(self, name)
+            if not _is_number(value) or not 0 <= value <= 100:
+                problems.append(f"{name}={value!r} must be a percentile, 0-100")
+        for name, least in (("nTiles", 1), ("blockMultiple", 1), ("overlap", 0), ("batchSize", 1)):
+            value = getattr(self, name)
+            if not _is_number(value) or value != int(value) or value < least:
+                problems.append(f"{name}={value!r} must be a whole number of at least {least}")
+        if problems:
+            raise InputError("\n".join(problems))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> PluginOptions:
+        """Options from names and values, such as those of a recorded run.
+
+        Raises
+        ------
+        InputError
+            For a name that the plugin does not have; the nearest is suggested.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        problems = []
+        for name in values:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+                problems.append(
+                    f"the plugin has no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+                )
+        if problems:
+            raise InputError("\n".join(problems))
+        return cls(**values)
+
+    def replace(self, **changes: Any) -> PluginOptions:
+        """The same options with some changed."""
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def tiles(self) -> FijiTiles:
+        """The part of the options that says how to cut."""
+        return FijiTiles(
+            n_tiles=self.nTiles,
+            block_multiple=self.blockMultiple,
+            overlap=self.overlap,
+            batch_size=self.batchSize,
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
