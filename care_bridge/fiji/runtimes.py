@@ -584,7 +584,19 @@ def _locked(file: IO[bytes]) -> bool:
     return True
 
 
+_CONNECTION_IN_WORDS = {
+    "ConnectionError": "no connection",
+    "ConnectTimeout": "no answer",
+    "ReadTimeout": "no answer",
+    "ProxyError": "the proxy refused",
+    "SSLError": "its certificate is not accepted (REQUESTS_CA_BUNDLE names the certificates to trust)",
+}
+"""By class name, because requests is jgo's dependency and not ours."""
+
+
 def _first_line(error: BaseException) -> str:
+    if type(error).__name__ in _CONNECTION_IN_WORDS:
+        return _CONNECTION_IN_WORDS[type(error).__name__]
     lines: Sequence[str] = str(error).strip().splitlines() or [type(error).__name__]
     line = lines[0]
     return line if len(line) <= 200 else f"{line[:200]}..."

