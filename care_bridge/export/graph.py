@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -14,7 +14,7 @@ from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from care_bridge.errors import InputError
-from care_bridge.export.ops import TF1_TARGETS, Op, plain_value, op_table
+from care_bridge.export.ops import TF1_TARGETS, Op, op_table, plain_value
 from care_bridge.export.rewrites import rewrite
 
 INPUT, OUTPUT = "input", "output"
@@ -87,7 +87,7 @@ def freeze(model: keras.Model, *, target: str = TF1_TARGETS[0]) -> graph_pb2.Gra
     graph = _trace(model)
     graph = rewrite(graph, has_op=lambda op, attr=None: _has(op, attr, target))
     graph = _clean(graph)
-    problems = lacking(graph, target=target)
+    problems = lacking(graph, target=target, layers=_layer_names(model))
     if problems:
         raise InputError(
             f"this model cannot run in TensorFlow {target}, which Fiji uses:\n"
@@ -96,7 +96,9 @@ def freeze(model: keras.Model, *, target: str = TF1_TARGETS[0]) -> graph_pb2.Gra
     return _named_by_structure(_stripped(graph, target))
 
 
-def lacking(graph: graph_pb2.GraphDef, *, target: str = TF1_TARGETS[0]) -> list[str]:
+def lacking(
+    graph: graph_pb2.GraphDef, *, target: str = TF1_TARGETS[0], layers: Collection[str] = ()
+) -> list[str]:
     """What of a graph a TensorFlow release does not have, a sentence each; empty when all is there.
 
     Parameters
@@ -105,12 +107,14 @@ def lacking(graph: graph_pb2.GraphDef, *, target: str = TF1_TARGETS[0]) -> list[
         Any; also one written by others.
     target : str
         A release of `ops.TF1_TARGETS`.
+    layers : collection of str
+        Names of the model's layers, to say where; empty guesses them from the names of the operations.
     """
     table = op_table(target)
     problems: dict[str, list[str]] = {}
     for node in graph.node:
         for problem in _lacking_of(node, table, target):
-            problems.setdefault(problem, []).append(_layer(node.name))
+            problems.setdefault(problem, []).append(_layer(node.name, layers))
     for function in graph.library.function[:1]:
         problems.setdefault(
             f"the graph calls functions ({len(graph.library.function)} of them); inline them before freezing",
@@ -208,17 +212,17 @@ def _check_ends(model: keras.Model) -> None:
 def _trace(model: keras.Model) -> graph_pb2.GraphDef:
     shape = [None] * (len(model.inputs[0].shape) - 1) + [model.inputs[0].shape[-1]]
     free = _with_free_upsampling(model)
-    # Without this, Keras 2's fixed-size inputs would be traced at that size only.
     call = tf.function(lambda tensor: free(tensor, training=False))
     try:
         concrete = call.get_concrete_function(tf.TensorSpec(shape, tf.float32, name=INPUT))
+        _refuse_chance(concrete.graph, model)
         frozen = convert_variables_to_constants_v2(concrete)
     except InputError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
         raise InputError(
-            f"model {model.name!r} does not work with free image sizes, which Fiji's tiles need ({reason}); "
+            f"model {model.name!r} does not work with free image sizes, which Fiji's tiles need "
+            f"({reason(error)}); "
             "use layers "
             "that do not fix the size: no Flatten, no Dense over positions, no Reshape to numbers"
         ) from error
@@ -230,6 +234,35 @@ def _trace(model: keras.Model) -> graph_pb2.GraphDef:
     result.attr["T"].type = tf.float32.as_datatype_enum
     _rename(graph, {frozen.inputs[0].op.name: INPUT, result.name: OUTPUT})
     return graph
+
+
+def _refuse_chance(graph: Any, model: keras.Model) -> None:
+    found = [(operation.type, operation.name) for operation in graph.get_operations()]
+    found += [
+        (node.op, node.name) for body in graph.as_graph_def().library.function for node in body.node_def
+    ]
+    layers = _layer_names(model)
+    chance = dict.fromkeys(_layer(name, layers) for op, name in found if op.startswith(_RANDOM))
+    if chance:
+        raise InputError(
+            f"{', '.join(chance)} of model {model.name!r} draws random numbers in prediction too, so no two "
+            "runs "
+            "agree; take it out, or let it act in training only"
+        )
+
+
+def reason(error: Exception) -> str:
+    """What TensorFlow or Keras complains of, without where in its own code."""
+    text = getattr(error, "message", None) or str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for number, line in enumerate(lines):
+        if line.startswith("[[{{node") and number:
+            return lines[number - 1][:300]
+    return " ".join(lines)[:300]
+
+
+def _layer_names(model: keras.Model) -> frozenset[str]:
+    return frozenset(layer.name for layer in model._flatten_layers(include_self=False))
 
 
 def _unused(graph: graph_pb2.GraphDef, name: str) -> str:
@@ -250,31 +283,32 @@ def _rename(graph: graph_pb2.GraphDef, names: dict[str, str]) -> None:
 
 
 def _with_free_upsampling(model: keras.Model) -> keras.Model:
-    """The same model whose interpolating UpSampling2D layers work at any size; Keras' own need a fixed
-    one."""
-    interpolating = [
-        layer
-        for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.UpSampling2D)
-        and getattr(layer, "interpolation", "nearest") != "nearest"
-    ]
-    if not interpolating:
+    """The same model whose interpolating UpSampling2D layers work at any size; Keras' need a fixed one."""
+    first = next((layer for layer in model._flatten_layers() if _interpolates(layer)), None)
+    if first is None:
         return model
-    if not isinstance(model, keras.Sequential | keras.models.Model) or not hasattr(model, "operations"):
+    functional = _as_functional(model)
+    if not hasattr(functional, "operations"):
         raise InputError(
-            f"layer {interpolating[0].name!r} (UpSampling2D, {interpolating[0].interpolation}) sits in a "
-            "subclassed "
-            "model and needs a fixed size; build the model with keras.Model(inputs, outputs)"
+            f"layer {first.name!r} (UpSampling2D, {first.interpolation}) sits in a subclassed model and "
+            "needs a "
+            "fixed size; build the model with keras.Model(inputs, outputs)"
         )
 
-    def free(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
-        if layer in interpolating:
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if _interpolates(layer):
             return _Resize(layer)(args[0])
+        if isinstance(layer, keras.Model):
+            return _with_free_upsampling(layer)(*args, **kwargs)
         return layer(*args, **kwargs)
 
     return keras.models.clone_model(
-        _as_functional(model), clone_function=lambda layer: layer, call_function=free, recursive=False
+        functional, clone_function=lambda layer: layer, call_function=call, recursive=False
     )
+
+
+def _interpolates(layer: Any) -> bool:
+    return isinstance(layer, keras.layers.UpSampling2D) and layer.interpolation != "nearest"
 
 
 def _as_functional(model: keras.Model) -> keras.Model:
@@ -291,8 +325,8 @@ class _Resize(keras.layers.Layer):  # type: ignore[misc]
     """UpSampling2D with an interpolation, its sizes taken when it runs."""
 
     def __init__(self, layer: Any) -> None:
-        super().__init__(name=f"{layer.name}_any_size", trainable=False)
-        self._factors, self._method, self._of = layer.size, layer.interpolation, layer.name
+        super().__init__(name=layer.name, trainable=False)
+        self._factors, self._method = layer.size, layer.interpolation
 
     def call(self, tensor: Any) -> Any:
         return tf.image.resize(
@@ -370,7 +404,8 @@ def _stripped(graph: graph_pb2.GraphDef, target: str) -> graph_pb2.GraphDef:
 
 def _named_by_structure(graph: graph_pb2.GraphDef) -> graph_pb2.GraphDef:
     """Names that hang on the network alone: layers are numbered anew in every process, and would change the
-    bytes."""
+    bytes.
+    """
     counts: dict[str, int] = {}
     names = {}
     for node in graph.node:
@@ -399,7 +434,7 @@ def _has(op: str, attr: str | None, target: str) -> bool:
 
 
 def _lacking_of(node: node_def_pb2.NodeDef, table: Any, target: str) -> Iterator[str]:
-    if any(node.op.startswith(random) for random in _RANDOM):
+    if node.op.startswith(_RANDOM):
         yield f"operation {node.op} draws random numbers, so no two runs agree; predict without noise layers"
         return
     definition: Op | None = table.get(node.op)
@@ -427,7 +462,7 @@ def _lacking_of(node: node_def_pb2.NodeDef, table: Any, target: str) -> Iterator
                 yield f"operation {node.op} works on {key}={one}; TensorFlow {target} takes {takes}"
     halves = {plain_value(value) for value in node.attr.values() if value.WhichOneof("value") == "type"}
     if halves & {"DT_HALF", "DT_BFLOAT16"}:
-        yield f"operation {node.op} computes in half precision; rebuild the model with dtype policy 'float32'"
+        yield "it computes in half precision; rebuild the model with the dtype policy 'float32'"
 
 
 def _short(value: Any) -> str:
@@ -435,7 +470,11 @@ def _short(value: Any) -> str:
     return text if len(text) < 60 else f"{text[:57]}..."
 
 
-def _layer(name: str) -> str:
-    """The layer a node came from: Keras' graph names are model/layer/operation."""
+def _layer(name: str, layers: Collection[str]) -> str:
+    """The layer that a node came from: Keras names graphs model/layer/operation, and numbers repetitions."""
     parts = name.split("/")
+    for part in reversed(parts):
+        for candidate in (part, part.rsplit("_", 1)[0]):
+            if candidate in layers:
+                return f"layer {candidate!r}"
     return f"layer {parts[-2]!r}" if len(parts) > 1 else f"node {name!r}"

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tensorflow.core.framework import graph_pb2
+from tensorflow.core.framework import graph_pb2, node_def_pb2
 from tensorflow.python.framework import tensor_util
 
 from care_bridge.errors import InputError
-from care_bridge.export.graph import runner, signature
+from care_bridge.export.graph import reason, runner, signature
 
 Call = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
-LONGEST = 4096
+LONGEST = 2048
 """Longest line of pixels a receptive field is looked for in."""
 
 
@@ -74,7 +74,7 @@ def measure(graph: graph_pb2.GraphDef) -> Geometry:
     Notes
     -----
     The reach is seen, not calculated: every kernel is set to positive numbers and every bias to zero, one
-    pixel is lit at each place of the pooling grid, and the farthest output that changes is the reach.
+    pixel is lit at both ends of the pooling grid, and the farthest output that changes is the reach.
     """
     inputs, outputs = signature(graph)
     channels, n_space = inputs[-1] or 1, len(inputs) - 2
@@ -110,7 +110,7 @@ def _size_message(call: Call, shape: Sequence[int], channels: int) -> str:
     try:
         out = call(np.zeros((1, *shape, channels), np.float32)).shape[1:-1]
     except Exception as error:
-        return f"the network fails on an image of {shape} pixels: {' '.join(str(error).split())[:200]}"
+        return f"the network fails on an image of {shape} pixels ({reason(error)}); it must take any size"
     return (
         f"the network makes {out} pixels of {tuple(shape)}; Fiji's plugin takes only networks that keep the "
         "size, and "
@@ -166,19 +166,36 @@ def _positive(graph: graph_pb2.GraphDef) -> graph_pb2.GraphDef:
             kernels.add(constant(node.input[1]))
     for name, node in constants.items():
         value = tensor_util.MakeNdarray(node.attr["value"].tensor)
-        if value.dtype != np.float32:
+        if value.dtype != np.float32 or not value.ndim:
             continue
-        if name in kernels:
-            value = np.full(value.shape, 1 / max(value.shape[-2], 1), np.float32)
-        else:
-            value = np.abs(value)
+        ones = np.full(value.shape, 1 / value.shape[-2], np.float32) if name in kernels else None
+        value = np.abs(value) if ones is None else ones
         node.attr["value"].tensor.CopyFrom(tensor_util.make_tensor_proto(value))
+    for node in changed.node:
+        if node.op in _BOUNDED:
+            _keep_only(node, node.input[0])
+        elif node.op == "Minimum":
+            free = [reference for reference in node.input if constant(reference) is None]
+            if len(free) == 1:
+                _keep_only(node, free[0])
     biases = {constant(node.input[1]) for node in changed.node if node.op == "BiasAdd"} - {None}
     for name in biases:
         tensor = constants[str(name)].attr["value"].tensor
         value = np.zeros_like(tensor_util.MakeNdarray(tensor))
         tensor.CopyFrom(tensor_util.make_tensor_proto(value))
     return changed
+
+
+_BOUNDED = ("Tanh", "Sigmoid", "Relu6", "Softsign", "Erf", "ClipByValue")
+
+
+def _keep_only(node: node_def_pb2.NodeDef, reference: str) -> None:
+    """Let one input through unchanged: what saturates hides what is seen."""
+    node.op = "Identity"
+    del node.input[:]
+    node.input.append(reference)
+    for key in [key for key in node.attr if key != "T"]:
+        del node.attr[key]
 
 
 def _reach(seen: Call, axis: int, multiple: Sequence[int], channels: int, dropped: int | None) -> int | None:
@@ -194,7 +211,8 @@ def _reach(seen: Call, axis: int, multiple: Sequence[int], channels: int, droppe
         out_axis = 1 + axis - (dropped is not None and dropped < axis)
         others = tuple(a for a in range(baselines[0].ndim) if a != out_axis)
         reach, edge = 0, False
-        for shift in range(multiple[axis]):
+        # The first and the last place of the pooling grid reach farthest, one to each side.
+        for shift in {0, multiple[axis] - 1}:
             place = length // 2 + shift
             index = (0, *(place if a == axis else size // 2 for a, size in enumerate(shape)))
             for (ground, light), baseline in zip(grounds, baselines, strict=True):
@@ -204,7 +222,9 @@ def _reach(seen: Call, axis: int, multiple: Sequence[int], channels: int, droppe
                 if changed.size:
                     reach = max(reach, int(np.abs(changed - place).max()))
                     edge |= changed[0] == 0 or changed[-1] == length - 1
+            if edge:
+                break
         if not edge:
             return reach
-        length *= 2
+        length *= 4
     return None
