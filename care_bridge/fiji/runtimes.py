@@ -45,8 +45,11 @@ TF1_VERSIONS = ("1.12.0", "1.13.1", "1.14.0", "1.15.0")
 DEFAULT_TF1_VERSIONS = ("1.12.0", "1.15.0")
 """The two that bracket the field: Fiji's TensorFlow update site gives the first, CSBDeep's the last."""
 
-PARTS = ("tf1", "tf1-all", "imagej", "all")
-"""What `install` and `missing` take; also `tf1-1.13.1` for a single version."""
+PARTS = ("tf1", "tf1-all", "imagej", "all", "groovy")
+"""What `install` and `missing` take; also `tf1-1.13.1` for a single version.
+
+`groovy` is what the tests of the Fiji scripts run them with; a Fiji brings its own, so it is not in `all`.
+"""
 
 _NETWORK_TIMEOUT_S = 60
 _LOCK_TIMEOUT_S = 1800
@@ -108,6 +111,23 @@ _IMAGEJ = (
     ),
 )
 
+_GROOVY = (
+    Artifact(
+        "org.apache.groovy",
+        "groovy",
+        "4.0.18",
+        7596659,
+        "65e531f1583a3c23d4247a6d8db33a35d01724af47f0f3b04ca7b814f82a323f",
+    ),
+    Artifact(
+        "net.imglib2",
+        "imglib2",
+        "7.1.5",
+        1118014,
+        "b575a8e705647583950a2fb3aefdf13d5baabe4b3b7849e21bc536e9d278c3e3",
+    ),
+)
+
 _TENSORFLOW = {
     "1.12.0": (1598758, "a269c86ba82fe641c400635f6201aa2cc3f78be11774911e91deb7bae120742b"),
     "1.13.1": (1657205, "d467bd22eb952f37872c27fac5ffedfdaf0fff6012c33cee67146013e4b49bc5"),
@@ -161,7 +181,7 @@ def artifacts(what: str) -> tuple[Artifact, ...]:
     found: tuple[Artifact, ...] = ()
     for version in _tf1_versions(what):
         found += (_tensorflow_api(version), _tensorflow_native(version))
-    return found + (_IMAGEJ if what in ("imagej", "all") else ())
+    return found + {"imagej": _IMAGEJ, "all": _IMAGEJ, "groovy": _GROOVY}.get(what, ())
 
 
 def missing(what: str) -> list[str]:
@@ -259,6 +279,12 @@ def imagej_jars() -> tuple[Path, Path, Path]:
     return ij, patcher, javassist
 
 
+def groovy_jars() -> list[Path]:
+    """Groovy and ImgLib2, as a Fiji has them; NotInstalledError where they are missing."""
+    require("groovy")
+    return [_jar_path(artifact) for artifact in _GROOVY]
+
+
 def tensorflow_jar(version: str) -> Path:
     """The Java classes of one TensorFlow 1.x; NotInstalledError with the command where they are missing."""
     require(f"tf1-{version}")
@@ -343,7 +369,7 @@ def _tf1_versions(what: str) -> tuple[str, ...]:
         return DEFAULT_TF1_VERSIONS
     if what == "tf1-all":
         return TF1_VERSIONS
-    if what == "imagej":
+    if what in ("imagej", "groovy"):
         return ()
     version = what.removeprefix("tf1-")
     if version in TF1_VERSIONS:
