@@ -198,9 +198,10 @@ def read_image(
     import tifffile
 
     path = Path(path)
-    _check_whole(path)
+    directories = _check_whole(path)
     try:
         with tifffile.TiffFile(path) as file:
+            _check_imagej_stack(file, path, directories)
             data, file_axes = _pixels(file, path, axes, series, mapped)
             pixel_size_um, unit, frame_interval_s = _calibration(file)
             data = _signed(file, data)
@@ -245,9 +246,10 @@ def read_header(
     import tifffile
 
     path = Path(path)
-    _check_whole(path)
+    directories = _check_whole(path)
     try:
         with tifffile.TiffFile(path) as file:
+            _check_imagej_stack(file, path, directories)
             found, letters = _series(file, path, axes, series)
             shape = found[0].shape if len(found) == 1 else (len(found), *found[0].shape)
             return ImageHeader(letters, tuple(shape), found[0].dtype.newbyteorder("="))
@@ -276,7 +278,6 @@ def _series(file: Any, path: Path, axes: str | None, series: int | None) -> tupl
         # Only OME-TIFF means something by several series; elsewhere equal pages are one stack.
         found = found[:1]
     letters = _file_axes(found[0], path, axes, several=len(found) > 1, imagej=bool(file.is_imagej))
-    _check_data_inside(found, file, path)
     return found, letters
 
 
@@ -438,8 +439,11 @@ def _positive(value: Any) -> float | None:
 # Is the file whole? -----------------------------------------------------------------------------------------
 
 
-def _check_whole(path: Path) -> None:
-    """Follow the chain of image directories and see that every strip or tile lies inside the file."""
+def _check_whole(path: Path) -> int:
+    """Follow the chain of image directories and see that every strip or tile lies inside the file.
+
+    Returns the number of directories.
+    """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         header = file.read(16)
@@ -449,18 +453,20 @@ def _check_whole(path: Path) -> None:
                 f"{str(path)!r} {what}; save it as TIFF, e.g. in Fiji with File > Save As > Tiff..."
             )
         try:
-            needed = max(_extents(file, header), default=0)
+            ends = list(_extents(file, header))
         except struct.error:
-            needed = size + 1
+            ends = [size + 1]
+    needed = max(ends, default=0)
     if needed > size:
         raise InputError(
             f"{str(path)!r} is cut short: it has {size} bytes, its directories point to byte {needed} "
             "or beyond; copy or save it again"
         )
+    return len(ends)
 
 
 def _extents(file: BinaryIO, header: bytes) -> Iterator[int]:
-    """Ends of everything that the directories of a TIFF point to, in bytes from its start."""
+    """For each directory of a TIFF, the end of what it points to, in bytes from the start of the file."""
     order = "<" if header[:2] == b"II" else ">"
     big = header[2:4] in (b"+\0", b"\0+")
     count_format, entry_size, offset_format = ("Q", 20, "Q") if big else ("H", 12, "I")
@@ -471,7 +477,7 @@ def _extents(file: BinaryIO, header: bytes) -> Iterator[int]:
         file.seek(position)
         (count,) = struct.unpack(order + count_format, file.read(struct.calcsize(count_format)))
         block = file.read(count * entry_size + struct.calcsize(offset_format))
-        yield position + struct.calcsize("=" + count_format) + count * entry_size
+        own_end = position + struct.calcsize("=" + count_format) + count * entry_size
         (following,) = struct.unpack_from(order + offset_format, block, count * entry_size)
         tags = {}
         for index in range(count):
@@ -479,16 +485,13 @@ def _extents(file: BinaryIO, header: bytes) -> Iterator[int]:
             if tag in (273, 279, 324, 325):  # StripOffsets, StripByteCounts, TileOffsets, TileByteCounts
                 inline = block[index * entry_size + (12 if big else 8) : (index + 1) * entry_size]
                 tags[tag] = _tag_values(file, order, kind, number, inline, offset_format)
-        for offsets, lengths in ((273, 279), (324, 325)):
-            if offsets in tags and lengths in tags:
-                yield max(
-                    (
-                        start + length
-                        for start, length in zip(tags[offsets], tags[lengths], strict=False)
-                        if start
-                    ),
-                    default=0,
-                )
+        ends = [
+            start + length
+            for offsets, lengths in ((273, 279), (324, 325))
+            for start, length in zip(tags.get(offsets, ()), tags.get(lengths, ()), strict=False)
+            if start
+        ]
+        yield max([own_end, *ends])
         position = following
 
 
@@ -505,14 +508,16 @@ def _tag_values(
     return struct.unpack_from(f"{order}{number}{letter}", inline)
 
 
-def _check_data_inside(found: list[Any], file: Any, path: Path) -> None:
-    # ImageJ keeps stacks above 4 GB behind one directory, whose own strips say nothing about the rest.
-    for one in found:
-        end = (one.dataoffset or 0) + one.nbytes if one.dataoffset is not None else 0
-        if end > file.filehandle.size or any(page is None for page in one.pages):
+def _check_imagej_stack(file: Any, path: Path, directories: int) -> None:
+    # Stacks above 4 GB lie behind one directory, whose own strips say nothing about the rest.
+    meta = file.imagej_metadata or {}
+    page = file.pages.first
+    n = meta.get("images", 1)
+    if file.is_imagej and directories == 1 and n > 1 and page.is_contiguous:
+        needed, size = page.dataoffsets[0] + n * page.nbytes, file.filehandle.size
+        if needed > size:
             raise InputError(
-                f"{str(path)!r} is cut short: {one.axes} {one.shape} {one.dtype} do not fit into its "
-                f"{file.filehandle.size} bytes; copy or save it again"
+                f"{str(path)!r} is cut short: its {n} planes need {needed} bytes, it has {size}; copy or save it again"
             )
 
 
@@ -669,7 +674,8 @@ def _for_storage(image: Image, dtype: np.dtype[Any] | None) -> tuple[NDArray[Any
     if dtype.kind in "ui":
         data = _to_integers(data, dtype, report)
     elif data.dtype != dtype:
-        changed = data.astype(dtype)
+        with np.errstate(over="ignore"):  # looked for below
+            changed = data.astype(dtype)
         if data.dtype.kind in "ui" and not np.array_equal(
             changed.astype(np.float64), data.astype(np.float64)
         ):
