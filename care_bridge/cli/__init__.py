@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 
 import typer
@@ -26,16 +27,22 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
-    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version."
+    ),
 ) -> None:
     pass
 
 
 # A file here that does not start with "_" is a command (or a group of them) and adds itself by `register(app)`.
-for _module in sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")):
+for _module in sorted(
+    module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")
+):
     importlib.import_module(f"{__name__}.{_module}").register(app)
 
 
 def main() -> None:
     """Entry point of the console script."""
+    # TensorFlow tells every start of its search for GPUs and every retried size; a person asked for neither.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     app()

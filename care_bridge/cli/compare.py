@@ -1,0 +1,87 @@
+"""`care-bridge compare`: do Python and Fiji give the same image, once and applied in a row?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from care_bridge.cli._run import DONE, NO, command, progress_bar
+
+# The same constants as care_bridge.parity and care_bridge.roundtrip, which load NumPy; a test holds them together.
+TOLERANCE, TOLERANCE_REPEATED, APPLICATIONS, LEVEL, VERSION = 1e-5, 5e-5, 2, "best", "1.15.0"
+
+
+def compare(
+    model: Path = typer.Argument(
+        ..., help="Python's side: a model folder, a .keras or .h5 file, or a bundle."
+    ),
+    bundle: Path = typer.Argument(
+        ..., help="Fiji's side: a bundle (.zip), or a model folder with one in it."
+    ),
+    image: Path = typer.Argument(..., help="A TIFF."),
+    applications: int = typer.Option(APPLICATIONS, min=1, help="How many times in a row."),
+    level: str = typer.Option(
+        LEVEL, help="How much of Fiji: best, fiji, imagej, tf1 or emulation; never lowered."
+    ),
+    tensorflow: str = typer.Option(
+        VERSION, help="TensorFlow of levels imagej and tf1: 1.12.0, 1.13.1, 1.14.0, 1.15.0."
+    ),
+    tolerance: float = typer.Option(
+        TOLERANCE, help="Largest difference after one application, normalised scale."
+    ),
+    tolerance_repeated: float = typer.Option(TOLERANCE_REPEATED, help="The same after two or more."),
+    axes: str = typer.Option(None, help="Axes of the image, e.g. ZYX; read from the file when left out."),
+    n_tiles: int = typer.Option(
+        None, min=1, help="The plugin's nTiles; the bundle's own advice when left out."
+    ),
+    block_multiple: int = typer.Option(None, min=1, help="The plugin's blockMultiple; likewise."),
+    overlap: int = typer.Option(None, min=0, help="The plugin's overlap; likewise."),
+    pmin: float = typer.Option(None, help="The plugin's percentileBottom, 0-100; likewise."),
+    pmax: float = typer.Option(None, help="The plugin's percentileTop, 0-100; likewise."),
+    normalize: bool = typer.Option(
+        None, "--normalize/--no-normalize", help="The plugin's normalizeInput; likewise."
+    ),
+    fiji: Path = typer.Option(None, help="Your Fiji folder, for level fiji; else CARE_BRIDGE_FIJI."),
+    report: list[Path] = typer.Option(
+        [], help="Write the report to FILE.html, .json, .md or .txt; may be repeated."
+    ),
+    quiet: bool = typer.Option(False, "--quiet", help="No progress bar; the table only."),
+) -> int:
+    """Compare Python's prediction with Fiji's on one image; exit code 1 when they differ."""
+    from care_bridge.images import read_image
+    from care_bridge.roundtrip import compare as compare_sides
+    from care_bridge.roundtrip import recommended_options
+
+    options = recommended_options(
+        bundle,
+        nTiles=n_tiles,
+        blockMultiple=block_multiple,
+        overlap=overlap,
+        percentileBottom=pmin,
+        percentileTop=pmax,
+        normalizeInput=normalize,
+    )
+    with progress_bar(quiet=quiet) as progress:
+        found = compare_sides(
+            reference=model,
+            candidate=bundle,
+            image=read_image(image, axes),
+            applications=applications,
+            tolerance=tolerance,
+            tolerance_repeated=tolerance_repeated,
+            level=level,
+            version=tensorflow,
+            options=options,
+            fiji=fiji,
+            progress=progress,
+        )
+    typer.echo(str(found))
+    for path in report:
+        typer.echo(f"wrote {found.save(path)}")
+    return DONE if found.passed else NO
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("compare")(command(compare))

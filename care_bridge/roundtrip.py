@@ -1,0 +1,143 @@
+"""From a model here and a bundle there to a parity report: opens both sides, compares, closes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import zipfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from care_bridge import parity
+from care_bridge.errors import InputError
+from care_bridge.images import Image
+from care_bridge.levels import DEFAULT_LEVEL, find_bundle, open_predictor
+from care_bridge.parity import TOLERANCE, TOLERANCE_REPEATED, ParityReport
+from care_bridge.predictor import Predictor
+from care_bridge.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from care_bridge.fiji.plugin import PluginOptions
+
+TF1_VERSION = "1.15.0"
+"""TensorFlow of the CSBDeep update site; the other one that Fiji users have is 1.12.0."""
+
+
+def compare(
+    *,
+    reference: Predictor | str | os.PathLike[str],
+    candidate: Predictor | str | os.PathLike[str],
+    image: Image,
+    applications: int = 2,
+    tolerance: float = TOLERANCE,
+    tolerance_repeated: float = TOLERANCE_REPEATED,
+    level: str = DEFAULT_LEVEL,
+    version: str = TF1_VERSION,
+    options: PluginOptions | None = None,
+    fiji: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+) -> ParityReport:
+    """Do Python and Fiji give the same image?
+
+    Parameters
+    ----------
+    reference : Predictor or path
+        Python's side. A path is a model folder, a Keras file, or a bundle run by TensorFlow 2.
+    candidate : Predictor or path
+        Fiji's side. A path is a bundle, or a model folder with one in it, opened at `level`.
+    image : Image
+    applications : int
+        How many times in a row.
+    tolerance, tolerance_repeated : float
+        See `parity.compare`.
+    level : str
+        How much of Fiji is wanted: `best`, `fiji`, `imagej`, `tf1` or `emulation`.
+    version : str
+        TensorFlow 1.x of the levels `imagej` and `tf1`.
+    options : PluginOptions, optional
+        What one would type in the plugin's dialog. None takes what the bundle recommends, else its defaults.
+        Python's side follows the same conventions, so that networks and arithmetic are compared, not
+        conventions.
+    fiji : path, optional
+        A Fiji folder; None takes `CARE_BRIDGE_FIJI`.
+    progress : Progress
+
+    Returns
+    -------
+    ParityReport
+
+    Raises
+    ------
+    InputError, NotInstalledError, WorkerError
+        From opening and running the two sides.
+    """
+    with ExitStack() as stack:
+        if options is None:
+            options = recommended_options(candidate if isinstance(candidate, str | os.PathLike) else None)
+        if isinstance(candidate, str | os.PathLike):
+            candidate = open_predictor(candidate, level, options=options, version=version, fiji=fiji)
+        for side in (candidate, getattr(candidate, "network", None)):
+            if callable(getattr(side, "close", None)):
+                stack.callback(side.close)  # type: ignore[union-attr]
+        if isinstance(reference, str | os.PathLike):
+            reference = open_reference(reference, options)
+        return parity.compare(
+            reference=reference,
+            candidate=candidate,
+            image=image,
+            applications=applications,
+            tolerance=tolerance,
+            tolerance_repeated=tolerance_repeated,
+            progress=progress,
+        )
+
+
+def open_reference(path: str | os.PathLike[str], options: PluginOptions) -> Predictor:
+    """Python's side: the model run by Keras (a bundle: by TensorFlow 2), following the plugin's conventions."""
+    from care_bridge.fiji.emulation import FijiPredictor
+
+    path = Path(path)
+    if not path.exists():
+        raise InputError(
+            f"there is no model at {str(path)!r}; give a model folder, a .keras or .h5 file, or a bundle"
+        )
+    if path.suffix.lower() == ".zip":
+        from care_bridge.inference.savedmodel import SavedModelNetwork
+
+        return FijiPredictor(SavedModelNetwork(path), options)
+    from care_bridge.export.source import open_source
+    from care_bridge.inference.keras import KerasNetwork
+
+    return FijiPredictor(KerasNetwork(open_source(path).network), options)
+
+
+def recommended_options(bundle: str | os.PathLike[str] | None, **changes: Any) -> PluginOptions:
+    """The values that a bundle's meta.json tells people to type; the plugin's defaults where it tells none.
+
+    Parameters
+    ----------
+    bundle : path, optional
+        A bundle, or a model folder with one in it.
+    **changes
+        Options to set otherwise, under the plugin's own names; None changes nothing.
+    """
+    from care_bridge.fiji.plugin import PluginOptions
+
+    told = _meta(find_bundle(bundle)).get("care_bridge", {}).get("fiji", {}) if bundle is not None else {}
+    known = {field.name for field in dataclasses.fields(PluginOptions)}
+    values = {name: value for name, value in told.items() if name in known}
+    values |= {name: value for name, value in changes.items() if value is not None}
+    return PluginOptions(**values)
+
+
+def _meta(bundle: Path) -> dict[str, Any]:
+    """What `meta.json` of a bundle says; nothing where it has none or it is somebody else's."""
+    try:
+        with zipfile.ZipFile(bundle) as archive:
+            meta = json.loads(archive.read("meta.json"))
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError):
+        # Opening the bundle says what is wrong with it; here it is only asked for advice.
+        return {}
+    return meta if isinstance(meta, dict) else {}
