@@ -80,7 +80,8 @@ def unpack(path: str | os.PathLike[str]) -> Unpacked:
             entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
     except (zipfile.BadZipFile, OSError):
         return Unpacked(())
-    folders, files = {PurePosixPath()}, []
+    folders = {PurePosixPath()}
+    files: list[str] = []
     for entry in entries:
         place = PurePosixPath(entry.filename)
         if ".." in place.parts or place.is_absolute():

@@ -20,6 +20,8 @@ from care_bridge.predictor import Runtime, Tensor
 TAG, SIGNATURE = "serve", "serving_default"
 """What the CSBDeep plugin asks for; no other names are tried."""
 
+_VARIABLES = {"VarHandleOp", "VariableV2", "Variable"}
+
 
 class SavedModelNetwork:
     """The network of a bundle, by the TensorFlow that is installed here; see `predictor.Network`.
@@ -50,25 +52,15 @@ class SavedModelNetwork:
         self.runtime = Runtime("tensorflow", {"tensorflow": tf.__version__})
         with tempfile.TemporaryDirectory() as folder:
             root = _unpacked(self.path, Path(folder))
-            infos = _signature(root / "saved_model.pb", self.path)
-            self.input_shape, self.output_shape = map(_shape, infos)
+            graph, feed, fetch = _read(root / "saved_model.pb", self.path)
+            self.input_shape, self.output_shape = _shape(feed), _shape(fetch)
             self.size_multiple, self.halo = _hints(root / "meta.json")
             try:
-                loaded = tf.saved_model.load(str(root), tags=[TAG])
-            except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
+                self._function = _function(root, graph, _tensor_name(feed), _tensor_name(fetch))
+            except (ValueError, KeyError, RuntimeError, OSError, tf.errors.OpError) as error:
                 raise InputError(
                     f"{self.path}: TensorFlow {tf.__version__} cannot load it: {_first(error)}"
                 ) from error
-        # Variables live only as long as the object that brought them.
-        self._loaded = loaded
-        self._function: Callable[..., Any]
-        if hasattr(loaded, "prune"):
-            # By tensor names, as the plugin does: a graph whose signature fixes a size still runs at others.
-            self._function = loaded.prune(infos[0].name, infos[1].name)
-        else:
-            signature = loaded.signatures[SIGNATURE]
-            (key,) = signature.structured_input_signature[1]
-            self._function = lambda fed: next(iter(signature(**{key: fed}).values()))
 
     def __call__(self, tensor: Tensor) -> Tensor:
         """Shape (batch, [z,] y, x, channel) in, the same with the output's channels out.
@@ -108,7 +100,30 @@ def _unpacked(path: Path, folder: Path) -> Path:
     return root
 
 
-def _signature(file: Path, path: Path) -> tuple[Any, Any]:
+def _function(root: Path, graph: Any, feed: str, fetch: str) -> Callable[..., Any]:
+    """By tensor names, as the plugin does: a graph whose signature fixes a size still runs at others."""
+    if not {node.op for node in graph.graph_def.node} & _VARIABLES:
+        frozen = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph.graph_def, name=""), [])
+        pruned: Callable[..., Any] = frozen.prune(feed, fetch)
+        return pruned
+    loaded = tf.saved_model.load(str(root), tags=[TAG])
+    signature = loaded.signatures[SIGNATURE]
+    (key,) = signature.structured_input_signature[1]
+
+    def call(fed: Any) -> Any:
+        # Variables live only as long as the object that brought them, which `loaded` keeps here.
+        return next(iter(loaded.signatures[SIGNATURE](**{key: fed}).values()))
+
+    return call
+
+
+def _tensor_name(info: Any) -> str:
+    name = str(info.name)
+    return name if ":" in name else f"{name}:0"
+
+
+def _read(file: Path, path: Path) -> tuple[Any, Any, Any]:
+    """The graph with the tag, and what its signature says of input and output."""
     message = saved_model_pb2.SavedModel()
     try:
         message.ParseFromString(file.read_bytes())
@@ -125,7 +140,12 @@ def _signature(file: Path, path: Path) -> tuple[Any, Any]:
     signature = graphs[0].signature_def[SIGNATURE]
     if not signature.inputs or not signature.outputs:
         raise InputError(f"{path}: its signature {SIGNATURE!r} names no input or no output")
-    return next(iter(signature.inputs.values())), next(iter(signature.outputs.values()))
+    outputs = dict(signature.outputs)
+    return (
+        graphs[0],
+        next(iter(signature.inputs.values())),
+        outputs.get("output", next(iter(outputs.values()))),
+    )
 
 
 def _shape(info: Any) -> tuple[int | None, ...]:
@@ -147,4 +167,9 @@ def _hints(file: Path) -> tuple[dict[str, int] | None, dict[str, int] | None]:
 
 
 def _first(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The sentence of TensorFlow's message that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    for line, after in zip(lines, lines[1:], strict=False):
+        if after.startswith("[[{{node"):
+            return line
+    return lines[0] if lines else type(error).__name__
