@@ -96,19 +96,28 @@ def _images(
 def _block(
     position: NDArray[Any], size: NDArray[Any], fraction: float, gap_px: int, from_the_end: bool
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Indices on both sides of the border that wastes fewest patches, along the axis where it does."""
-    best: tuple[int, NDArray[np.intp], NDArray[np.intp]] = (
-        -1,
-        np.arange(len(position)),
-        np.zeros(0, np.intp),
-    )
+    """Indices on both sides of a border, along the axis and at the place that cost least.
+
+    The cost of a border is how far the share that validates is from `fraction`, plus the share that lies across.
+    """
+    n = len(position)
+    cost, best = np.inf, (np.arange(n), np.zeros(0, np.intp))
     for axis in range(position.shape[1]):
         start = position[:, axis]
         if from_the_end:
             start = -start - size[axis]  # mirrored, so that validation is always the lower end
-        border = np.sort(start)[max(1, round(fraction * len(start))) - 1] + size[axis]
-        held = np.flatnonzero(start + size[axis] <= border)
-        kept = np.flatnonzero(start >= border + gap_px)
-        if len(kept) > best[0] and len(kept):
-            best = (len(kept), kept, held)
-    return best[1], best[2]
+        in_order = np.sort(start)
+        borders = np.unique(start) + size[axis]
+        held = np.searchsorted(in_order, borders - size[axis], side="right")
+        kept = n - np.searchsorted(in_order, borders + gap_px, side="left")
+        costs = np.abs(held / np.maximum(held + kept, 1) - fraction) + (n - held - kept) / n
+        costs[kept == 0] = np.inf
+        least = int(np.argmin(costs))
+        if costs[least] < cost:
+            cost = float(costs[least])
+            border = borders[least]
+            best = (
+                np.flatnonzero(start >= border + gap_px),
+                np.flatnonzero(start + size[axis] <= border),
+            )
+    return best
