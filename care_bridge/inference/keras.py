@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
-from care_bridge.inference.volumes import IsotropicPredictor, UpsamplingPredictor
+from care_bridge.inference.volumes import of_kind
 from care_bridge.normalize import CSBDEEP
 from care_bridge.predictor import NetworkPredictor, PredictOptions, Predictor, Runtime, Tensor
 from care_bridge.training.folder import CareModel, load_model
@@ -122,33 +122,6 @@ def load_predictor(
     """
     predictor = KerasPredictor.load(path, options, weights=weights, precision=precision)
     return of_kind(predictor, predictor.config, factor=factor)
-
-
-def of_kind(predictor: NetworkPredictor, config: CareConfig, *, factor: float | None = None) -> Predictor:
-    """Wrap a network's predictor, in whatever runtime, into what its kind of model does around the network.
-
-    Parameters
-    ----------
-    predictor : NetworkPredictor
-    config : CareConfig
-    factor : float, optional
-        As for `load_predictor`.
-    """
-    if config.kind not in ("UpsamplingCARE", "IsotropicCARE"):
-        if factor is not None:
-            raise InputError(
-                f"factor={factor:g} is for UpsamplingCARE and IsotropicCARE; this is a {config.kind}"
-            )
-        return predictor
-    factor = config.factor if factor is None else factor
-    if factor is None:
-        raise InputError(
-            f"a {config.kind} model needs the factor that Z is upsampled by, and its config.json has none; "
-            "give the one that its training data were made with"
-        )
-    if config.kind == "UpsamplingCARE":
-        return UpsamplingPredictor(predictor, factor=factor)
-    return IsotropicPredictor(predictor, factor=factor)
 
 
 def _with_percentiles(options: PredictOptions, config: CareConfig) -> PredictOptions:

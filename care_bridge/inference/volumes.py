@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.normalize import Undo, normalize
@@ -215,6 +216,38 @@ class IsotropicPredictor:
             return result
         parts = [undo(result[..., :means], "ZYXC"), undo(result[..., means:], "ZYXC", scale=True)]
         return np.concatenate(parts[: 1 + (means < channels)], axis=-1)
+
+
+def of_kind(predictor: NetworkPredictor, config: CareConfig, *, factor: float | None = None) -> Predictor:
+    """Wrap a network's predictor, in whatever runtime, into what its kind of model does around the network.
+
+    Parameters
+    ----------
+    predictor : NetworkPredictor
+    config : CareConfig
+    factor : float, optional
+        Upsampling along Z for UpsamplingCARE and IsotropicCARE; None takes the model's own.
+
+    Raises
+    ------
+    InputError
+        If a factor is needed and neither given nor in the model, or given and not needed.
+    """
+    if config.kind not in ("UpsamplingCARE", "IsotropicCARE"):
+        if factor is not None:
+            raise InputError(
+                f"factor={factor:g} is for UpsamplingCARE and IsotropicCARE; this is a {config.kind}"
+            )
+        return predictor
+    factor = config.factor if factor is None else factor
+    if factor is None:
+        raise InputError(
+            f"a {config.kind} model needs the factor that Z is upsampled by, and its config.json has none; "
+            "give the one that its training data were made with"
+        )
+    if config.kind == "UpsamplingCARE":
+        return UpsamplingPredictor(predictor, factor=factor)
+    return IsotropicPredictor(predictor, factor=factor)
 
 
 def _checked(factor: float) -> float:

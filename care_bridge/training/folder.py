@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from care_bridge.config import CareConfig, read_config, write_config
 from care_bridge.errors import InputError
 from care_bridge.files import atomic_file
-from care_bridge.training.unet import build
+from care_bridge.training.unet import build, mean_of
+
+MEMBERS = "members"
+"""Key in the provenance of an ensemble's config.json: the names of its members' folders."""
 
 WEIGHTS_BEST, WEIGHTS_LAST = "weights_best.h5", "weights_last.h5"
 
@@ -46,7 +49,7 @@ def load_model(
     Parameters
     ----------
     path : path
-        A folder with config.json and weights.
+        A folder with config.json and weights; or an ensemble's folder, whose members are averaged.
     weights : str, optional
         File name of the weights in the folder. None takes the newest with `best` in its name, else the
         newest, as csbdeep does.
@@ -64,9 +67,19 @@ def load_model(
             f"no model folder at {str(folder)!r}; give one that holds config.json and weights_*.h5"
         )
     config = read_config(folder)
+    members = members_of(config)
+    if members:
+        models = [load_model(folder / name, weights=weights, precision=precision) for name in members]
+        network = mean_of([model.network for model in models], probabilistic=config.probabilistic)
+        return CareModel(config, network, folder)
     network = build(config, precision=precision)
-    load_weights(network, _choose_weights(folder, weights))
+    load_weights(network, find_weights(folder, weights))
     return CareModel(config, network, folder)
+
+
+def members_of(config: CareConfig) -> list[str]:
+    """Names of the members' folders; empty for a single model."""
+    return [str(name) for name in config.provenance.get(MEMBERS, [])]
 
 
 def save_model(
@@ -163,7 +176,15 @@ def load_weights(network: keras.Model, path: str | os.PathLike[str]) -> None:
     network.set_weights([array for _, array in stored])
 
 
-def _choose_weights(folder: Path, name: str | None) -> Path:
+def find_weights(path: str | os.PathLike[str], name: str | None = None) -> Path:
+    """The weights file of a model folder: `name`, or the newest with `best` in its name, or the newest.
+
+    Raises
+    ------
+    InputError
+        If it is not there.
+    """
+    folder = Path(path)
     found = sorted(
         (*folder.glob("*.h5"), *folder.glob("*.hdf5")), key=lambda file: file.stat().st_mtime, reverse=True
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -42,6 +42,39 @@ def build(config: CareConfig, *, seed: int | None = None, precision: str = "floa
     if config.kind == "ProjectionCARE":
         return _projection(config, make)
     return _unet(config, make, config.unet_input_shape)
+
+
+def mean_of(networks: Sequence[keras.Model], *, probabilistic: bool) -> keras.Model:
+    """One network that runs several and averages them: an ensemble for any runtime.
+
+    Parameters
+    ----------
+    networks : sequence of keras.Model
+        Of one architecture.
+    probabilistic : bool
+        Whether the second half of their channels are scales. The result's scale is that of the Laplace
+        distribution with the mixture's variance: ``sqrt(mean(scale**2) + var(mean) / 2)``.
+
+    Returns
+    -------
+    keras.Model
+        Input and output as those of one of `networks`.
+    """
+    inputs = keras.layers.Input(networks[0].input_shape[1:], name="input")
+    outputs = [
+        keras.Model(network.inputs, network.outputs[0], name=f"member_{number + 1}")(inputs)
+        for number, network in enumerate(networks)
+    ]
+    if not probabilistic:
+        return keras.Model(inputs, keras.layers.Average()(outputs), name="ensemble")
+    half = networks[0].output_shape[-1] // 2
+    means = [output[..., :half] for output in outputs]
+    mean = keras.layers.Average()(means)
+    # Laplace: variance = 2 scale^2; that of a mixture adds the spread of its means.
+    inner = keras.layers.Average()([keras.ops.square(output[..., half:]) for output in outputs])
+    spread = keras.layers.Average()([keras.ops.square(one - mean) for one in means])
+    scale = keras.ops.sqrt(inner + spread * 0.5)
+    return keras.Model(inputs, keras.layers.Concatenate(axis=-1)([mean, scale]), name="ensemble")
 
 
 class _Convolutions:

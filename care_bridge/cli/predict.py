@@ -1,0 +1,263 @@
+"""`care-bridge predict`: restore images with a model, in the runtime and by the rule that are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from care_bridge.cli._run import DONE, command, progress_bar
+from care_bridge.cli._tensorflow import load_tensorflow
+from care_bridge.errors import InputError
+
+if TYPE_CHECKING:
+    from care_bridge.predictor import PredictOptions, Predictor
+
+RUNTIMES = ("keras", "onnx", "tf1", "fiji")
+RULES = ("csbdeep", "fiji", "bioimageio", "none")
+
+
+def register(app: typer.Typer) -> None:
+    app.command("predict")(command(predict))
+
+
+def predict(
+    model: Path | None = typer.Argument(
+        None, help="Model folder; a bundle (.zip) or .onnx for the runtimes that need one."
+    ),
+    images: list[Path] | None = typer.Argument(None, help="TIFFs, or folders of them."),
+    *,
+    out: Path = typer.Option(..., "--out", "--output-dir", help="Folder for the results."),
+    applications: int = typer.Option(1, "--applications", min=1, help="How many times in a row."),
+    runtime: str = typer.Option("keras", "--runtime", help=f"One of {', '.join(RUNTIMES)}."),
+    rule: str = typer.Option("csbdeep", "--rule", help=f"Percentile rule: {', '.join(RULES)}."),
+    n_tiles: str | None = typer.Option(
+        None, "--n-tiles", help="Tiles: one number an image axis (1,2,2), or one number for Y and X each."
+    ),
+    dtype: str = typer.Option(
+        "float32", "--dtype", "--output-dtype", help="Type of the results; 'same' keeps the image's."
+    ),
+    factor: float | None = typer.Option(
+        None, "--factor", help="Upsampling along Z, for UpsamplingCARE and IsotropicCARE."
+    ),
+    precision: str = typer.Option("float32", "--precision", help="float32 or bfloat16 (Keras only)."),
+    scale: bool = typer.Option(False, "--scale", help="Also write the widths of a probabilistic model."),
+    input_dir: Path | None = typer.Option(None, "--input-dir", help="Folder of images."),
+    input_pattern: str = typer.Option("*.tif*", "--input-pattern", help="Which files of a folder."),
+    input_axes: str | None = typer.Option(
+        None, "--input-axes", help="Axes of the images, e.g. ZYX, where the files do not say."
+    ),
+    norm_pmin: float | None = typer.Option(None, "--norm-pmin", help="Low percentile; else the rule's own."),
+    norm_pmax: float | None = typer.Option(None, "--norm-pmax", help="High percentile; else the rule's own."),
+    norm_undo: bool | None = typer.Option(
+        None, "--norm-undo/--no-norm-undo", help="Back to the raw range; the default but for --rule fiji."
+    ),
+    model_basedir: Path | None = typer.Option(
+        None, "--model-basedir", help="Folder that the model folder lies in."
+    ),
+    model_name: str | None = typer.Option(None, "--model-name", help="Name of the model folder."),
+    model_weights: str | None = typer.Option(None, "--model-weights", help="Weights file in the folder."),
+    output_name: str = typer.Option(
+        "{file_path}/{file_name}{file_ext}",
+        "--output-name",
+        help="Name of a result; knows {file_path} {file_name} {file_ext} {model_name} {model_weights}.",
+    ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Predict, but save nothing."),
+    quiet: bool = typer.Option(False, "--quiet", help="Say nothing; no progress bar."),
+) -> int:
+    """Restore images and write them as TIFF with their calibration."""
+    from care_bridge.inference.files import find_images, predict_files
+
+    paths = list(images or [])
+    if model_name is not None:
+        paths, model = ([model, *paths] if model else paths), (model_basedir or Path()) / model_name
+    if model is None:
+        raise InputError("no model; give its folder, or --model-basedir and --model-name")
+    if input_dir is not None:
+        paths.append(input_dir)
+    files = find_images(paths, pattern=input_pattern)
+    if not files:
+        raise InputError("no images; give TIFFs or a folder of them, or --input-dir")
+    name = _name_of(model, output_name, model_weights, input_dir)
+    with (
+        _opened(
+            model,
+            _options(rule, norm_pmin, norm_pmax, norm_undo, n_tiles),
+            runtime=runtime,
+            factor=factor,
+            weights=model_weights,
+            precision=precision,
+        ) as predictor,
+        progress_bar(quiet=quiet) as progress,
+    ):
+        done = predict_files(
+            predictor,
+            files,
+            target=lambda file: out / name(file),
+            axes=input_axes,
+            applications=applications,
+            dtype=None if dtype == "same" else _dtype(dtype),
+            scales=scale,
+            save=not dry_run,
+            provenance=f"care-bridge predict {model.name}, {predictor.runtime}, rule {rule}",
+            progress=progress,
+        )
+    if not quiet:
+        for one in done:
+            for report in one.written:
+                typer.echo(str(report))
+            if dry_run:
+                typer.echo(f"{one.source}: {one.shape}, not saved")
+    return DONE
+
+
+def _name_of(model: Path, pattern: str, weights: str | None, root: Path | None):  # type: ignore[no-untyped-def]
+    def name(file: Path) -> str:
+        inside = root is not None and root.resolve() in file.resolve().parents
+        folder = file.resolve().relative_to(root.resolve()).parent if inside and root else Path()
+        try:
+            return pattern.format(
+                file_path=folder,
+                file_name=file.stem,
+                file_ext=file.suffix,
+                model_name=model.stem,
+                model_weights=Path(weights).stem if weights else None,
+            )
+        except (KeyError, IndexError, ValueError) as error:
+            raise InputError(
+                f"--output-name {pattern!r} is not understood ({error}); it knows {{file_path}}, {{file_name}}, "
+                "{file_ext}, {model_name} and {model_weights}"
+            ) from None
+
+    return name
+
+
+def _dtype(name: str) -> str:
+    import numpy as np
+
+    try:
+        return np.dtype(name).name
+    except TypeError:
+        raise InputError(f"--dtype {name!r} is no type; use e.g. float32, uint16, uint8 or same") from None
+
+
+def _options(
+    rule: str, pmin: float | None, pmax: float | None, undo: bool | None, n_tiles: str | None
+) -> PredictOptions:
+    from care_bridge.normalize import FIJI, PercentileRule
+    from care_bridge.predictor import PredictOptions
+    from care_bridge.tiling import CsbdeepTiles
+
+    if rule not in RULES:
+        raise InputError(f"--rule {rule!r} is not known; use one of {', '.join(RULES)}")
+    chosen = None if rule == "none" else PercentileRule(rule)
+    tiles = None
+    if n_tiles is not None:
+        try:
+            counts = tuple(int(part) for part in n_tiles.replace(",", " ").split())
+        except ValueError:
+            counts = ()
+        if not counts or min(counts) < 1:
+            raise InputError(f"--n-tiles {n_tiles!r} is not understood; give numbers from 1, e.g. 1,2,2")
+        tiles = CsbdeepTiles({"Y": counts[0], "X": counts[0]} if len(counts) == 1 else counts)
+    return PredictOptions(
+        rule=chosen,
+        pmin=pmin,
+        pmax=pmax,
+        denormalize=(chosen is not FIJI) if undo is None else undo,
+        tiles=tiles,
+    )
+
+
+@contextmanager
+def _opened(
+    model: Path,
+    options: PredictOptions,
+    *,
+    runtime: str,
+    factor: float | None,
+    weights: str | None,
+    precision: str,
+) -> Iterator[Predictor]:
+    from care_bridge.predictor import Network
+
+    if runtime not in RUNTIMES:
+        raise InputError(f"--runtime {runtime!r} is not known; use one of {', '.join(RUNTIMES)}")
+    predictor: Predictor
+    if runtime == "keras":
+        load_tensorflow()
+        from care_bridge.inference.keras import load_predictor
+
+        yield load_predictor(model, options, factor=factor, weights=weights, precision=precision)
+        return
+    opened: object
+    if runtime == "fiji":
+        from care_bridge.levels import open_predictor
+
+        opened = predictor = open_predictor(model, options=_plugin_options(options))
+    else:
+        network: Network
+        if runtime == "onnx":
+            from care_bridge.inference.onnx import OnnxNetwork
+
+            network = OnnxNetwork(_onnx_file(model))
+        else:
+            from care_bridge.fiji.tf1 import Tf1Network
+            from care_bridge.levels import find_bundle
+
+            network = Tf1Network(find_bundle(model))
+        opened, predictor = network, _around(network, model, options, factor)
+    try:
+        yield predictor
+    finally:
+        close = getattr(opened, "close", None)
+        if close is not None:
+            close()
+
+
+def _around(network, model: Path, options: PredictOptions, factor: float | None) -> Predictor:  # type: ignore[no-untyped-def]
+    from care_bridge.config import read_config
+    from care_bridge.inference.volumes import of_kind
+    from care_bridge.predictor import NetworkPredictor
+
+    if not (model / "config.json").is_file():
+        return NetworkPredictor(network, options)
+    config = read_config(model)
+    predictor = NetworkPredictor(
+        network,
+        options,
+        axes=config.axes,
+        size_multiple=config.size_multiple,
+        halo=config.halo,
+        probabilistic=config.probabilistic,
+    )
+    return of_kind(predictor, config, factor=factor)
+
+
+def _onnx_file(model: Path) -> Path:
+    if not model.is_dir():
+        return model
+    found = sorted(model.glob("*.onnx"))
+    if len(found) != 1:
+        raise InputError(
+            f"{model} has {len(found)} .onnx files; name one, or write one: "
+            f"care-bridge export {model} --format onnx --out {model / 'model.onnx'}"
+        )
+    return found[0]
+
+
+def _plugin_options(options: PredictOptions):  # type: ignore[no-untyped-def]
+    from care_bridge.fiji.plugin import PluginOptions
+    from care_bridge.normalize import FIJI
+
+    if options.rule not in (None, FIJI):
+        raise InputError("--runtime fiji normalises as the plugin does; add --rule fiji (or --rule none)")
+    given: dict[str, Any] = {"normalizeInput": options.rule is not None}
+    if options.pmin is not None:
+        given["percentileBottom"] = options.pmin
+    if options.pmax is not None:
+        given["percentileTop"] = options.pmax
+    return PluginOptions(**given)

@@ -1,0 +1,170 @@
+"""Restoring image files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from care_bridge.errors import InputError
+from care_bridge.images import Image, WriteReport, read_image, write_image
+from care_bridge.predictor import Predictor, apply_repeatedly, mean_channels
+from care_bridge.progress import Progress, silent
+
+TIFF = (".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Restored:
+    """One file and what became of it.
+
+    Attributes
+    ----------
+    source : Path
+    written : tuple of WriteReport
+        One an application, one more each for scales; empty where nothing was to be saved.
+    shape : tuple of int
+        Of the last result.
+    """
+
+    source: Path
+    written: tuple[WriteReport, ...]
+    shape: tuple[int, ...]
+
+
+def find_images(paths: Sequence[str | os.PathLike[str]], *, pattern: str = "*.tif*") -> list[Path]:
+    """Image files in the order of their names; a folder stands for the files in it that match.
+
+    Raises
+    ------
+    InputError
+        If a path is not there, is no TIFF, or a folder holds none.
+    """
+    found: list[Path] = []
+    problems = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(file for file in path.glob(pattern) if file.suffix.lower() in TIFF)
+            found += inside
+            if not inside:
+                problems.append(f"no images {pattern!r} in {str(path)!r}; name a folder with TIFFs")
+        elif not path.exists():
+            problems.append(f"no image at {str(path)!r}")
+        elif path.suffix.lower() not in TIFF:
+            problems.append(f"{str(path)!r} is no TIFF by its name; save it as .tif in Fiji")
+        else:
+            found.append(path)
+    if problems:
+        raise InputError("\n".join(problems))
+    return found
+
+
+def predict_files(
+    predictor: Predictor,
+    files: Sequence[str | os.PathLike[str]],
+    *,
+    target: Callable[[Path], Path],
+    axes: str | None = None,
+    applications: int = 1,
+    dtype: DTypeLike | None = np.float32,
+    scales: bool = False,
+    save: bool = True,
+    provenance: str = "",
+    progress: Progress = silent,
+) -> list[Restored]:
+    """Restore files one after another and write each result, whole or not at all.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    files : sequence of path
+        TIFFs.
+    target : callable
+        Path of a file's result; with several applications ``_1``, ``_2``, ... is put before its suffix.
+    axes : str, optional
+        Axes of the files, where they do not say or say it wrongly.
+    applications : int
+        How many times in a row; every result is written.
+    dtype : dtype, optional
+        Type in the file; integers are rounded and clipped. None takes the image's own.
+    scales : bool
+        Write the widths of a probabilistic network as well, ``_scale`` before the suffix.
+    save : bool
+        False predicts without writing.
+    provenance : str
+        Kept in the files.
+    progress : Progress
+
+    Raises
+    ------
+    InputError
+        Before anything is computed, if two results have one name or a result would replace its source.
+    """
+    sources = [Path(file) for file in files]
+    targets = [target(source) for source in sources]
+    _check_targets(sources, targets)
+    done = []
+    for number, (source, place) in enumerate(zip(sources, targets, strict=True)):
+        image = read_image(source, axes)
+        written: list[WriteReport] = []
+        result = image
+        for application, result in enumerate(apply_repeatedly(predictor, image, applications=applications)):
+            if save:
+                suffix = f"_{application + 1}" if applications > 1 else ""
+                kind = image.dtype if dtype is None else dtype
+                mean, scale = split_scales(result, like=image)
+                written.append(write_image(_named(place, suffix), mean, kind, provenance=provenance))
+                if scales and scale is not None:
+                    path = _named(place, f"{suffix}_scale")
+                    written.append(write_image(path, scale, np.float32, provenance=provenance))
+            progress(number * applications + application + 1, len(sources) * applications, "restoring")
+        done.append(Restored(source, tuple(written), result.shape))
+    return done
+
+
+def split_scales(result: Image, *, like: Image) -> tuple[Image, Image | None]:
+    """Means and widths of a probabilistic network's result; None for the widths of any other.
+
+    Parameters
+    ----------
+    result : Image
+    like : Image
+        The input that gave it.
+    """
+    mean = mean_channels(result, like=like)
+    if mean is result:
+        return result, None
+    axis = result.axes.index("C")
+    half = result.shape[axis] // 2
+    scale = result.replace(data=np.take(result.data, range(half, 2 * half), axis=axis))
+    if "C" not in mean.axes:
+        scale = scale.replace(data=scale.data.squeeze(axis), axes=mean.axes)
+    return mean, scale
+
+
+def _named(path: Path, suffix: str) -> Path:
+    # The whole of ".ome.tif" is a suffix here: it decides the format.
+    name = path.name
+    ending = name[len(name.split(".ome.")[0]) :] if ".ome." in name.lower() else path.suffix
+    return path.with_name(name.removesuffix(ending) + suffix + ending)
+
+
+def _check_targets(sources: Sequence[Path], targets: Sequence[Path]) -> None:
+    taken: dict[Path, Path] = {}
+    problems = []
+    originals = {source.resolve() for source in sources}
+    for source, place in zip(sources, targets, strict=True):
+        where = place.resolve()
+        if where in taken:
+            problems.append(
+                f"{source} and {taken[where]} would both become {place}; give a pattern that differs"
+            )
+        if where in originals:
+            problems.append(f"{place} would replace an image to be restored; write to another folder")
+        taken.setdefault(where, source)
+    if problems:
+        raise InputError("\n".join(problems))

@@ -1,0 +1,234 @@
+"""From files to what `fit.train` takes: training and validation patches that share no pixel, and where they came from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from care_bridge.axes import SPACE, check_axes
+from care_bridge.errors import InputError
+from care_bridge.files import sha256
+from care_bridge.patches import (
+    Foreground,
+    PatchPercentiles,
+    load_patches,
+    open_patches,
+    pairs_from_folders,
+    sample_patches,
+)
+from care_bridge.progress import Progress, silent
+from care_bridge.training.batches import Arrays, Batch, PatchSource
+
+IN_MEMORY_BYTES = 2 << 30
+"""Patches up to this size are cut once and kept; more are cut while the network trains."""
+
+VALIDATION_FRACTION = 0.1
+"""Share of the patches that validates, as csbdeep's examples have it."""
+
+PATCHES_PER_IMAGE = 64
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """Patches to train on.
+
+    Attributes
+    ----------
+    training, validation : PatchSource
+    axes : str
+        Of the network: the patches' axes, C last.
+    n_channel_in, n_channel_out : int
+    provenance : dict
+        Names and SHA-256 of the files, and how patches were cut from them; for config.json.
+    """
+
+    training: PatchSource
+    validation: PatchSource
+    axes: str
+    n_channel_in: int
+    n_channel_out: int
+    provenance: dict[str, Any]
+
+
+def data_from_folders(
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    target: str | os.PathLike[str],
+    *,
+    patch_size: Sequence[int],
+    axes: str | None = None,
+    image_axes: str | None = None,
+    target_axes: str | None = None,
+    n_patches_per_image: int = PATCHES_PER_IMAGE,
+    validation_fraction: float = VALIDATION_FRACTION,
+    projected: str = "",
+    foreground: Foreground | None = Foreground(),  # noqa: B008
+    percentiles: PatchPercentiles | None = PatchPercentiles(),  # noqa: B008 - frozen values
+    seed: int = 0,
+    progress: Progress = silent,
+) -> TrainingData:
+    """Patches of image pairs of equal name.
+
+    Parameters
+    ----------
+    source : path or several
+    target : path
+    patch_size : sequence of int
+        Pixels along the network's space axes.
+    axes : str, optional
+        Of the network, e.g. "YX" to learn from the single planes of stacks. None takes the images' own, without
+        time and channels.
+    image_axes, target_axes : str, optional
+        Of the files, where they do not say.
+    n_patches_per_image : int
+    validation_fraction : float
+        Share, 0-1; whole images where there are enough, else a block of every image.
+    projected : str
+        Axis that the targets lack ("Z" for a ProjectionCARE network).
+    foreground, percentiles
+        See `patches.sample_patches`.
+    seed : int
+    progress : Progress
+
+    Raises
+    ------
+    InputError
+        For all files together: see `patches.pairs_from_folders` and `patches.sample_patches`.
+    """
+    pairs = pairs_from_folders(source, target, axes=image_axes, target_axes=target_axes)
+    own = pairs[0].source.axes.replace("C", "")
+    space = _space(own, axes)
+    if len(patch_size) != len(space):
+        raise InputError(
+            f"patch_size {tuple(patch_size)} has {len(patch_size)} numbers for a network along {space}; give "
+            f"{len(space)}"
+        )
+    size = dict(zip(space, (int(pixels) for pixels in patch_size), strict=True))
+    # Frames, and planes for a 2-D network, count as so many images more: patches one pixel thick.
+    cut = "".join(letter for letter in own if letter not in space) + space
+    patches = sample_patches(
+        pairs,
+        patch_size=[size.get(letter, 1) for letter in cut],
+        axes=cut,
+        n_patches_per_image=n_patches_per_image,
+        foreground=foreground,
+        percentiles=percentiles,
+        reduced=projected,
+        seed=seed,
+        progress=progress,
+    )
+    training, validation = patches.split(validation_fraction, seed=seed)
+    thick = tuple(1 + cut.index(letter) for letter in cut if letter not in space)
+    channels = pairs[0].source.size("C"), pairs[0].target.size("C")
+    pixels = int(np.prod([size[letter] for letter in space])) * sum(channels)
+    keep = 4 * pixels * len(patches) <= IN_MEMORY_BYTES
+    several = [source] if isinstance(source, str | os.PathLike) else list(source)
+    provenance = {
+        "source": _hashes([Path(folder) for folder in several], pairs),
+        "target": _hashes([Path(target)], pairs),
+        "patch_size": [size[letter] for letter in space],
+        "n_patches_per_image": n_patches_per_image,
+        "validation_fraction": validation_fraction,
+        "n_training": len(training),
+        "n_validation": len(validation),
+        "split": "no validation pixel is a training pixel",
+    }
+    parts: list[PatchSource] = [_Thin(part, thick) if thick else part for part in (training, validation)]
+    if keep:
+        parts = [Arrays(*part.batch(np.arange(len(part)))) for part in parts]
+    return TrainingData(parts[0], parts[1], space + "C", *channels, provenance)
+
+
+def network_axes(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    axes: str | None = None,
+    image_axes: str | None = None,
+) -> str:
+    """Space axes that `data_from_folders` would train along: `axes`, or the first image's without time."""
+    own = "" if axes else pairs_from_folders(source, target, axes=image_axes)[0].source.axes
+    return _space(own, axes)
+
+
+def data_from_file(
+    path: str | os.PathLike[str],
+    *,
+    axes: str | None = None,
+    validation_fraction: float = VALIDATION_FRACTION,
+    seed: int = 0,
+) -> TrainingData:
+    """Patches of a file: csbdeep's .npz, or the .zarr that `patches.save_patches` writes.
+
+    Parameters
+    ----------
+    path : path
+    axes : str, optional
+        Of X in an .npz that does not say, e.g. "SCYX".
+    validation_fraction : float
+    seed : int
+
+    Raises
+    ------
+    InputError
+        If the file is not there or is no such file.
+
+    Warns
+    -----
+    patches.LeakingSplitWarning
+        If the file does not say which image a patch came from: its validation patches then share pixels with
+        training patches.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise InputError(
+            f"no training patches at {str(file)!r}; give a .npz of csbdeep, or two folders of images"
+        )
+    stored = open_patches(file) if file.suffix == ".zarr" else load_patches(file, axes=axes)
+    training, validation = stored.split(validation_fraction, seed=seed)
+    provenance = {
+        "source": {file.name: sha256(file)} if file.is_file() else {file.name: ""},
+        "patch_size": list(stored.patch_size),
+        "validation_fraction": validation_fraction,
+        "n_training": len(training),
+        "n_validation": len(validation),
+        "split": "no validation pixel is a training pixel"
+        if stored.origin is not None
+        else "leaks: the file does not say which image a patch came from",
+    }
+    last = stored.axes.replace("S", "")
+    return TrainingData(
+        training, validation, last, int(stored.source.shape[-1]), int(stored.target.shape[-1]), provenance
+    )
+
+
+def _space(image_axes: str, axes: str | None) -> str:
+    return check_axes(axes).replace("C", "") if axes else "".join(a for a in image_axes if a in SPACE)
+
+
+class _Thin:
+    """Patches without their dimensions of one pixel."""
+
+    def __init__(self, patches: PatchSource, drop: tuple[int, ...]) -> None:
+        self._patches, self._drop = patches, drop
+
+    def __len__(self) -> int:
+        return len(self._patches)
+
+    def batch(self, indices: NDArray[np.intp]) -> Batch:
+        source, target = self._patches.batch(indices)
+        return source.squeeze(self._drop), target.squeeze(self._drop)
+
+
+def _hashes(folders: Sequence[Path], pairs: Sequence[Any]) -> dict[str, str]:
+    names = {Path(pair.name).name for pair in pairs}
+    files = [folder / name for folder in folders for name in sorted(names) if (folder / name).is_file()]
+    return {
+        (file.name if len(folders) == 1 else f"{file.parent.name}/{file.name}"): sha256(file)
+        for file in files
+    }

@@ -1,0 +1,133 @@
+"""Fine-tuning: weights of another model as a start."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from care_bridge.config import CareConfig
+from care_bridge.errors import InputError
+from care_bridge.training.folder import find_weights, read_weights
+from care_bridge.training.unet import build
+
+Named = Sequence[tuple[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Transfer:
+    """Weights to start from.
+
+    Attributes
+    ----------
+    weights : list of ndarray
+        All weights of the new network, in its order.
+    taken : tuple of str
+        Names of those that came from the other model.
+    fresh : tuple of str
+        Names of those that did not fit and start at random, with both shapes.
+    source : str
+        Where they came from.
+    """
+
+    weights: list[NDArray[np.float32]]
+    taken: tuple[str, ...]
+    fresh: tuple[str, ...]
+    source: str
+
+    def __str__(self) -> str:
+        text = f"{len(self.taken)} of {len(self.weights)} weights start from {self.source}"
+        return f"{text}; at random: {'; '.join(self.fresh)}" if self.fresh else text
+
+    def as_dict(self) -> dict[str, Any]:
+        """For config.json."""
+        return {"source": self.source, "taken": list(self.taken), "fresh": list(self.fresh)}
+
+
+def start_from(path: str | os.PathLike[str], config: CareConfig) -> Transfer:
+    """Take over the weights of a model that fit a new network.
+
+    Parameters
+    ----------
+    path : path
+        A model folder (ours or csbdeep's), a file of weights (.h5, .keras), or a BioImage.IO package (.zip) that
+        holds one.
+    config : CareConfig
+        Of the new network; layers are matched by order where the number of weights agrees, else by name.
+
+    Raises
+    ------
+    InputError
+        If there are no Keras weights at `path`, or none fits.
+    """
+    stored = _stored(Path(path))
+    network = build(config)
+    names = [variable.path for variable in network.weights]
+    weights = [np.asarray(value) for value in network.get_weights()]
+    # csbdeep's heads have passing names, so order comes first; another depth has other layers, known by name.
+    by_name = {_plain(name): array for name, array in stored}
+    taken, fresh = [], []
+    for number, name in enumerate(names):
+        found = stored[number][1] if len(stored) == len(names) else by_name.get(_plain(name))
+        if found is not None and found.shape == weights[number].shape:
+            weights[number] = found.astype(np.float32)
+            taken.append(name)
+        else:
+            there = f"{found.shape} there" if found is not None else "not there"
+            fresh.append(f"{name} ({weights[number].shape} here, {there})")
+    if not taken:
+        raise InputError(
+            f"no weights of {str(path)!r} fit this network ({fresh[0]}, ...); use its settings: unet_n_depth, "
+            "unet_n_first, unet_kern_size, axes"
+        )
+    return Transfer(weights, tuple(taken), tuple(fresh), str(path))
+
+
+def _plain(name: str) -> str:
+    # Keras 2 wrote "layer/kernel:0", nested models put their own names in front.
+    return "/".join(name.split(":", maxsplit=1)[0].split("/")[-2:])
+
+
+def _stored(path: Path) -> Named:
+    if path.is_dir():
+        return read_weights(find_weights(path))
+    if path.suffix in (".h5", ".hdf5"):
+        return read_weights(path)
+    if path.suffix == ".keras":
+        return _of_keras(path)
+    if zipfile.is_zipfile(path):
+        return _of_package(path)
+    if not path.exists():
+        raise InputError(f"no model at {str(path)!r}; give a model folder, a file of weights or a package")
+    raise InputError(f"{str(path)!r} is no model folder, .h5, .keras or package (.zip) with Keras weights")
+
+
+def _of_keras(path: Path) -> Named:
+    import keras
+
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, OSError) as error:
+        raise InputError(f"{str(path)!r} does not open in Keras ({error})") from None
+    return [
+        (variable.path, np.asarray(value))
+        for variable, value in zip(model.weights, model.get_weights(), strict=True)
+    ]
+
+
+def _of_package(path: Path) -> Named:
+    with zipfile.ZipFile(path) as package, tempfile.TemporaryDirectory() as folder:
+        found = [name for name in package.namelist() if name.endswith((".keras", ".h5", ".hdf5"))]
+        if not found:
+            raise InputError(
+                f"{str(path)!r} holds no .keras or .h5 weights; packages need keras_v3 or keras_hdf5 weights to "
+                "be trained on, a Fiji bundle has none"
+            )
+        return _stored(Path(package.extract(sorted(found)[0], folder)))
