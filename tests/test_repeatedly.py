@@ -1,0 +1,60 @@
+"""Feeding a predictor its own output (care_bridge/predictor.py)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from care_bridge.errors import InputError
+from care_bridge.images import Image
+from care_bridge.predictor import Runtime, apply_repeatedly, mean_channels
+
+
+class Doubling:
+    """Twice the input; as a probabilistic net with a scale channel behind, if asked for."""
+
+    runtime = Runtime("test")
+
+    def __init__(self, *, probabilistic: bool = False) -> None:
+        self.probabilistic = probabilistic
+        self.seen: list[Image] = []
+
+    def predict(self, image: Image) -> Image:
+        self.seen.append(image)
+        if not self.probabilistic:
+            return image.replace(data=2 * image.data)
+        mean = 2 * (image.data if "C" in image.axes else image.data[np.newaxis])
+        axes = image.axes if "C" in image.axes else "C" + image.axes
+        axis = axes.index("C")
+        return image.replace(data=np.concatenate([mean, np.full_like(mean, 0.1)], axis=axis), axes=axes)
+
+
+def test_each_application_gets_the_one_befores_result() -> None:
+    results = list(apply_repeatedly(Doubling(), Image(np.ones((3, 4)), "YX"), applications=3))
+    assert [float(image.data[0, 0]) for image in results] == [2, 4, 8]
+
+
+@pytest.mark.parametrize(("axes", "shape"), [("YX", (3, 4)), ("CYX", (2, 3, 4)), ("YXC", (3, 4, 2))])
+def test_only_the_means_are_fed_on(axes: str, shape: tuple[int, ...]) -> None:
+    net = Doubling(probabilistic=True)
+    results = list(apply_repeatedly(net, Image(np.ones(shape), axes), applications=2))
+    assert net.seen[1].axes == axes
+    assert net.seen[1].shape == shape
+    assert np.all(net.seen[1].data == 2)
+    assert results[1].size("C") == 2 * results[0].size("C") / 2
+
+
+def test_results_come_as_they_are_made() -> None:
+    net = Doubling()
+    next(iter(apply_repeatedly(net, Image(np.ones((3, 4)), "YX"), applications=5)))
+    assert len(net.seen) == 1
+
+
+def test_other_channel_counts_are_left_alone() -> None:
+    image = Image(np.ones((3, 3, 4)), "CYX")
+    assert mean_channels(image, like=image) is image
+
+
+def test_no_application_is_an_error() -> None:
+    with pytest.raises(InputError, match="at least 1; received 0"):
+        list(apply_repeatedly(Doubling(), Image(np.ones((3, 4)), "YX"), applications=0))

@@ -1,0 +1,69 @@
+"""What every command shares (care_bridge/cli/_run.py)."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from care_bridge.cli import _run
+from care_bridge.errors import InputError, NotInstalledError, WorkerError
+from care_bridge.progress import silent
+
+
+def invoke(function):
+    app = typer.Typer()
+    app.command()(_run.command(function))
+    return CliRunner().invoke(app, [])
+
+
+@pytest.mark.parametrize("code", [_run.DONE, _run.NO, _run.WRONG_USE, None])
+def test_what_a_command_returns_is_the_exit_code(code) -> None:
+    assert invoke(lambda: code).exit_code == (code or 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "code"),
+    [
+        (InputError("axes='YQ' holds Q"), "care-bridge: axes='YQ' holds Q\n", 2),
+        (NotInstalledError("needs onnx: pip install onnx"), "care-bridge: needs onnx: pip install onnx\n", 2),
+        (WorkerError("the worker hung"), "care-bridge: the worker hung\n", 2),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a.tif"), "care-bridge: a.tif: No such file\n", 2),
+        (OSError(errno.ENOSPC, "No space left"), "care-bridge: No space left; free some space", 2),
+        (KeyboardInterrupt(), "care-bridge: interrupted; what was finished is kept\n", 130),
+    ],
+)
+def test_what_a_user_can_cause_is_one_line_on_stderr(error, line, code) -> None:
+    def fail() -> None:
+        raise error
+
+    result = invoke(fail)
+    assert result.exit_code == code
+    assert result.stderr.startswith(line)
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("bug"), OSError("no errno: a bug of ours")])
+def test_a_bug_stays_a_traceback(error) -> None:
+    def fail() -> None:
+        raise error
+
+    assert invoke(fail).exception is error
+
+
+def test_nothing_is_drawn_in_a_pipe() -> None:
+    with _run.progress_bar() as progress:
+        assert progress is silent
+
+
+def test_a_terminal_gets_a_bar_with_an_end(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(_run.sys.stderr, "isatty", lambda: True)
+    with _run.progress_bar() as progress:
+        assert progress is not silent
+        progress(1, 2, "reading")
+        progress(2, 2, "reading")
+    with _run.progress_bar(quiet=True) as progress:
+        assert progress is silent
