@@ -115,9 +115,9 @@ _GROOVY = (
     Artifact(
         "org.apache.groovy",
         "groovy",
-        "4.0.18",
-        7596659,
-        "65e531f1583a3c23d4247a6d8db33a35d01724af47f0f3b04ca7b814f82a323f",
+        "4.0.29",  # Fiji's 4.0.18 cannot read the class files of Java 24 and later
+        7714202,
+        "16b1259f5404bc43bf066556e043769b1f7570b2ca23fdaf169f12499677e936",
     ),
     Artifact(
         "net.imglib2",
