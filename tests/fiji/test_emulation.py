@@ -1,0 +1,333 @@
+"""The plugin in NumPy against recordings of the real plugin, and against cases worked out by hand."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from care_bridge.errors import InputError
+from care_bridge.fiji.emulation import FijiPredictor, PluginFailure, PluginRefusal, plan, run_plugin
+from care_bridge.fiji.plugin import PluginOptions
+from care_bridge.images import Image
+from care_bridge.normalize import NotFinitePixelsWarning
+from care_bridge.predictor import Runtime, apply_repeatedly
+
+SHARED = Path(os.environ.get("CARE_BRIDGE_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+RECORDED = SHARED / "fiji-recorded"
+CASES = sorted(RECORDED.glob("cases*/*/case.json"))
+TOLERANCE = 2e-5  # of the output's range, as the recordings' README says of other threads and TensorFlows
+ONE_TILE = PluginOptions(nTiles=1, blockMultiple=4)
+
+
+@functools.cache
+def tensorflow_2(model: str):
+    from care_bridge.inference.savedmodel import SavedModelNetwork
+
+    return SavedModelNetwork(RECORDED / "models" / f"{model}.zip")
+
+
+def runs():
+    for file in CASES:
+        case = json.loads(file.read_text())
+        for application in ("first", "second"):
+            if application in case:
+                name = f"{file.parent.parent.name.removeprefix('cases')}{file.parent.name}-{application}"
+                yield pytest.param(file.parent, case, application, id=name)
+
+
+def check_run(network, folder, case, application):
+    """The emulation of one recorded application over a network."""
+    run = case[application]
+    options = PluginOptions.from_mapping(run["params"])
+    first_file = "input2.npy" if (folder / "input2.npy").exists() else "output.npy"
+    data = np.load(folder / ("input.npy" if application == "first" else first_file))
+    if not run["output"]:
+        with pytest.raises((PluginRefusal, PluginFailure)) as caught:
+            run_plugin(network, data, run["in_axes"], options=options)
+        said = [line for line in run["reason"] if "[ERROR]" in line]
+        if said:
+            assert isinstance(caught.value, PluginRefusal)
+            assert said[-1].endswith(caught.value.reason)
+        elif any("Index -1" in line for line in run["reason"]):
+            assert run["reason"][-1].endswith(caught.value.reason)
+        return
+    expected = np.load(folder / ("output.npy" if application == "first" else "output2.npy"))
+    result = run_plugin(network, data, run["in_axes"], options=options)
+    assert (result.axes, result.data.shape) == (run["out_axes"], tuple(run["out_shape"]))
+    assert (result.name, result.data.dtype, result.plan.n_tiles) == ("result", np.float32, run["tiles"])
+    if case["model"].startswith("coord"):
+        np.testing.assert_array_equal(result.data, expected)
+    finite = np.isfinite(expected) & np.isfinite(result.data)
+    # Where NaN spreads depends on the vector instructions of TensorFlow's maximum: 4 of 1760 pixels, in
+    # 1.15 too.
+    assert np.mean(np.isnan(result.data) != np.isnan(expected)) < 0.005
+    span = np.ptp(expected[finite])
+    np.testing.assert_allclose(
+        result.data[finite], expected[finite], rtol=0, atol=TOLERANCE * max(span, 1e-30)
+    )
+
+
+@pytest.mark.tf
+@pytest.mark.filterwarnings("ignore::care_bridge.normalize.NotFinitePixelsWarning")
+@pytest.mark.parametrize(("folder", "case", "application"), list(runs()))
+def test_recorded_runs_are_reproduced_by_tensorflow_2(folder, case, application):
+    check_run(tensorflow_2(case["model"]), folder, case, application)
+
+
+@pytest.mark.tf
+def test_recorded_runs_are_there(shared):
+    assert len(CASES) >= 60
+
+
+# ---- worked out by hand
+
+
+class Toy:
+    """A network in NumPy with a signature."""
+
+    def __init__(self, function=lambda tensor: tensor, *, shape=(None, None, None, 1), out=None):
+        self.function, self.input_shape, self.output_shape = function, shape, out or shape
+        self.runtime = Runtime("numpy")
+        self.seen = []
+
+    def __call__(self, tensor):
+        self.seen.append(tensor)
+        return self.function(tensor)
+
+
+FLAT, DEEP = (None, None, None, 1), (None, None, None, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "network_shape", "fed", "out_axes", "out_shape"),
+    [
+        ("YX", (8, 12), FLAT, (1, 8, 12, 1), "YX", (8, 12)),
+        ("XY", (12, 8), FLAT, (1, 8, 12, 1), "XY", (12, 8)),
+        ("ZYX", (3, 8, 12), FLAT, (1, 8, 12, 1), "ZYX", (3, 8, 12)),
+        ("TYX", (3, 8, 12), FLAT, (1, 8, 12, 1), "TYX", (3, 8, 12)),
+        ("CYX", (2, 8, 12), (None, None, None, 2), (1, 8, 12, 2), "CYX", (2, 8, 12)),
+        ("YXC", (8, 12, 2), (None, None, None, 2), (1, 8, 12, 2), "YXC", (8, 12, 2)),
+        ("CYX", (1, 8, 12), FLAT, (1, 8, 12, 1), "YX", (8, 12)),
+        ("ZYX", (4, 8, 12), DEEP, (1, 4, 8, 12, 1), "ZYX", (4, 8, 12)),
+        ("TYX", (4, 8, 12), DEEP, (1, 4, 8, 12, 1), "TYX", (4, 8, 12)),
+        ("TZYX", (3, 4, 8, 12), DEEP, (1, 4, 8, 12, 1), "TZYX", (3, 4, 8, 12)),
+        ("YX", (8, 12), DEEP, (1, 4, 8, 12, 1), "YX", (8, 12)),
+        ("??", (8, 12), FLAT, (1, 8, 12, 1), "YX", (8, 12)),
+        ("???", (3, 8, 12), FLAT, (1, 8, 12, 1), "ZYX", (3, 8, 12)),
+        ("SYX", (3, 8, 12), FLAT, (1, 8, 12, 1), "ZYX", (3, 8, 12)),
+    ],
+)
+def test_axes_go_to_the_network_and_back(axes, shape, network_shape, fed, out_axes, out_shape):
+    network = Toy(shape=network_shape)
+    data = np.random.default_rng(0).random(shape).astype(np.float32)
+    result = run_plugin(network, data, axes, options=ONE_TILE.replace(normalizeInput=False))
+    assert network.seen[0].shape == fed
+    assert (result.axes, result.data.shape) == (out_axes, out_shape)
+    np.testing.assert_array_equal(result.data, data.reshape(out_shape))
+
+
+def test_a_new_channel_comes_last_in_fijis_order():
+    network = Toy(lambda x: np.concatenate([x, -x], -1), out=(None, None, None, 2))
+    result = run_plugin(network, np.ones((3, 8, 12)), "ZYX", options=ONE_TILE.replace(normalizeInput=False))
+    assert (result.axes, result.data.shape) == ("CZYX", (2, 3, 8, 12))
+    assert (result.data[1] == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "network_shape", "reason"),
+    [
+        ("CYX", (3, 8, 8), FLAT, "Input axis of type Channel should have size 1 but has size 3"),
+        ("YX", (8, 8), (None, None, None, 3), "Input should have axis of type Channel and size 3"),
+        ("TZYX", (2, 2, 8, 8), FLAT, "Network is meant for 2D images"),
+        ("ZYX", (4, 8, 8), (1, None, None, 1), "Input axis of type Z should have size 1 but has size 4"),
+        ("???", (3, 8, 8), (None, None, None, 3), "Input should have axis of type Channel and size 3"),
+    ],
+)
+def test_refusals_say_what_the_plugin_says(axes, shape, network_shape, reason):
+    with pytest.raises(PluginRefusal, match=reason):
+        run_plugin(Toy(shape=network_shape), np.ones(shape), axes)
+
+
+def test_two_channels_into_three_are_not_refused_but_fail():
+    def network(tensor):
+        raise ValueError("input depth must be evenly divisible by filter depth: 2 vs 3")
+
+    with pytest.raises(PluginFailure, match="2 vs 3"):
+        run_plugin(Toy(network, shape=(None, None, None, 3)), np.ones((2, 8, 8)), "CYX")
+
+
+@pytest.mark.parametrize("axes", ["TZYX", "TCYX", "ZCYX", "TZCYX"])
+def test_a_single_position_before_a_longer_axis_fails(axes):
+    shape = (3, *(1,) * (len(axes) - 3), 8, 8)
+    with pytest.raises(PluginFailure, match="Index -1 out of bounds for length"):
+        run_plugin(Toy(), np.ones(shape), axes)
+
+
+def test_a_row_of_pixels_is_no_image():
+    with pytest.raises(PluginFailure, match="Index -1"):
+        run_plugin(Toy(), np.ones((44, 1)), "YX")
+
+
+@pytest.mark.parametrize("shape", [(None, None, 1), (None,) * 5 + (1,), None])
+def test_networks_of_other_ranks_fail(shape):
+    network = Toy()
+    network.input_shape = network.output_shape = shape
+    with pytest.raises(PluginFailure, match="NullPointerException"):
+        run_plugin(network, np.ones((8, 8)), "YX")
+
+
+def test_shrinking_networks_give_half_an_image_and_its_mirror():
+    half = Toy(lambda x: x[:, ::2, ::2])
+    options = ONE_TILE.replace(normalizeInput=False)
+    data = np.arange(64.0, dtype=np.float32).reshape(8, 8)
+    result = run_plugin(half, data, "YX", options=options)
+    small = data[::2, ::2]
+    np.testing.assert_array_equal(result.data, np.pad(small, ((0, 4), (0, 4)), mode="symmetric"))
+    with pytest.raises(PluginFailure, match="by zero"):
+        # tiles of 4 with margins of 2: 8 become 4, and 4 are cut off
+        run_plugin(half, data, "YX", options=options.replace(nTiles=4, overlap=2))
+
+
+def test_growing_networks_are_cropped():
+    twice = Toy(lambda x: x.repeat(2, 1).repeat(2, 2))
+    data = np.arange(64.0, dtype=np.float32).reshape(8, 8)
+    result = run_plugin(twice, data, "YX", options=ONE_TILE.replace(normalizeInput=False))
+    np.testing.assert_array_equal(result.data, data.repeat(2, 0).repeat(2, 1)[:8, :8])
+
+
+PROJECTION = {"shape": DEEP, "out": FLAT}
+
+
+def test_projections_lose_their_depth():
+    data = np.random.default_rng(0).random((4, 8, 12)).astype(np.float32)
+    network = Toy(lambda x: x.max(1), **PROJECTION)
+    result = run_plugin(network, data, "ZYX", options=ONE_TILE.replace(normalizeInput=False))
+    assert result.axes == "YX"
+    np.testing.assert_array_equal(result.data, data.max(0))
+
+
+def test_a_tiled_projection_gives_its_first_slab():
+    data = np.random.default_rng(0).random((16, 4, 4)).astype(np.float32)
+    network = Toy(lambda x: x.max(1), **PROJECTION)
+    options = PluginOptions(normalizeInput=False, nTiles=4, blockMultiple=4, overlap=0)
+    result = run_plugin(network, data, "ZYX", options=options)
+    assert result.plan.seams == {}
+    np.testing.assert_array_equal(result.data, data[:4].max(0))
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "out_axes"), [("TZYX", (2, 4, 8, 8), "ZYX"), ("TYX", (4, 8, 8), "TYX")]
+)
+def test_projections_of_movies_repeat_one_frame(axes, shape, out_axes):
+    data = np.random.default_rng(0).random(shape).astype(np.float32)
+    network = Toy(lambda x: x.max(1), **PROJECTION)
+    result = run_plugin(network, data, axes, options=ONE_TILE.replace(normalizeInput=False))
+    assert result.axes == out_axes
+    assert (result.data == result.data[0]).all()
+    np.testing.assert_array_equal(result.data[0], data.reshape(-1, *shape[-3:])[0].max(0))
+
+
+def test_nan_is_followed_with_a_warning():
+    data = np.random.default_rng(0).random((8, 8)).astype(np.float32)
+    data[2, 3] = np.nan
+    with pytest.warns(NotFinitePixelsWarning, match="no order"):
+        result = run_plugin(Toy(), data, "YX", options=ONE_TILE)
+    assert np.isnan(result.data[2, 3])
+
+
+def test_more_than_two_billion_pixels_fail_as_in_java():
+    huge = np.broadcast_to(np.uint8(0), (2**16, 2**15))
+    with pytest.raises(PluginFailure, match="NegativeArraySizeException: -2147483648"):
+        run_plugin(Toy(), huge, "YX")
+    # 2^32 pixels overflow to an array of length 0
+    with pytest.raises(PluginFailure, match="Index 0 out of bounds for length 0"):
+        run_plugin(Toy(), np.broadcast_to(np.uint8(0), (2**17, 2**15)), "YX")
+
+
+def test_out_of_memory_halves_the_batch_and_then_doubles_the_tiles():
+    def small_only(tensor):
+        if tensor.size > 40:
+            raise RuntimeError("OOM when allocating tensor")
+        return tensor
+
+    options = PluginOptions(normalizeInput=False, nTiles=1, blockMultiple=4, overlap=0, batchSize=2)
+    data = np.random.default_rng(0).random((2, 8, 8)).astype(np.float32)
+    result = run_plugin(Toy(small_only), data, "ZYX", options=options)
+    np.testing.assert_array_equal(result.data, data)
+    assert result.plan.n_tiles == 2
+    with pytest.raises(PluginFailure, match="Plugin exit"):
+        run_plugin(Toy(small_only), np.ones((4, 64)), "YX", options=options.replace(blockMultiple=64))
+
+
+def test_a_plan_says_where_the_seams_are_and_what_is_lost():
+    found = plan((97, 97), "YX", input_shape=FLAT, output_shape=FLAT, options=PluginOptions())
+    assert found.n_tiles == 9
+    assert found.seams == {"X": [32, 64], "Y": [32, 64]}
+    assert found.lost == {"X": 1, "Y": 1}
+
+
+@given(
+    shape=st.tuples(st.integers(2, 3), st.integers(2, 40), st.integers(2, 40)),
+    order=st.sampled_from(["".join(p) for p in itertools.permutations("ZYX")]),
+    options=st.builds(
+        PluginOptions,
+        normalizeInput=st.just(False),
+        nTiles=st.integers(1, 9),
+        blockMultiple=st.sampled_from([1, 4, 8]),
+        overlap=st.sampled_from([0, 3, 8]),
+        batchSize=st.integers(1, 4),
+    ),
+)
+@settings(max_examples=60, deadline=None)
+def test_pixels_keep_their_place_whatever_the_tiles(shape, order, options):
+    """A network that answers with its input gives the image back, lost rows aside."""
+    data = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    result = run_plugin(Toy(), data, order, options=options)
+    assert result.axes == order
+    kept = tuple(
+        slice(0, size - result.plan.lost.get(axis, 0)) for axis, size in zip(order, shape, strict=True)
+    )
+    np.testing.assert_array_equal(result.data[kept], data[kept])
+
+
+def test_the_predictor_calls_its_result_result_and_can_be_fed_its_own():
+    image = Image(
+        np.random.default_rng(0).integers(0, 99, (8, 8)), "YX", pixel_size_um={"Y": 1, "X": 1}, name="cells"
+    )
+    predictor = FijiPredictor(Toy(lambda x: np.concatenate([x, x], -1), out=(None, None, None, 2)), ONE_TILE)
+    first, second = apply_repeatedly(predictor, image, applications=2)
+    assert (first.name, first.axes, first.pixel_size_um, first.dtype) == ("result", "CYX", {}, np.float32)
+    assert second.shape == first.shape
+    assert predictor.runtime.level == "emulation"
+
+
+# ---- options
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"nTiles": 0},
+        {"overlap": -1},
+        {"blockMultiple": 1.5},
+        {"batchSize": 0},
+        {"percentileTop": 101},
+        {"clip": 1},
+    ],
+)
+def test_impossible_options_are_refused(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        PluginOptions(**wrong)
+
+
+def test_a_mistyped_option_gets_a_suggestion():
+    with pytest.raises(InputError, match="did you mean 'nTiles'"):
+        PluginOptions.from_mapping({"ntiles": 3})

@@ -1,0 +1,113 @@
+"""What the plugin makes of zips with something odd, against recordings of the real plugin."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from care_bridge.errors import InputError
+from care_bridge.fiji.emulation import PluginError, run_plugin
+from care_bridge.fiji.plugin import PluginOptions
+from care_bridge.fiji.unzipping import NO_MODEL, unpack, zip_verdict
+
+SHARED = Path(os.environ.get("CARE_BRIDGE_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+ODD = SHARED / "fiji-recorded" / "unusual-zips"
+RECORDED = json.loads((ODD / "results.json").read_text()) if (ODD / "results.json").exists() else {}
+RUNS = ("64_t1", "64_t4", "40x44_t1")  # in this order, with one cache folder
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize("name", sorted(RECORDED))
+def test_recorded_zips_load_or_fail_as_in_the_plugin(name):
+    verdict = zip_verdict(ODD / f"{name}.zip")
+    refused_by_tensorflow = False
+    for number, run in enumerate(RUNS):
+        recorded = RECORDED[name]["1.15.0"][run]
+        reason = verdict.later if number else verdict.first
+        if reason:
+            assert recorded["output"] is None
+            assert recorded["messages"][0].startswith(reason)
+            continue
+        if any("NodeDef mentions attr" in line for line in recorded["messages"]):
+            refused_by_tensorflow = (
+                True  # a matter of the graph: tests of the tables of operations and of TensorFlow 1.x
+            )
+            continue
+        check_result(name, run, recorded)
+    assert refused_by_tensorflow == (name in {"attrs_not_stripped_explicit_paddings", "keras3_export"})
+
+
+def check_result(name, run, recorded):
+    from care_bridge.inference.savedmodel import SavedModelNetwork
+
+    data = np.load(ODD / ("input_64.npy" if run.startswith("64") else "input_40x44.npy"))
+    # tiles of 32 with margins of 16: what makes the halving network's tiles vanish ("/ by zero")
+    options = PluginOptions(nTiles=4 if run.endswith("t4") else 1, blockMultiple=4, overlap=16)
+    network = SavedModelNetwork(ODD / f"{name}.zip")
+    if recorded["output"] is None:
+        with pytest.raises(PluginError) as caught:
+            run_plugin(network, data, "YX", options=options)
+        assert recorded["messages"][-1].endswith(caught.value.reason)
+        return
+    result = run_plugin(network, data, "YX", options=options)
+    assert [result.axes, list(result.data.shape)] == recorded["output"]
+    expected = np.load(ODD / f"{name}.{run}.npy")
+    np.testing.assert_allclose(result.data, expected, rtol=0, atol=2e-5 * np.ptp(expected))
+
+
+def write(path, *names):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, "" if name.endswith("/") else "x")
+    return path
+
+
+def test_a_file_without_its_folders_entry_ends_the_unpacking(tmp_path):
+    found = unpack(write(tmp_path / "a.zip", "saved_model.pb", "variables/variables.index", "meta.json"))
+    assert found.files == ("saved_model.pb",)
+    assert found.reason.startswith("java.io.FileNotFoundException: <model cache>/variables/variables.index")
+
+
+def test_what_stands_before_it_decides_about_later_runs(tmp_path):
+    late = zip_verdict(write(tmp_path / "late.zip", "saved_model.pb", "assets/x"))
+    early = zip_verdict(write(tmp_path / "early.zip", "assets/x", "saved_model.pb"))
+    assert (late.later, early.later) == ("", NO_MODEL)
+    assert not late.loads
+
+
+def test_with_its_entry_all_is_unpacked(tmp_path):
+    found = unpack(write(tmp_path / "a.zip", "variables/", "variables/variables.index", "saved_model.pb"))
+    assert found.reason == ""
+    assert len(found.files) == 2
+
+
+def test_a_nested_folder_entry_makes_its_parents_too(tmp_path):
+    assert unpack(write(tmp_path / "a.zip", "a/b/", "a/x", "a/b/y")).files == ("a/x", "a/b/y")
+
+
+def test_an_entry_that_leaves_the_folder_is_bad(tmp_path):
+    assert "Bad zip entry" in unpack(write(tmp_path / "a.zip", "../x")).reason
+
+
+def test_a_compression_that_java_cannot_read_is_named(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("saved_model.pb", "x")
+    assert "invalid compression method" in zip_verdict(path).first
+
+
+@pytest.mark.parametrize("content", [b"", b"latin text", b"PK\x03\x04 cut off"])
+def test_what_is_no_zip_gives_no_model_and_no_exception(tmp_path, content):
+    path = tmp_path / "a.zip"
+    path.write_bytes(content)
+    assert zip_verdict(path).first == NO_MODEL
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match="is not there"):
+        zip_verdict(tmp_path / "none.zip")
