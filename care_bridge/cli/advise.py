@@ -1,0 +1,147 @@
+"""`care-bridge advise`: what to type into Fiji's dialog for a model and an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from care_bridge.cli._run import DONE, command, progress_bar
+from care_bridge.cli._tensorflow import load_tensorflow
+from care_bridge.errors import InputError
+
+if TYPE_CHECKING:
+    from care_bridge.fiji.advice import Advice, Expected
+    from care_bridge.predictor import NetworkPredictor
+
+_UNITS = {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def register(app: typer.Typer) -> None:
+    app.command("advise")(command(advise))
+
+
+def advise(
+    model: Path = typer.Argument(..., help="Model folder, or a bundle (.zip)."),
+    image: Path = typer.Argument(..., help="TIFF that is to be restored in Fiji."),
+    *,
+    axes: str | None = typer.Option(None, "--axes", help="Axes of the image, where the file does not say."),
+    memory: str = typer.Option("2GiB", "--memory", help="What the network may take, e.g. 900MB or 4GiB."),
+    n_first: int | None = typer.Option(
+        None, "--n-first", min=1, help="Features of the first level; read from a model folder, else 32."
+    ),
+    compare: bool = typer.Option(
+        True,
+        "--compare/--no-compare",
+        help="Also run the network here and say how far Fiji will be from Python.",
+    ),
+    json_output: bool = typer.Option(False, "--json", help="Print JSON."),
+    quiet: bool = typer.Option(False, "--quiet", help="No progress bar."),
+) -> int:
+    """Say which nTiles, blockMultiple and overlap give no seams and no lost rows in Fiji."""
+    from care_bridge.fiji import advice as advising
+    from care_bridge.images import read_image
+
+    predictor, features = _open(model)
+    picture = read_image(image, axes=axes)
+    found = advising.advise(
+        picture.shape,
+        picture.axes,
+        size_multiple=predictor.size_multiple,
+        halo=predictor.halo,
+        n_first=n_first or features or 32,
+        n_channel_out=predictor.network.output_shape[-1] or 1,
+        space=predictor.space,
+        output_rank_lost=1 if predictor.lost_axis else 0,
+        memory_bytes=_bytes(memory),
+    )
+    expected: tuple[Expected, ...] = ()
+    if compare:
+        with progress_bar(quiet=quiet or json_output) as progress:
+            expected = advising.expected_differences(predictor, picture, found.options, progress=progress)
+    typer.echo(_json(found, expected) if json_output else _text(found, expected))
+    return DONE
+
+
+def _open(model: Path) -> tuple[NetworkPredictor, int | None]:
+    load_tensorflow()
+    if model.suffix.lower() == ".zip" or (model / "saved_model.pb").is_file():
+        from care_bridge.inference.savedmodel import SavedModelNetwork
+        from care_bridge.predictor import NetworkPredictor
+
+        return NetworkPredictor(SavedModelNetwork(model)), None
+    from care_bridge.inference.keras import KerasPredictor
+
+    predictor = KerasPredictor.load(model)
+    return predictor, predictor.config.unet_n_first
+
+
+def _bytes(text: str) -> int:
+    number = text.strip().upper().rstrip("BIKMG")
+    unit = text.strip().upper()[len(number) :].strip()
+    try:
+        count = float(number) * (_UNITS[unit] if unit else 1)
+    except (ValueError, KeyError):
+        raise InputError(f"--memory {text!r} is no amount; use e.g. 900MB or 2GiB") from None
+    return int(count)
+
+
+def _text(found: Advice, expected: tuple[Expected, ...]) -> str:
+    options, plan = found.options, found.plan
+    lines = [
+        "Type into Plugins > CSBDeep > Run your network:",
+        f"  Number of tiles (nTiles)                          {options.nTiles}",
+        f"  Tile size has to be multiple of (blockMultiple)   {options.blockMultiple}",
+        f"  Overlap between tiles (overlap)                   {options.overlap}",
+        f"  Batch size (batchSize)                            {options.batchSize}",
+        "",
+        f"The network looks {found.halo_px} pixels far and takes multiples of {found.size_multiple}; "
+        f"{plan.n_tiles} tile{'s' * (plan.n_tiles != 1)}, no seams, "
+        + ("no lost rows." if not plan.lost else f"lost rows: {plan.lost}."),
+        f"About {found.network_bytes / 2**20:.0f} MiB for the network and {found.image_bytes / 2**20:.0f} MiB "
+        "for the image.",
+        *(f"Note: {note}." for note in found.notes),
+    ]
+    if expected:
+        lines += [
+            "",
+            "Expected difference Fiji - Python, in normalised units:",
+            f"  {'':<18} {'same percentiles':>28}   {'csbdeep as it is':>18}",
+            f"  {'':<18} {'max':>8}  {'RMS':>8}  {'interior':>8}   {'max':>8}  {'RMS':>8}",
+        ]
+    for row in expected:
+        if row.reason:
+            lines.append(f"  {row.what:<18} no result: {row.reason}")
+            continue
+        numbers = (row.tiles_max, row.tiles_rmse, row.interior_max, row.csbdeep_max, row.csbdeep_rmse)
+        cells = [f"{number:8.1e}" for number in numbers]
+        lines.append(f"  {row.what:<18} {'  '.join(cells[:3])}   {'  '.join(cells[3:])}")
+    return "\n".join(lines)
+
+
+def _json(found: Advice, expected: tuple[Expected, ...]) -> str:
+    import dataclasses
+    import json
+    import math
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: clean(one) for key, one in value.items()}
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return json.dumps(
+        {
+            "options": dataclasses.asdict(found.options),
+            "tiles": found.plan.n_tiles,
+            "lost_rows": found.plan.lost,
+            "halo_px": found.halo_px,
+            "size_multiple": found.size_multiple,
+            "network_bytes": found.network_bytes,
+            "image_bytes": found.image_bytes,
+            "fits": found.fits,
+            "notes": list(found.notes),
+            "expected": [clean(dataclasses.asdict(row)) for row in expected],
+        },
+        indent=2,
+    )
