@@ -284,7 +284,9 @@ def _show(folder: Path, data: _Data, model: Path, progress: Progress) -> DemoRes
         restored = [next(iter(reports.values())).results[f"candidate {number}"] for number in (1, 2)]
     else:
         restored = list(apply_repeatedly(here, data.source, applications=2))
-    restored = [mean_channels(image, like=data.source) for image in restored]
+    # The plugin loses the calibration; what is kept for people has it.
+    calibration = {"pixel_size_um": data.source.pixel_size_um, "unit": data.source.unit}
+    restored = [mean_channels(image, like=data.source).replace(**calibration) for image in restored]
     progress(0, 1, "tuning the Gaussian filter")
     gaussian = tune(data.training, tuned_on="the training images", names=("Gaussian",))[0]
     shown = {

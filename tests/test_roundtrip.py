@@ -1,0 +1,117 @@
+"""Opening both sides of a comparison, and the command that does it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from care_bridge import parity, roundtrip
+from care_bridge.cli import app
+from care_bridge.cli import compare as command
+from care_bridge.errors import InputError
+from care_bridge.images import Image, write_image
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small untrained network with its bundle beside it."""
+    pytest.importorskip("tensorflow")
+    from care_bridge.config import CareConfig
+    from care_bridge.export.savedmodel import write_bundle
+    from care_bridge.training.folder import save_model
+    from care_bridge.training.unet import build
+
+    folder = tmp_path_factory.mktemp("roundtrip") / "tiny model"
+    config = CareConfig(axes="YX", unet_n_first=8, unet_kern_size=3, norm_pmin=1.0)
+    save_model(folder, config, build(config, seed=3))
+    write_bundle(folder, folder / "fiji.zip")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = np.random.default_rng(0).poisson(30, (50, 61)).astype(np.uint16)
+    path = tmp_path_factory.mktemp("picture") / "noise.tif"
+    write_image(path, Image(data, "YX"))
+    return path
+
+
+def test_the_command_line_and_the_functions_have_the_same_defaults() -> None:
+    assert (command.TOLERANCE, command.TOLERANCE_REPEATED) == (parity.TOLERANCE, parity.TOLERANCE_REPEATED)
+    assert roundtrip.TF1_VERSION == command.VERSION
+    assert roundtrip.DEFAULT_LEVEL == command.LEVEL
+
+
+@pytest.mark.tf
+def test_the_bundle_tells_what_to_type_and_the_person_may_change_it(model: Path) -> None:
+    told = roundtrip.recommended_options(model)
+    assert (told.percentileBottom, told.blockMultiple, told.nTiles) == (1.0, 4, 1)
+    assert roundtrip.recommended_options(model / "fiji.zip", nTiles=3, clip=None).nTiles == 3
+
+
+@pytest.mark.tf
+def test_python_and_the_emulated_plugin_agree_through_the_command(
+    model: Path, picture: Path, tmp_path: Path
+) -> None:
+    files = [tmp_path / f"report.{suffix}" for suffix in ("json", "html")]
+    arguments = ["compare", str(model), str(model), str(picture), "--level", "emulation"]
+    done = CliRunner().invoke(app, [*arguments, *(f"--report={file}" for file in files)])
+    assert done.exit_code == 0, done.output
+    assert "Both sides agree" in done.stdout
+    assert json.loads(files[0].read_text(encoding="utf-8"))["candidate"]["level"] == "emulation"
+    assert "Do Fiji and Python agree?" in files[1].read_text(encoding="utf-8")
+
+
+@pytest.mark.tf
+@pytest.mark.java
+@pytest.mark.parametrize("version", ["1.12.0", "1.15.0"])
+def test_python_and_fijis_tensorflow_agree(model: Path, picture: Path, version: str) -> None:
+    arguments = ["compare", str(model), str(model), str(picture), "--level", "tf1", "--tensorflow", version]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert f"tensorflow {version}" in done.stdout
+
+
+@pytest.mark.tf
+def test_a_difference_is_exit_code_1(model: Path, picture: Path, tmp_path: Path) -> None:
+    from care_bridge.export.savedmodel import write_bundle
+    from care_bridge.training.folder import load_model
+    from care_bridge.training.unet import build
+
+    other = write_bundle(build(load_model(model).config, seed=4), tmp_path / "other.zip")
+    done = CliRunner().invoke(app, ["compare", str(model), str(other), str(picture), "--level", "emulation"])
+    assert done.exit_code == 1
+    assert "FAILED" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere", "{model}", "{picture}"], "there is no model at 'nowhere'"),
+        (["{model}", "{model}", "nowhere.tif"], "nowhere.tif"),
+        (["{model}", "nowhere.zip", "{picture}"], "nowhere.zip"),
+        (["{model}", "{model}", "{picture}", "--level", "moon"], "moon"),
+        (["{model}", "{model}", "{picture}", "--axes", "QX"], "Q"),
+        (["{model}", "{model}", "{picture}", "--n-tiles", "0"], "n-tiles"),
+        (["{model}", "{model}", "{picture}", "--level", "fiji", "--fiji", "nowhere"], "nowhere"),
+    ],
+)
+@pytest.mark.tf
+def test_misuse_is_told_on_stderr_with_exit_code_2(
+    model: Path, picture: Path, arguments: list[str], words: str
+) -> None:
+    filled = [text.format(model=model, picture=picture) for text in arguments]
+    done = CliRunner().invoke(app, ["compare", *filled])
+    assert done.exit_code == 2, done.output
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.tf
+def test_a_reference_that_is_not_there_is_named(model: Path) -> None:
+    with pytest.raises(InputError, match="there is no model at 'nowhere'"):
+        roundtrip.open_reference("nowhere", roundtrip.recommended_options(None))
