@@ -57,6 +57,11 @@ _IMAGEJ_DTYPES = ("uint8", "uint16", "int16", "float32")
 _IMAGEJ_LIMIT_BYTES = 2**32 - 2**25
 
 
+def um_per_unit(unit: str) -> float | None:
+    """Micrometres in a unit of length as files spell it ("micron", "nm", "\u00b5m"...); None for what is none."""
+    return _UM_PER_UNIT.get(_spelling(unit).lower())
+
+
 @dataclass(frozen=True, eq=False)
 class Image:
     """Pixels with their meaning.
@@ -257,6 +262,18 @@ def read_header(
         raise InputError(
             f"{str(path)!r} is a damaged TIFF ({error}); save it again from the original"
         ) from error
+
+
+def stored_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
+    """Shape of a TIFF's first series as the file counts its dimensions, whatever they mean.
+
+    Dimensions of size 1 other than Y and X are left out.
+    """
+    import tifffile
+
+    _check_whole(Path(path))
+    with tifffile.TiffFile(path) as file:
+        return tuple(file.series[0].shape)
 
 
 def _series(file: Any, path: Path, axes: str | None, series: int | None) -> tuple[list[Any], str]:

@@ -261,34 +261,79 @@ def open_patches(path: str | os.PathLike[str]) -> StoredPatches:
 
 
 def _save_zarr(patches: ImagePatches | StoredPatches, path: Path, progress: Progress) -> None:
-    import zarr
-
     n = len(patches)
-    with atomic_folder(path) as part:
-        group = zarr.create_group(str(part), overwrite=True)
-        group.attrs.update(
-            {"axes": patches.axes, "names": list(patches.names), "origin": patches.origin is not None}
-        )
-        arrays: list[Any] = []
+    with PatchWriter(path, n, patches.names) as writer:
         for start in range(0, n, CHUNK):
             progress(start, n, "writing patches")
-            both = patches.batch(np.arange(start, min(start + CHUNK, n)))
-            if not arrays:
-                arrays = [
-                    _create(group, name, (n, *one.shape[1:])) for name, one in zip("XY", both, strict=True)
-                ]
-            for array, one in zip(arrays, both, strict=True):
-                array[start : start + len(one)] = one
-        progress(n, n, "writing patches")
-        if patches.origin is not None:
-            for name in patches.origin.__dataclass_fields__:
-                value = getattr(patches.origin, name)
-                group.create_array(name, data=value) if value.size else group.create_array(
-                    name,
-                    shape=value.shape,
-                    chunks=tuple(max(1, size) for size in value.shape),
-                    dtype=value.dtype,
-                )
+            rows = np.arange(start, min(start + CHUNK, n))
+            origin = None if patches.origin is None else patches.origin.select(rows)
+            writer.append(*patches.batch(rows), axes=patches.axes, origin=origin)
+    progress(n, n, "writing patches")
+
+
+class PatchWriter:
+    """A zarr group that patches are added to piece by piece; it appears when it is finished.
+
+    Parameters
+    ----------
+    path : path
+    n : int
+        How many patches there will be.
+    names : sequence of str
+        Of the images.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], n: int, names: Sequence[str]) -> None:
+        self.n, self.names, self.row = n, tuple(names), 0
+        self._folder = atomic_folder(path)
+        self._arrays: list[Any] = []
+        self._origins: list[PatchOrigin] = []
+
+    def __enter__(self) -> PatchWriter:
+        import zarr
+
+        self._group = zarr.create_group(str(self._folder.__enter__()), overwrite=True)
+        return self
+
+    def append(
+        self, source: NDArray[Any], target: NDArray[Any], *, axes: str, origin: PatchOrigin | None
+    ) -> None:
+        """Add patches, channels last."""
+        if not self._arrays:
+            self.axes = axes
+            self._arrays = [
+                _create(self._group, name, (self.n, *one.shape[1:]))
+                for name, one in (("X", source), ("Y", target))
+            ]
+        for array, one in zip(self._arrays, (source, target), strict=True):
+            array[self.row : self.row + len(one)] = one
+        self.row += len(source)
+        if origin is not None:
+            self._origins.append(origin)
+
+    def __exit__(self, *failure: Any) -> None:
+        if failure[0] is None:
+            try:
+                self._finish()
+            except BaseException as error:
+                self._folder.__exit__(type(error), error, error.__traceback__)
+                raise
+        self._folder.__exit__(*failure)
+
+    def _finish(self) -> None:
+        if not self.row:
+            raise InputError("there is no patch to write; give at least one pair of images")
+        for array in self._arrays:
+            if self.row < self.n:
+                array.resize((self.row, *array.shape[1:]))
+        attributes = {"axes": self.axes, "names": list(self.names), "origin": bool(self._origins)}
+        self._group.attrs.update(attributes)
+        for name in PatchOrigin.__dataclass_fields__ if self._origins else ():
+            value = np.concatenate([getattr(origin, name) for origin in self._origins])
+            chunks = tuple(max(1, size) for size in value.shape)
+            array = self._group.create_array(name, shape=value.shape, chunks=chunks, dtype=value.dtype)
+            if value.size:
+                array[...] = value
 
 
 def _create(group: Any, name: str, shape: tuple[int, ...]) -> Any:
