@@ -25,7 +25,7 @@ from care_bridge.images import Image
 from care_bridge.normalize import FIJI, MAX_FIJI_PIXELS, normalize
 from care_bridge.predictor import Network, Runtime, Tensor
 from care_bridge.progress import Progress, silent
-from care_bridge.tiling import BATCH, NONE, SPATIAL, FijiLayout, mirrored
+from care_bridge.tiling import BATCH, NONE, SPATIAL, FijiLayout, FijiTiles, mirrored
 
 RESULT_NAME = "result"
 """Title of everything that the plugin gives."""
@@ -576,6 +576,17 @@ class FijiPredictor:
         """What executes the network, and the level."""
         runtime = self.network.runtime
         return Runtime(runtime.name, runtime.versions, level="tf1" if runtime.name == "tf1" else "emulation")
+
+    def variant(self, *, normalize: bool, tiles: FijiTiles) -> FijiPredictor:
+        """The same network with other tiles, and with or without normalisation."""
+        options = self.options.replace(
+            normalizeInput=normalize,
+            nTiles=tiles.n_tiles,
+            blockMultiple=tiles.block_multiple,
+            overlap=tiles.overlap,
+            batchSize=tiles.batch_size,
+        )
+        return FijiPredictor(self.network, options)
 
     def plan(self, image: Image) -> Plan:
         """What the plugin will do with an image: tiles, seams, lost rows."""

@@ -104,7 +104,7 @@ class Worker:
     module : str
         Module with `start` and `HANDLERS`, see the module's docstring.
     settings : mapping, optional
-        Handed to `start`; must be JSON.
+        Handed to `start`, with "worker_folder" added; must be JSON.
     environment : mapping of str to str, optional
         Added to the environment of the process; a value None takes a variable away.
     start_timeout_s, timeout_s : float, optional
@@ -150,7 +150,7 @@ class Worker:
         # Runs when this object is forgotten and when the interpreter ends.
         self._end = weakref.finalize(self, _end, self._process, self._folder, os.getpid())
         try:
-            self._send({"settings": dict(settings or {})}, "starting")
+            self._send({"settings": {**(settings or {}), "worker_folder": str(self._folder)}}, "starting")
             self.facts: dict[str, Any] = self._wait("starting", start_timeout_s, silent, None).values
         except BaseException:
             self.kill()
@@ -382,6 +382,9 @@ def _spawn(
     package_parent = str(Path(__file__).resolve().parents[2])
     merged["PYTHONPATH"] = os.pathsep.join(filter(None, (package_parent, merged.get("PYTHONPATH"))))
     merged["PYTHONIOENCODING"] = "utf-8"
+    if sys.platform not in ("win32", "darwin") and "utf" not in _locale(merged).lower():
+        # Java spells file names in the locale's encoding: without this an umlaut in a path is lost.
+        merged["LC_ALL"] = "C.UTF-8"
     options: dict[str, Any] = {}
     if sys.platform == "win32":
         options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
@@ -405,6 +408,10 @@ def _spawn(
         env=merged,
         **options,
     )
+
+
+def _locale(environment: Mapping[str, str]) -> str:
+    return next((environment[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if environment.get(name)), "C")
 
 
 def _read(stream: IO[bytes], messages: queue.SimpleQueue[dict[str, Any] | None]) -> None:

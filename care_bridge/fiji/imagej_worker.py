@@ -1,0 +1,640 @@
+"""Inside the worker process: ImageJ 1.54p without a window, and a command "Run your network" that we answer.
+
+The answer behaves like the CSBDeep plugin does in a Fiji with windows (recorded with CSBDeep 0.6.0, imagej-legacy
+2.0.3): lower-case option keys, others ignored in silence; a parameter left out takes its last value, a model
+chosen once is remembered and wins over `modelfile=`; old pixels of an image that was used before; a result
+called "result", 32-bit, without calibration, on a virtual stack, open but not current; no result and no error
+after a failure. The numbers come from the main process, which is asked for them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from care_bridge.errors import InputError, WorkerError
+from care_bridge.fiji import worker_java
+from care_bridge.fiji.worker_process import Call
+
+COMMAND = "Run your network"
+PREFERENCES = "/de/csbdresden/csbdeep/commands/GenericNetwork"
+REMEMBERED_MODEL = "GenericNetwork_modelfile"
+
+# name of the parameter: its default, as the command declares it
+PARAMETERS: dict[str, bool | int | float] = {
+    "normalizeInput": True,
+    "percentileBottom": 3.0,
+    "percentileTop": 99.8,
+    "clip": False,
+    "nTiles": 8,
+    "blockMultiple": 32,
+    "overlap": 32,
+    "batchSize": 1,
+    "showProgressDialog": True,
+}
+
+_IMAGEJ_AXES = "TZCYX"
+_CANARY = (
+    'newImage("q","16-bit black",8,8,1); run("Add...","value=7"); getStatistics(a,m); close(); return ""+m;'
+)
+
+
+@dataclass
+class _Plugin:
+    """What the plugin keeps for as long as Fiji is open.
+
+    Attributes
+    ----------
+    call : Call or None
+        The call of the main process that runs now: whom to ask for the numbers.
+    seen : dict
+        For each image that was used: its planes and sizes then. Java's arrays themselves, so that edits in place
+        are seen and everything that gives the image other arrays is not.
+    windows : bool
+        False: the result never reaches ImageJ1, as in a headless Fiji.
+    lost : list
+        Results that did not reach ImageJ1.
+    failures : list of str
+        Why there was no result, in the order of the runs: what the plugin prints to the console.
+    runs : int
+        How often the command was run.
+    folders : dict
+        Where the planes of each result lie.
+    """
+
+    call: Call | None = None
+    seen: dict[int, tuple[list[Any], tuple[int, ...]]] = field(default_factory=dict)
+    windows: bool = True
+    lost: list[Any] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    runs: int = 0
+    folders: dict[int, Path] = field(default_factory=dict)
+
+
+_plugin = _Plugin()
+
+
+def start(settings: dict[str, Any]) -> dict[str, Any]:
+    """Start Java, see that dialogs keep their options, and take over the plugin's command."""
+    import jpype
+
+    options = ["--add-opens=java.base/java.lang=ALL-UNNAMED"] if settings.get("write_overlay") else []
+    java = worker_java.start_jvm(
+        classpath=settings["classpath"], heap_mb=settings["heap_mb"], java=settings["java"], options=options
+    )
+    if settings.get("write_overlay"):
+        target = jpype.JClass("java.io.File")(settings["write_overlay"])
+        jpype.JClass("net.imagej.patcher.LegacyInjector").writeJar(target, True, False)
+        return {"java": java}
+    system = jpype.JClass("java.lang.System")
+    # Set here and not by -D, because Java reads -D in the locale's encoding. A person's own preferences of
+    # ImageJ would change what macros do, and a remembered model must not outlive this process.
+    home = settings["home"]
+    for name in ("user.home", "java.util.prefs.userRoot", "ij.dir", "plugins.dir"):
+        system.setProperty(name, os.path.join(home, "plugins") if name == "plugins.dir" else home)
+    imagej = jpype.JClass("ij.IJ")
+    answer = str(jpype.JClass("ij.macro.Interpreter")().run(_CANARY, ""))
+    if answer != "7":
+        raise WorkerError(
+            f"ImageJ answered {answer!r} instead of '7': its dialogs would lose their options; "
+            "remove the overlay jar from the cache folder and start again"
+        )
+    jpype.JClass("ij.Executer").addCommandListener(_listener())
+    jpype.JClass("ij.macro.Interpreter").batchMode = True
+    return {"imagej": str(imagej.getVersion()), "java": java}
+
+
+def run_macro(call: Call) -> dict[str, Any]:
+    """Run a macro's text and collect what it left in the five places where ImageJ puts errors."""
+    import jpype
+
+    _close_all()
+    _plugin.call, _plugin.windows, _plugin.runs = call, call.arguments["windows"], 0
+    interpreter_class = jpype.JClass("ij.macro.Interpreter")
+    interpreter = interpreter_class()
+    interpreter_class.batchMode = True
+    log_start = _log_size(call.folder)
+    value, thrown = "", ""
+    try:
+        value = str(interpreter.run(call.arguments["text"], call.arguments["argument"]) or "")
+    except BaseException as error:
+        thrown = str(error)
+    finally:
+        _plugin.call = None
+    log = _log_since(call.folder, log_start)
+    message, line = _error_in(interpreter, thrown, log, value)
+    titles = _open_titles()
+    _close_all()
+    return {
+        "value": value,
+        "error": message,
+        "aborted": bool(thrown) or value == "[aborted]",
+        "line": line,
+        "log": log,
+        "open_titles": titles,
+        "plugin_failures": _take(_plugin.failures),
+        "plugin_runs": _plugin.runs,
+    }
+
+
+def predict(call: Call) -> dict[str, Any]:
+    """Show an image, run the command on it as a macro would, and give the result back."""
+    _close_all()
+    image = _imp_from_array(call.arrays["image"], call.arguments["axes"], "care_input")
+    import jpype
+
+    jpype.JClass("ij.macro.Interpreter").batchMode = True
+    image.show()
+    _plugin.call, _plugin.windows = call, True
+    forget(call)
+    options = "input=care_input " + " ".join(
+        f"{key.lower()}={str(value).lower() if isinstance(value, bool) else value}"
+        for key, value in call.arguments["options"].items()
+        if key != "modelFile"
+    )
+    try:
+        macro = f'run("{COMMAND}", "{options} modelfile=[" + getArgument() + "]");'
+        jpype.JClass("ij.macro.Interpreter")().run(macro, call.arguments["model"])
+        result = jpype.JClass("ij.WindowManager").getImage("result")
+        if result is None:
+            failures = _take(_plugin.failures)
+            raise InputError(failures[-1] if failures else "the command gave no result")
+        array, axes = _array_from_imp(result)
+        call.output("result", shape=array.shape, dtype=np.float32)[...] = array
+        return {"axes": axes}
+    finally:
+        _plugin.call = None
+        _close_all()
+
+
+def forget(call: Call) -> dict[str, Any]:
+    """Clear what the plugin remembers between runs."""
+    import jpype
+
+    root = jpype.JClass("java.util.prefs.Preferences").userRoot()
+    if root.nodeExists(PREFERENCES):
+        root.node(PREFERENCES).clear()
+    _plugin.seen.clear()
+    return {}
+
+
+def run_script(call: Call) -> dict[str, Any]:
+    """Run a Groovy script with its `#@` parameters given, beside objects that answer like SciJava's services."""
+    import jpype
+
+    _close_all()
+    _plugin.call, _plugin.windows, _plugin.runs = call, True, 0
+    _plugin.failures.clear()
+    jpype.JClass("ij.macro.Interpreter").batchMode = True
+    log_start = _log_size(call.folder)
+    arguments = call.arguments
+    error = ""
+    try:
+        binding = _binding(arguments)
+        # SciJava gives the language the text without its parameters, the numbers of the lines kept.
+        text = re.sub(r"(?m)^\s*#@.*$", "", arguments["text"])
+        shell = jpype.JClass("groovy.lang.GroovyShell")(_stand_ins(arguments["stand_ins"]), binding)
+        shell.evaluate(text, arguments["name"])
+    except BaseException as thrown:
+        error = _cause(thrown)
+    finally:
+        _plugin.call = None
+    titles = _open_titles()
+    _close_all()
+    return {
+        "value": "",
+        "error": error,
+        "aborted": bool(error),
+        "line": None,
+        "log": _log_since(call.folder, log_start),
+        "open_titles": titles,
+        "plugin_failures": _take(_plugin.failures),
+        "plugin_runs": _plugin.runs,
+    }
+
+
+def compile_script(call: Call) -> dict[str, Any]:
+    """Let the real Groovy compile a script; raises with its message where it cannot."""
+    import jpype
+
+    text = re.sub(r"(?m)^\s*#@.*$", "", call.arguments["text"])
+    try:
+        loader = _stand_ins(call.arguments["stand_ins"])
+        jpype.JClass("groovy.lang.GroovyShell")(loader).parse(text, call.arguments["name"])
+    except BaseException as error:
+        raise InputError(_cause(error)) from None
+    return {"groovy": str(jpype.JClass("groovy.lang.GroovySystem").getVersion())}
+
+
+def preference(call: Call) -> dict[str, Any]:
+    """The model that is remembered, or set it: what a run before in the same Fiji left."""
+    import jpype
+
+    node = jpype.JClass("java.util.prefs.Preferences").userRoot().node(PREFERENCES)
+    if "set" in call.arguments:
+        node.put(REMEMBERED_MODEL, call.arguments["set"])
+    return {"remembered": str(node.get(REMEMBERED_MODEL, "") or "")}
+
+
+HANDLERS = {
+    "run_macro": run_macro,
+    "predict": predict,
+    "forget": forget,
+    "run_script": run_script,
+    "compile_script": compile_script,
+    "preference": preference,
+}
+
+
+# ---- the command -----------------------------------------------------------------------------------------
+
+
+def _listener() -> Any:
+    import jpype
+
+    def command_executing(_self: Any, name: Any) -> Any:
+        if str(name) != COMMAND:
+            return name
+        options = str(jpype.JClass("ij.Macro").getOptions() or "")
+        _run_command(options)
+        return None  # handled: ImageJ looks no further
+
+    implemented = type("Listener", (), {"commandExecuting": jpype.JOverride(command_executing)})
+    return jpype.JImplements("ij.CommandListener")(implemented)()
+
+
+def _run_command(options: str) -> None:
+    """One run as from a macro: whatever goes wrong is printed, and the macro goes on."""
+    import jpype
+
+    _plugin.runs += 1
+    get_value = jpype.JClass("ij.Macro").getValue
+    given = {
+        name: text
+        for name in (*PARAMETERS, "input", "modelFile", "modelUrl")
+        if (text := str(get_value(options, name.lower(), "") or ""))
+    }
+    values = _resolve(given)
+    remembered = _remembered_model()
+    model = remembered or given.get("modelFile", "")
+    window_manager = jpype.JClass("ij.WindowManager")
+    current = window_manager.getCurrentImage()
+    image = _image_named(given.get("input", "")) or current
+    if image is None:
+        _fail("Please open an image first")
+        return
+    _remember(values, model)
+    result = _compute(image, model, values)
+    if result is None:
+        return
+    if not _plugin.windows:
+        _plugin.lost.append(result)
+        return
+    result.show()
+    # Open, but not current: the plugin's display reaches ImageJ1 beside its batch mode.
+    if current is not None:
+        window_manager.setTempCurrentImage(current)
+
+
+def _resolve(given: dict[str, str]) -> dict[str, Any]:
+    """Values of the parameters: given, else of the last run, else the default."""
+    values: dict[str, Any] = {}
+    stored = _preferences()
+    for name, default in PARAMETERS.items():
+        value = _converted(given.get(name, ""), default)
+        if value is None:
+            value = _converted(str(stored.get(name, "") or ""), default)
+        values[name] = default if value is None else value
+    return values
+
+
+def _converted(text: str, like: bool | int | float) -> bool | int | float | None:
+    if not text:
+        return None
+    if isinstance(like, bool):
+        return text.lower() == "true" if text.lower() in ("true", "false") else None
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return int(number) if isinstance(like, int) else number
+
+
+def _preferences() -> Any:
+    import jpype
+
+    return jpype.JClass("java.util.prefs.Preferences").userRoot().node(PREFERENCES)
+
+
+def _remembered_model() -> str:
+    return str(_preferences().get(REMEMBERED_MODEL, "") or "")
+
+
+def _remember(values: dict[str, Any], model: str) -> None:
+    node = _preferences()
+    for name, value in values.items():
+        if value == PARAMETERS[name]:
+            node.remove(name)
+        else:
+            node.put(name, str(value).lower() if isinstance(value, bool) else str(value))
+    if model:
+        node.put(REMEMBERED_MODEL, model)
+
+
+def _compute(image: Any, model: str, values: dict[str, Any]) -> Any:
+    """The result as an ImagePlus; None, with the reason printed, where the plugin gives none."""
+    array, axes = _stale_array(image)
+    return _computed(array, axes, model, values)
+
+
+def _computed(array: NDArray[Any], axes: str, model: str, values: dict[str, Any]) -> Any:
+    if not model:
+        _fail("no model file was given")
+        return None
+    if not Path(model).is_file():
+        _fail(f"Model file {model} does not exist")
+        return None
+    if _plugin.call is None:
+        _fail("nobody is there to compute")
+        return None
+    try:
+        answer = _plugin.call.ask("network", arrays={"image": array}, axes=axes, model=model, options=values)
+    except (InputError, WorkerError) as error:
+        _fail(str(error))
+        return None
+    if answer.values.get("reason"):
+        _fail(answer.values["reason"])
+        return None
+    return _imp_from_array(answer.arrays["result"], answer.values["axes"], "result", virtual=True)
+
+
+def _fail(reason: str) -> None:
+    _plugin.failures.append(reason)
+    sys.stderr.write(f"[{COMMAND}] {reason}\n")
+    sys.stderr.flush()
+
+
+def _image_named(text: str) -> Any:
+    """An open image by title or by id, as the plugin's option takes it."""
+    import jpype
+
+    if not text:
+        return None
+    window_manager = jpype.JClass("ij.WindowManager")
+    for number in _open_ids():
+        image = window_manager.getImage(number)
+        if str(image.getTitle()) == text or str(number) == text:
+            return image
+    return None
+
+
+# ---- images ----------------------------------------------------------------------------------------------
+
+
+def _stale_array(image: Any) -> tuple[NDArray[Any], str]:
+    """The pixels as the plugin sees them: of the arrays that the image had when it was first used."""
+    key = int(image.getID())
+    if key not in _plugin.seen:
+        stack = image.getStack()
+        planes = [stack.getPixels(number + 1) for number in range(int(stack.getSize()))]
+        sizes = (
+            image.getNFrames(),
+            image.getNSlices(),
+            image.getNChannels(),
+            image.getHeight(),
+            image.getWidth(),
+        )
+        _plugin.seen[key] = (planes, tuple(int(size) for size in sizes))
+    return _stacked(*_plugin.seen[key])
+
+
+def _array_from_imp(image: Any) -> tuple[NDArray[Any], str]:
+    stack = image.getStack()
+    planes = [stack.getPixels(number + 1) for number in range(int(stack.getSize()))]
+    sizes = (
+        image.getNFrames(),
+        image.getNSlices(),
+        image.getNChannels(),
+        image.getHeight(),
+        image.getWidth(),
+    )
+    return _stacked(planes, tuple(int(size) for size in sizes))
+
+
+def _stacked(planes: list[Any], sizes: tuple[int, ...]) -> tuple[NDArray[Any], str]:
+    """Planes of Java as one array without its axes of size 1; RGB becomes three channels, as in the plugin."""
+    frames, slices, channels, height, width = sizes
+    arrays = [_plane(plane) for plane in planes]
+    if arrays[0].dtype == np.int32:
+        rgb = np.stack([a.view(np.uint8).reshape(height, width, 4)[..., 2::-1] for a in arrays])
+        array = np.moveaxis(rgb.reshape(frames, slices, height, width, 3), -1, 2)
+        channels = 3
+    else:
+        array = np.stack(arrays).reshape(sizes)
+    keep = tuple(
+        slice(None) if size > 1 or letter in "YX" else 0
+        for letter, size in zip(_IMAGEJ_AXES, array.shape, strict=True)
+    )
+    axes = "".join(
+        letter for letter, index in zip(_IMAGEJ_AXES, keep, strict=True) if isinstance(index, slice)
+    )
+    return np.ascontiguousarray(array[keep]), axes
+
+
+def _plane(pixels: Any) -> NDArray[Any]:
+    array: NDArray[Any] = np.asarray(memoryview(pixels))
+    return array.view({1: np.uint8, 2: np.uint16}.get(array.itemsize, array.dtype))
+
+
+def _imp_from_array(array: NDArray[Any], axes: str, title: str, *, virtual: bool = False) -> Any:
+    import jpype
+
+    index = tuple(np.newaxis if letter not in axes else slice(None) for letter in _IMAGEJ_AXES)
+    order = [axes.index(letter) for letter in _IMAGEJ_AXES if letter in axes]
+    full = array.transpose(order)[index]
+    frames, slices, channels, height, width = full.shape
+    planes = full.reshape(-1, height, width)
+    folder = _result_folder() if virtual else None
+    stack = _stack(planes) if folder is None else _virtual_stack(planes, folder)
+    image = jpype.JClass("ij.ImagePlus")(title, stack)
+    image.setDimensions(channels, slices, frames)
+    if frames > 1 or (slices > 1 and channels > 1):
+        image.setOpenAsHyperStack(True)
+    if channels > 1:
+        composite = jpype.JClass("ij.CompositeImage")
+        image = composite(image, composite.GRAYSCALE)
+    if folder is not None:
+        _plugin.folders[int(image.getID())] = folder
+    return image
+
+
+def _result_folder() -> Path:
+    """A folder for the planes of a result; those of results that are closed meanwhile go."""
+    open_ids = set(_open_ids())
+    for number in [number for number in _plugin.folders if number not in open_ids]:
+        shutil.rmtree(_plugin.folders.pop(number), ignore_errors=True)
+    assert _plugin.call is not None
+    return Path(tempfile.mkdtemp(prefix="result-", dir=_plugin.call.folder))
+
+
+def _stack(planes: NDArray[Any]) -> Any:
+    import jpype
+
+    height, width = planes.shape[1:]
+    stack = jpype.JClass("ij.ImageStack")(width, height)
+    for plane in planes:
+        stack.addSlice(_processor(plane))
+    return stack
+
+
+def _virtual_stack(planes: NDArray[Any], folder: Path) -> Any:
+    """A stack that reads its planes again and again, as the plugin's: edits of a plane are lost."""
+    import jpype
+
+    height, width = planes.shape[1:]
+    stack = jpype.JClass("ij.VirtualStack")(width, height, None, f"{folder}{os.sep}")
+    for number, plane in enumerate(planes):
+        image = jpype.JClass("ij.ImagePlus")("", _processor(plane))
+        name = f"{number:05d}.tif"
+        jpype.JClass("ij.io.FileSaver")(image).saveAsTiff(str(folder / name))
+        stack.addSlice(name)
+    stack.setBitDepth(32)
+    return stack
+
+
+def _processor(plane: NDArray[Any]) -> Any:
+    import jpype
+
+    height, width = plane.shape
+    flat = np.ascontiguousarray(plane).reshape(-1)
+    if flat.dtype == np.uint8:
+        java: Any = jpype.JArray(jpype.JByte)(flat.view(np.int8))
+        return jpype.JClass("ij.process.ByteProcessor")(width, height, java)
+    if flat.dtype == np.uint16:
+        java = jpype.JArray(jpype.JShort)(flat.view(np.int16))
+        return jpype.JClass("ij.process.ShortProcessor")(width, height, java, None)
+    java = jpype.JArray(jpype.JFloat)(flat.size)
+    # Ten times as fast as JArray(JFloat)(array).
+    worker_java.direct_buffer(flat.astype(np.float32, copy=False)).asFloatBuffer().get(java)
+    return jpype.JClass("ij.process.FloatProcessor")(width, height, java, None)
+
+
+def _open_ids() -> list[int]:
+    import jpype
+
+    ids = jpype.JClass("ij.WindowManager").getIDList()
+    return [int(number) for number in ids] if ids is not None else []
+
+
+def _open_titles() -> list[str]:
+    import jpype
+
+    window_manager = jpype.JClass("ij.WindowManager")
+    return [str(window_manager.getImage(number).getTitle()) for number in _open_ids()]
+
+
+def _close_all() -> None:
+    """Images left open would be found by title in the next run."""
+    import jpype
+
+    window_manager = jpype.JClass("ij.WindowManager")
+    interpreter = jpype.JClass("ij.macro.Interpreter")
+    for number in _open_ids():
+        image = window_manager.getImage(number)
+        if image is not None:
+            image.changes = False
+            interpreter.removeBatchModeImage(image)
+            image.close()
+    window_manager.setTempCurrentImage(None)
+    _plugin.seen.clear()
+    _plugin.lost.clear()
+
+
+# ---- what a run left behind ------------------------------------------------------------------------------
+
+
+def _error_in(interpreter: Any, thrown: str, log: str, value: str) -> tuple[str, int | None]:
+    """Message and line of a macro's failure, from the five places where it may stand; "" when there is none."""
+    import jpype
+
+    reported = re.search(r"(?s)(?:^|\n)(?P<message>[^\n]*) in line (?P<line>\d+)(?P<rest>[^\n]*)", log)
+    line = int(reported["line"]) if reported else None
+    for text in (
+        str(interpreter.getErrorMessage() or ""),
+        str(jpype.JClass("ij.IJ").getErrorMessage() or ""),
+    ):
+        if text.strip():
+            return text.strip(), line
+    trace = re.search(
+        r"(?m)^(?:Exception in thread .*? )?((?:java|ij|jdk)\.[\w.$]+(?:Exception|Error)[^\n]*)", log
+    )
+    if trace:
+        return trace[1], line
+    if thrown or value == "[aborted]":
+        lines = [entry for entry in log.splitlines() if entry.strip()]
+        return (lines[-1].strip() if lines else thrown or value), line
+    return "", None
+
+
+def _cause(error: BaseException) -> str:
+    while hasattr(error, "getCause") and error.getCause() is not None:
+        error = error.getCause()
+    return str(error.toString()) if hasattr(error, "toString") else f"{type(error).__name__}: {error}"
+
+
+def _log_size(folder: Path) -> int:
+    _flush()
+    return os.path.getsize(folder / "log.txt")
+
+
+def _log_since(folder: Path, start: int) -> str:
+    _flush()
+    with open(folder / "log.txt", "rb") as file:
+        file.seek(start)
+        return file.read().decode("utf-8", errors="replace")
+
+
+def _flush() -> None:
+    import jpype
+
+    system = jpype.JClass("java.lang.System")
+    system.out.flush()
+    system.err.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def _take(entries: list[str]) -> list[str]:
+    taken = list(entries)
+    entries.clear()
+    return taken
+
+
+# ---- scripts ---------------------------------------------------------------------------------------------
+
+_loaders: dict[str, Any] = {}
+
+
+def _stand_ins(path: str) -> Any:
+    """A class loader that knows the plugin's and SciJava's names, compiled once from a Groovy source."""
+    import jpype
+
+    if path not in _loaders:
+        thread = jpype.JClass("java.lang.Thread").currentThread()
+        loader = jpype.JClass("groovy.lang.GroovyClassLoader")(thread.getContextClassLoader())
+        loader.parseClass(Path(path).read_text(encoding="utf-8"), "StandIns.groovy")
+        _loaders[path] = loader
+    return _loaders[path]
+
+
+def _binding(arguments: dict[str, Any]) -> Any:
+    raise NotImplementedError
