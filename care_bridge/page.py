@@ -114,7 +114,15 @@ class Page:
         paragraphs = [part.strip() for part in text.split("\n\n") if part.strip()]
         self._pieces.append({"kind": "text", "paragraphs": paragraphs, "important": important})
 
-    def table(self, rows: Iterable[Row], *, caption: str = "", name: str = "", digits: int = 4) -> None:
+    def table(
+        self,
+        rows: Iterable[Row],
+        *,
+        caption: str = "",
+        name: str = "",
+        digits: int = 4,
+        data: Iterable[Row] = (),
+    ) -> None:
         """Add a table and its CSV.
 
         Parameters
@@ -127,6 +135,8 @@ class Page:
             File name of the CSV without ".csv"; made from the caption when empty.
         digits : int
             Significant digits shown.
+        data : iterable of mappings
+            Rows for the CSV, where the shown ones are put into words. Empty takes the shown ones.
         """
         rows = [dict(row) for row in rows]
         columns = _columns(rows)
@@ -135,7 +145,7 @@ class Page:
             {"text": column, "css": "n" if any(row[place]["css"] == "n" for row in cells) else ""}
             for place, column in enumerate(columns)
         ]
-        download = self._download(name or caption or "table", csv_text(rows))
+        download = self._download(name or caption or "table", csv_text(list(data) or rows))
         self._pieces.append(
             {"kind": "table", "columns": heads, "rows": cells, "caption": caption, "download": download}
         )

@@ -248,10 +248,11 @@ def verdict(images: Sequence[Sequence[Application]]) -> Verdict:
         tame = step == 1 or invented[step] <= 1.1 * invented[step - 1] + len(images)
         word = ORDINALS[step] if step < len(ORDINALS) else f"{step}th"
         direction = "lowers" if gain > 0 else "raises"
+        sure = "" if math.isnan(test.p_value) else f", {test}"
         reasons.append(
-            f"the {word} application {direction} NRMSE from {before:.4f} to {after:.4f} (better on {test.better} of "
-            f"{test.n} images; {test}), contrast to noise {contrast[step - 1]:.1f} to {contrast[step]:.1f}, invented "
-            f"maxima {invented[step - 1]} to {invented[step]}"
+            f"the {word} application {direction} NRMSE from {before:.4f} to {after:.4f} (better on {test.better} "
+            f"of {test.n} images{sure}), contrast to noise {contrast[step - 1]:.1f} to {contrast[step]:.1f}, "
+            f"invented maxima {invented[step - 1]} to {invented[step]}"
         )
         if not (clear and tame):
             break

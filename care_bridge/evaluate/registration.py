@@ -28,7 +28,7 @@ class Shift:
     zyx_px : tuple of float
         How far the target lies along each axis of the field (two or three numbers), in pixels.
     certainty : float
-        Height of the correlation peak relative to that of a perfect match, 0 to 1.
+        Height of the correlation peak, 1 for equal images.
     """
 
     zyx_px: tuple[float, ...]
@@ -44,39 +44,42 @@ class Shift:
 
 
 def shift_between(source: NDArray[np.generic], target: NDArray[np.generic]) -> Shift:
-    """Shift of a target against its source by phase correlation.
+    """Shift of a target against its source, from the peak of their Fourier cross-correlation.
 
     Parameters
     ----------
     source, target : ndarray, shape ([Z,] Y, X)
+        Of equal shape.
 
     Notes
     -----
-    Both are smoothed by a Gaussian of 1 pixel, and their rims fade out against edges; the correlation's
-    peak is refined by a parabola along each axis. Good to about 0.2 pixels on noisy pairs.
+    Both are smoothed by a Gaussian of 1 pixel, freed of their background (16 pixels) and faded out by a Hann
+    window, whose pull towards shift 0 is divided out again; the peak is refined by a parabola. Keeping the
+    phase alone gives noise the same say as structure and found smooth stacks half a pixel short.
     """
     from scipy.ndimage import gaussian_filter
-    from scipy.signal.windows import tukey
 
     if source.shape != target.shape:
         raise InputError(f"source has shape {source.shape}, target {target.shape}; they must be equal")
-    spectra = []
+    window = np.ones(source.shape)
+    for axis, size in enumerate(source.shape):
+        if size > 4:
+            window *= np.hanning(size).reshape([-1 if place == axis else 1 for place in range(source.ndim)])
+    spectra, power = [], 1.0
     for image in (source, target):
         data = np.nan_to_num(np.asarray(image, np.float64))
-        data = gaussian_filter(data - data.mean(), 1.0)
-        for axis, size in enumerate(data.shape):
-            if size > 4:
-                window = tukey(size, 0.25)
-                data = data * window.reshape([-1 if place == axis else 1 for place in range(data.ndim)])
-        spectra.append(np.fft.fftn(data))
-    cross = spectra[1] * np.conj(spectra[0])
-    # Half-way between phase and plain correlation: pure phase gives noise the same say as structure.
-    weight = np.sqrt(np.abs(cross))
-    correlation = np.real(np.fft.ifftn(np.divide(cross, weight, out=np.zeros_like(cross), where=weight > 0)))
-    peak = np.unravel_index(int(np.argmax(correlation)), correlation.shape)
-    zyx = tuple(_refined(correlation, peak, axis) for axis in range(correlation.ndim))
-    perfect = float(weight.mean())
-    return Shift(zyx, float(correlation[peak]) / perfect if perfect > 0 else 0.0)
+        data = gaussian_filter(data, 1.0) - gaussian_filter(data, 16.0)
+        data = (data - np.sum(data * window) / window.sum()) * window
+        power *= float(np.sum(data**2))
+        spectra.append(np.fft.rfftn(data))
+    correlation = np.fft.irfftn(spectra[1] * np.conj(spectra[0]), s=source.shape, axes=range(source.ndim))
+    overlap = np.fft.irfftn(np.abs(np.fft.rfftn(window)) ** 2, s=source.shape, axes=range(source.ndim))
+    overlap /= overlap.flat[0]
+    # Shifts that leave less than a third of the picture in common are guesses.
+    fair = np.where(overlap > 1 / 3, correlation / np.maximum(overlap, 1 / 3), -np.inf)
+    peak = np.unravel_index(int(np.argmax(fair)), fair.shape)
+    zyx = tuple(_refined(fair, peak, axis) for axis in range(fair.ndim))
+    return Shift(zyx, float(correlation[peak]) / math.sqrt(power) if power > 0 else 0.0)
 
 
 def pair_warnings(source: Image, target: Image) -> list[str]:
@@ -146,5 +149,7 @@ def _refined(correlation: NDArray[np.float64], peak: tuple[np.intp, ...], axis: 
         float(correlation[tuple((place + step) % size if a == axis else int(p) for a, p in enumerate(peak))])
         for step in (-1, 0, 1)
     ]
+    if not np.isfinite(line).all():
+        return float(signed)
     curvature = line[0] - 2 * line[1] + line[2]
     return float(signed) + (0.5 * (line[0] - line[2]) / curvature if curvature < 0 else 0.0)

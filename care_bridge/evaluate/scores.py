@@ -101,7 +101,7 @@ class Summary:
     def __str__(self) -> str:
         if self.n < 2:
             return f"{self.mean:.4g} (one image: no interval)"
-        return f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}]"
+        return f"{self.mean:.4g} ± {self.high - self.mean:.2g}"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,155 @@
+"""`care-bridge evaluate`: how good is a model on images with a ground truth, how sure, and better than a filter?"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from care_bridge.cli._run import DONE, NO, command, progress_bar
+from care_bridge.cli._tensorflow import load_tensorflow
+from care_bridge.errors import InputError
+
+if TYPE_CHECKING:
+    from care_bridge.evaluate.profiles import Line
+    from care_bridge.predictor import Predictor
+
+# The same constant as care_bridge.evaluate.evaluation, which loads NumPy; a test holds them together.
+APPLICATIONS = 2
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("evaluate")(command(evaluate))
+
+
+def evaluate(
+    model: Path = typer.Argument(..., help="Model folder (a single net or an ensemble), ours or csbdeep's."),
+    source: Path = typer.Argument(..., help="Folder of images to restore, or one TIFF."),
+    target: Path = typer.Argument(..., help="Folder of their ground truths, same names; or one TIFF."),
+    *,
+    out: Path = typer.Option(
+        Path("report.html"), "--out", help="The report; its CSVs go into a folder beside it."
+    ),
+    json_file: Path | None = typer.Option(None, "--json", help="Also write all numbers as JSON."),
+    train_source: Path | None = typer.Option(
+        None, "--train-source", help="Training images: filters are tuned on these, unlike inputs are flagged."
+    ),
+    train_target: Path | None = typer.Option(None, "--train-target", help="Their targets, same names."),
+    applications: int = typer.Option(APPLICATIONS, "--applications", min=1, help="How many times in a row."),
+    masks: Path | None = typer.Option(
+        None, "--masks", help="Masks, same names: pixels that are not 0 count."
+    ),
+    line: str | None = typer.Option(
+        None,
+        "--line",
+        help="Profile line x1,y1,x2,y2 in pixels, as makeLine; chosen by itself when left out.",
+    ),
+    axes: str | None = typer.Option(
+        None, "--axes", help="Axes of the images, e.g. ZYX, where the files do not say."
+    ),
+    baselines: bool = typer.Option(True, "--baselines/--no-baselines", help="Compare with tuned filters."),
+    robustness: bool = typer.Option(
+        False, "--robustness", help="Also measure curves against noise, blur and intensity (takes longer)."
+    ),
+    sweep: Path | None = typer.Option(
+        None, "--sweep", help="CSV of a grid of settings, to be shown as well."
+    ),
+    cross: Path | None = typer.Option(
+        None, "--cross", help="CSV of models x data sets, to be shown as well."
+    ),
+    quiet: bool = typer.Option(False, "--quiet", help="No progress bar; the verdict only."),
+) -> int:
+    """Evaluate a model; exit code 1 when it does not beat its input and the best filter."""
+    from care_bridge.evaluate import evaluate as measure
+    from care_bridge.evaluate import read_pairs, write_json, write_report
+    from care_bridge.evaluate.baselines import FILTERS
+
+    if (train_source is None) != (train_target is None):
+        raise InputError("--train-source and --train-target belong together; give both or none")
+    chosen = parse_line(line) if line else None
+    tables = [read_table(path) if path else [] for path in (sweep, cross)]
+    pairs = read_pairs(source, target, masks=masks, axes=axes)
+    training = read_pairs(train_source, train_target, axes=axes) if train_source and train_target else []
+    predictor, members = load_predictors(model)
+    with progress_bar(quiet=quiet) as progress:
+        found = measure(
+            predictor,
+            pairs,
+            members=members,
+            training=training,
+            applications=applications,
+            baselines=tuple(FILTERS) if baselines else (),
+            robustness=robustness,
+            line=chosen,
+            model=model.name,
+            settings={
+                "source": source.name,
+                "target": target.name,
+                **model_hashes(model),
+                "SHA-256 of sources and targets": {pair.name: " ".join(pair.hashes) for pair in pairs},
+            },
+            progress=progress,
+        )
+    report = write_report(found, out, sweep=tables[0], cross=tables[1])
+    if json_file is not None:
+        write_json(found, json_file)
+    for name, notes in found.warnings.items():
+        typer.echo(f"{name}: {'; '.join(notes)}", err=True)
+    typer.echo(found.verdict)
+    typer.echo(f"wrote {report}" + (f" and {json_file}" if json_file else ""))
+    return DONE if found.good else NO
+
+
+def parse_line(text: str) -> Line:
+    """`x1,y1,x2,y2` as a line."""
+    from care_bridge.evaluate.profiles import Line
+
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4:
+        raise InputError(f"--line {text!r} must be four numbers x1,y1,x2,y2, e.g. 10,20,200,20")
+    return Line(*numbers)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file with a header line."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot read the table {str(path)!r}: {error}") from error
+    if not rows:
+        raise InputError(f"the table {str(path)!r} has no row; give a CSV with a header line")
+    return rows
+
+
+def load_predictors(model: Path) -> tuple[Predictor, list[Predictor]]:
+    """The model as a predictor, and its members if it is an ensemble."""
+    if not model.is_dir():
+        raise InputError(
+            f"no model folder at {str(model)!r}; give one that holds config.json and weights_*.h5"
+        )
+    load_tensorflow()
+    from care_bridge.config import read_config
+    from care_bridge.inference.keras import KerasPredictor
+    from care_bridge.training.ensemble import load_members
+    from care_bridge.training.folder import members_of
+
+    if not members_of(read_config(model)):
+        return KerasPredictor.load(model), []
+    members: list[Predictor] = [KerasPredictor(member) for member in load_members(model)]
+    return members[0], members
+
+
+def model_hashes(model: Path) -> Mapping[str, Any]:
+    """SHA-256 of a model's settings and weights."""
+    from care_bridge.files import sha256
+
+    files = sorted([*model.glob("config.json"), *model.glob("**/weights_best.h5")])
+    return {f"SHA-256 of {file.relative_to(model)}": sha256(file) for file in files}

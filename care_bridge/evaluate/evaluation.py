@@ -1,0 +1,315 @@
+"""Everything that is measured about a model on pairs with a ground truth, in one value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from care_bridge.evaluate.applications import (
+    Application,
+    Omission,
+    Verdict,
+)
+from care_bridge.evaluate.baselines import Baseline
+from care_bridge.evaluate.histograms import (
+    Saturation,
+)
+from care_bridge.evaluate.profiles import Line, PeakMatch
+from care_bridge.evaluate.reliability import (
+    Calibration,
+)
+from care_bridge.evaluate.robustness import Point, ValidRange, valid_ranges
+from care_bridge.evaluate.scores import (
+    METRICS,
+    MIN_IMAGES,
+    PairedTest,
+    Summary,
+    paired_test,
+    summarise,
+)
+
+Array = NDArray[np.float64]
+Plane = NDArray[np.float32]
+
+INPUT = "input"
+SINGLE = "single net"
+APPLICATIONS = 2
+OWN, ALIGNED = "each image's own percentiles 2 and 99.8", "truth aligned to the prediction"
+"""The two intensity scales on which calibration is stated."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image, one method.
+
+    Attributes
+    ----------
+    image, method : str
+    seconds : float
+        Time of the restoration; NaN for the input.
+    scores : mapping of str to float
+        Keys of `scores.METRICS`.
+    wasserstein : float
+        Distance of the intensity distributions, relative to the truth's range, after the affine fit.
+    """
+
+    image: str
+    method: str
+    seconds: float
+    scores: Mapping[str, float]
+    wasserstein: float
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """One profile: how many of the truth's peaks a method finds again."""
+
+    image: str
+    method: str
+    line: Line
+    match: PeakMatch
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How sure the model is and whether rightly so.
+
+    Attributes
+    ----------
+    members : int
+    calibrations : tuple of Calibration
+        Of the ensemble (or the single net) on each intensity scale, over all images.
+    mended : Calibration, optional
+        On the images that the factor was not taken from; None for a single image.
+    factor : float
+        Of the first half of the images; multiply scales by it.
+    nll_single, nll_ensemble : float
+        Mean negative log likelihood of single nets and of their mixture, aligned, percentile units.
+    member_nrmse : tuple of float
+        Mean over images, a member each.
+    by_scale, by_intensity : tuple of mapping
+        Predicted scale against error, and against intensity.
+    correlation_scale, correlation_d : float
+        Spearman's rank correlation with the absolute error over blocks of 8 pixels, mean over images.
+    d_mean : mapping of str to float
+        Mean disagreement an image; empty for a single net.
+    """
+
+    members: int
+    calibrations: tuple[Calibration, ...]
+    mended: Calibration | None
+    factor: float
+    nll_single: float
+    nll_ensemble: float
+    member_nrmse: tuple[float, ...]
+    by_scale: tuple[Mapping[str, float], ...]
+    by_intensity: tuple[Mapping[str, float], ...]
+    correlation_scale: float
+    correlation_d: float
+    d_mean: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Planes of one image for the report, on the truth's intensities; maps are absolute.
+
+    Attributes
+    ----------
+    name : str
+    planes : mapping of str to ndarray, shape (Y, X)
+        `input`, the applications, the best filter, `truth`.
+    maps : mapping of str to ndarray, shape (Y, X)
+        `error`, and where known `scale`, `D`, `change`.
+    pixel_um : float, optional
+    """
+
+    name: str
+    planes: Mapping[str, Plane]
+    maps: Mapping[str, Plane]
+    pixel_um: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What was found. `to_dict` gives everything but the pictures.
+
+    Attributes
+    ----------
+    model : str
+    images : tuple of str
+    methods : tuple of str
+        `input`, the applications, for an ensemble `single net`, the filters.
+    rows : tuple of Row
+    warnings : mapping of str to tuple of str
+        Sentences about each image; images without are left out.
+    baselines : tuple of Baseline
+    series : tuple of tuple of Application
+        An image each.
+    applications_verdict : Verdict, optional
+        None when nothing could be compared.
+    omissions : tuple of Omission
+        Of the first application, summed over images.
+    peaks : tuple of Peaks
+    profiles : mapping
+        Line and values of the image shown first.
+    histograms : tuple of mapping
+        Of the image shown first.
+    saturations : mapping of str to Saturation
+        Over all images, by method.
+    reliability : Reliability, optional
+    robustness : tuple of Point
+    foreign : mapping of str to tuple of str
+    settings : mapping
+    shown : tuple of Shown
+        The middle image first, then the worst and the best.
+    """
+
+    model: str
+    images: tuple[str, ...]
+    methods: tuple[str, ...]
+    rows: tuple[Row, ...]
+    warnings: Mapping[str, tuple[str, ...]]
+    baselines: tuple[Baseline, ...]
+    series: tuple[tuple[Application, ...], ...]
+    applications_verdict: Verdict | None
+    omissions: tuple[Omission, ...]
+    peaks: tuple[Peaks, ...]
+    profiles: Mapping[str, Any]
+    histograms: tuple[Mapping[str, float], ...]
+    saturations: Mapping[str, Saturation]
+    reliability: Reliability | None
+    robustness: tuple[Point, ...]
+    foreign: Mapping[str, tuple[str, ...]]
+    settings: Mapping[str, Any]
+    shown: tuple[Shown, ...] = field(default=())
+
+    def values(self, method: str, metric: str) -> list[float]:
+        """Scores of one method, image by image."""
+        return [row.scores[metric] for row in self.rows if row.method == method]
+
+    def summary(self, method: str, metric: str) -> Summary:
+        return summarise(self.values(method, metric))
+
+    @property
+    def kept(self) -> str:
+        """The number of applications that the verdict recommends, as a method; at least once."""
+        found = self.applications_verdict
+        return application_name(max(1, found.applications if found else 1))
+
+    @property
+    def best_filter(self) -> str | None:
+        """The filter with the highest mean PSNR; None without filters."""
+        names = [baseline.name for baseline in self.baselines if self.values(baseline.name, "psnr")]
+        return max(names, key=lambda name: self.summary(name, "psnr").mean, default=None)
+
+    def against(self, method: str, *, metric: str = "psnr") -> PairedTest:
+        """The kept restoration against another method on the same images."""
+        higher = next(m.higher_is_better for m in METRICS if m.key == metric)
+        return paired_test(
+            self.values(self.kept, metric), self.values(method, metric), higher_is_better=higher
+        )
+
+    @property
+    def rivals(self) -> list[str]:
+        """What the restoration has to beat: its input and the best filter, where they could be scored."""
+        return [name for name in (INPUT, self.best_filter) if name and self.values(name, "psnr")]
+
+    @property
+    def good(self) -> bool:
+        """Whether the restoration's mean PSNR is above its input's and the best filter's."""
+        ours = self.summary(self.kept, "psnr").mean
+        return all(ours > self.summary(rival, "psnr").mean for rival in self.rivals)
+
+    @property
+    def verdict(self) -> str:
+        """The answer in a few sentences."""
+        ours = self.summary(self.kept, "psnr").mean
+        parts = []
+        for rival in self.rivals:
+            theirs, test = self.summary(rival, "psnr").mean, self.against(rival)
+            word = "better" if ours > theirs else "no better"
+            label = "its input" if rival == INPUT else f"the best filter ({rival})"
+            count = f", on {test.better} of {test.n} images" if test.n > 1 else ""
+            sure = "" if math.isnan(test.p_value) else f", {test}"
+            parts.append(f"{word} than {label} ({theirs:.1f} dB{count}{sure})")
+        text = f"The restoration ({ours:.1f} dB PSNR) is {' and '.join(parts)}." if parts else ""
+        if len(self.images) < MIN_IMAGES:
+            number = "one image is" if len(self.images) == 1 else f"{len(self.images)} images are"
+            text += f" {number.capitalize()} too few for a test."
+        if self.applications_verdict:
+            text += f" {self.applications_verdict.text.split(':')[0]}."
+        if self.warnings:
+            text += f" Read the warnings below: {len(self.warnings)} of {len(self.images)} pairs have some."
+        return text.strip()
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers as JSON can hold them; NaN and infinity become null."""
+        found = {
+            "model": self.model,
+            "verdict": self.verdict,
+            "good": self.good,
+            "images": self.images,
+            "methods": self.methods,
+            "rows": [
+                {
+                    "image": r.image,
+                    "method": r.method,
+                    "seconds": r.seconds,
+                    "wasserstein": r.wasserstein,
+                    **r.scores,
+                }
+                for r in self.rows
+            ],
+            "summary": {
+                method: {m.key: asdict(self.summary(method, m.key)) for m in METRICS}
+                for method in self.methods
+            },
+            "against": {
+                method: asdict(self.against(method)) for method in self.methods if method != self.kept
+            },
+            "warnings": self.warnings,
+            "baselines": [asdict(baseline) for baseline in self.baselines],
+            "applications": [[step.as_dict() for step in series] for series in self.series],
+            "applications_verdict": asdict(self.applications_verdict) if self.applications_verdict else None,
+            "omissions": [asdict(omission) for omission in self.omissions],
+            "peaks": [
+                {"image": p.image, "method": p.method, "line": asdict(p.line), **asdict(p.match)}
+                for p in self.peaks
+            ],
+            "profiles": self.profiles,
+            "histograms": self.histograms,
+            "saturations": {name: asdict(value) for name, value in self.saturations.items()},
+            "reliability": asdict(self.reliability) if self.reliability else None,
+            "robustness": [asdict(point) for point in self.robustness],
+            "valid_ranges": [asdict(found) for found in self.valid_ranges],
+            "foreign": self.foreign,
+            "settings": self.settings,
+        }
+        plain: dict[str, Any] = _jsonable(found)
+        return plain
+
+    @property
+    def valid_ranges(self) -> list[ValidRange]:
+        return valid_ranges(self.robustness)
+
+
+def application_name(application: int) -> str:
+    """What a number of applications is called in tables."""
+    return {1: "once", 2: "twice"}.get(application, f"{application} times")
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(part) for part in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, np.integer):
+        return int(value)
+    return value
