@@ -143,6 +143,25 @@ def signature(graph: graph_pb2.GraphDef) -> tuple[Shape, Shape]:
     return inputs, outputs
 
 
+def with_ends_named(graph: graph_pb2.GraphDef, feed: str, fetch: str) -> graph_pb2.GraphDef:
+    """A copy of somebody's graph whose ends are called `input` and `output`, as ours are.
+
+    Parameters
+    ----------
+    graph : GraphDef
+    feed, fetch : str
+        Tensor names as a signature gives them, e.g. "serving_default_x:0".
+    """
+    named = graph_pb2.GraphDef()
+    named.CopyFrom(graph)
+    if not any(node.name == OUTPUT for node in named.node) or fetch.removesuffix(":0") != OUTPUT:
+        result = named.node.add(op="Identity", name=_unused(named, OUTPUT), input=[fetch.removesuffix(":0")])
+        result.attr["T"].type = tf.float32.as_datatype_enum
+        _rename(named, {result.name: OUTPUT})
+    _rename(named, {feed.removesuffix(":0"): INPUT})
+    return named
+
+
 def run(graph: graph_pb2.GraphDef, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
     """Run a frozen graph in this TensorFlow, shape (batch, [z,] y, x, channel)."""
     result: NDArray[np.float32] = _function(graph)(tf.constant(tensor, tf.float32))[0].numpy()

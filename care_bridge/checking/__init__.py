@@ -1,0 +1,40 @@
+"""Does a bundle or package open where it is meant to open: every reader's rules, and what was really run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from care_bridge.checking.report import CheckReport
+from care_bridge.errors import InputError
+
+__all__ = ["CheckReport", "check"]
+
+
+def check(path: str | os.PathLike[str], **options: Any) -> CheckReport:
+    """Judge a bundle or a BioImage.IO package, of ours or of anybody.
+
+    Parameters
+    ----------
+    path : path
+        A bundle (zip, or a SavedModel folder), or a package: a zip or folder with rdf.yaml, or the rdf.yaml.
+    **options
+        See `bundles.check_bundle` and `packages.check_package`.
+
+    Raises
+    ------
+    InputError
+        If there is nothing at the path.
+    """
+    from care_bridge.checking.packages import check_package, is_package
+
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"no bundle or package at {str(path)!r}; give a .zip, a folder or an rdf.yaml")
+    if is_package(path):
+        report: CheckReport = check_package(path, **options)
+        return report
+    from care_bridge.checking.bundles import check_bundle
+
+    return check_bundle(path, **options)

@@ -1,0 +1,33 @@
+"""`care-bridge check`: does a bundle or package open everywhere it is meant to open?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from care_bridge.cli._run import DONE, NO, command
+
+
+def check(
+    path: Path = typer.Argument(
+        ..., help="A bundle (.zip), or a BioImage.IO package: zip, folder or rdf.yaml."
+    ),
+    report: list[Path] = typer.Option(
+        [], help="Write the table to FILE.html, .json or .txt; may be repeated."
+    ),
+    quiet: bool = typer.Option(False, "--quiet", help="The verdict only."),
+) -> int:
+    """Judge a bundle or package by every reader's rules; exit code 1 when it is not accepted."""
+    from care_bridge.checking import check as judge
+
+    result = judge(path)
+    typer.echo(result.verdict if quiet else str(result))
+    for file in report:
+        result.save(file)
+    return DONE if result.accepted else NO
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("check")(command(check))

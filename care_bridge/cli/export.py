@@ -1,0 +1,68 @@
+"""`care-bridge export`: a model written down for Fiji, ONNX Runtime or the model zoo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from care_bridge.cli._run import DONE, command, fail
+
+FORMATS = ("fiji", "onnx", "bioimageio")
+# The oldest release in care_bridge.export.ops.TF1_TARGETS; a test holds them together.
+TARGET = "1.12.0"
+
+
+def export(
+    model: Path = typer.Argument(..., help="A model folder (ours or csbdeep's), or a .keras or .h5 file."),
+    format: str = typer.Option("fiji", "--format", help="fiji, onnx or bioimageio."),
+    out: Path = typer.Option(
+        None, "--out", help="The file to write, or a folder; beside the model when left out."
+    ),
+    target: str = typer.Option(TARGET, help="Oldest TensorFlow that must open a Fiji bundle."),
+    pmin: float = typer.Option(
+        None, help="Bottom percentile to type in Fiji, 0-100; the model's own if left out."
+    ),
+    pmax: float = typer.Option(
+        None, help="Top percentile to type in Fiji, 0-100; the model's own if left out."
+    ),
+    metadata: Path = typer.Option(
+        None,
+        help="model.toml with authors, licence, citations (bioimageio); in the model folder when left out.",
+    ),
+    test_image: Path = typer.Option(None, help="A TIFF to show and test the package with (bioimageio)."),
+    ground_truth: Path = typer.Option(None, help="The TIFF that the test image should become (bioimageio)."),
+) -> int:
+    """Write a model down so that Fiji, ONNX Runtime or the BioImage.IO readers open it."""
+    if format not in FORMATS:
+        fail(f"--format {format!r} is none of {', '.join(FORMATS)}")
+    folder = model if model.is_dir() else model.parent
+    if format == "fiji":
+        from care_bridge.export.savedmodel import HOW_TO, write_bundle
+
+        path = write_bundle(model, out or folder, target=target, pmin=pmin, pmax=pmax)
+        typer.echo(f"wrote {path}\nhow to run it in Fiji: {path.with_name(HOW_TO)}")
+        return DONE
+    if format == "onnx":
+        from care_bridge.export.onnx import write_onnx
+
+        typer.echo(f"wrote {write_onnx(model, out or folder)}")
+        return DONE
+    from care_bridge.export.bioimageio import write_package
+
+    package = write_package(
+        model,
+        out or folder,
+        metadata=metadata,
+        test_image=test_image,
+        ground_truth=ground_truth,
+        pmin=pmin,
+        pmax=pmax,
+    )
+    typer.echo(f"wrote {package.path}\ncompleteness {package.completeness:.2f} by the model zoo's formula")
+    return DONE
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("export")(command(export))
