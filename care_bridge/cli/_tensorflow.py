@@ -17,13 +17,13 @@ def load_tensorflow() -> None:
     try:
         kept = os.dup(2)
     except OSError:  # no stderr at all
-        import tensorflow  # noqa: F401
+        import tensorflow
 
         return
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
         try:
-            import tensorflow  # noqa: F401
+            import tensorflow
 
             tensorflow.config.list_physical_devices()  # says more on its first look at the machine
         finally:

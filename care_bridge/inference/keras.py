@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from care_bridge.config import CareConfig
@@ -32,13 +31,14 @@ class KerasNetwork:
         self.output_shape: tuple[int | None, ...] = tuple(model.output_shape)
         # One trace for all sizes; `model.predict` would trace for each and copy through its own loop.
         signature = tf.TensorSpec(self.input_shape, tf.float32)
-        self._call = tf.function(lambda tensor: model(tensor, training=False), input_signature=[signature])
+        call = tf.function(lambda tensor: model(tensor, training=False))
+        self._call = call.get_concrete_function(signature)
 
     def __call__(self, tensor: Tensor) -> Tensor:
         """Shape (batch, [z,] y, x, channel) in, the same with the output's channels out."""
         if tensor.ndim != len(self.input_shape) or tensor.shape[-1] != self.input_shape[-1]:
             raise InputError(f"the network takes shape {self.input_shape}; received {tensor.shape}")
-        result: Tensor = self._call(np.ascontiguousarray(tensor, np.float32)).numpy()
+        result: Tensor = self._call(tf.constant(tensor, tf.float32)).numpy()
         return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,7 +99,7 @@ def load_checkpoint(
                 [file[f"{name}_{i}"] for i in range(sum(key.startswith(f"{name}_") for key in file.files))]
                 for name in ("weights", "optimizer")
             ]
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{str(path)!r} is damaged ({error}); remove it to train from the start, or copy it again"
         ) from None

@@ -111,12 +111,12 @@ def _unet(config: CareConfig, make: _Convolutions, input_shape: tuple[int | None
     ones = (1,) * len(config.kernel)
     mean = make(config.n_channel_out, ones, "linear", "mean", head=True)(features)
     if config.unet_residual:
-        mean = keras.layers.Add()([mean, inputs])
-    outputs = keras.layers.Activation(config.unet_last_activation)(mean)
+        mean = keras.layers.Add(name="residual")([mean, inputs])
+    outputs = keras.layers.Activation(config.unet_last_activation, name="activation")(mean)
     if config.probabilistic:
         scale = make(config.n_channel_out, ones, "softplus", "scale", head=True)(features)
-        scale = keras.layers.Rescaling(1.0, offset=SCALE_MIN)(scale)
-        outputs = keras.layers.Concatenate(axis=-1)([outputs, scale])
+        scale = keras.layers.Rescaling(1.0, offset=SCALE_MIN, name="scale_min")(scale)
+        outputs = keras.layers.Concatenate(axis=-1, name="mean_and_scale")([outputs, scale])
     return keras.Model(inputs, outputs, name="unet")
 
 
@@ -132,8 +132,9 @@ def _features(config: CareConfig, make: _Convolutions, layer: Any) -> Any:
     layer = make(first * 2**depth, kernel, "relu", "middle_0")(layer)
     layer = make(first * 2 ** max(0, depth - 1), kernel, "relu", "middle_2")(layer)
     for level in reversed(range(depth)):
-        raised = upsampling(pool, dtype=make.dtype)(layer)
-        layer = keras.layers.Concatenate(axis=-1, dtype=make.dtype)([raised, skipped[level]])
+        raised = upsampling(pool, name=f"up_{level}", dtype=make.dtype)(layer)
+        both = [raised, skipped[level]]
+        layer = keras.layers.Concatenate(axis=-1, name=f"skip_{level}", dtype=make.dtype)(both)
         layer = make(first * 2**level, kernel, "relu", f"up_level_{level}_no_0")(layer)
         layer = make(first * 2 ** max(0, level - 1), kernel, "relu", f"up_level_{level}_no_2")(layer)
     return layer
@@ -147,26 +148,30 @@ def _projection(config: CareConfig, make: _Convolutions) -> keras.Model:
     inputs = keras.layers.Input(config.unet_input_shape, name="input")
     layer = inputs
 
-    def convolve(layer: Any) -> Any:
-        for _ in range(config.proj_n_conv_per_depth or 1):
-            layer = make(config.proj_n_filt or 8, kernel, "relu")(layer)
+    def convolve(layer: Any, name: str) -> Any:
+        for i in range(config.proj_n_conv_per_depth or 1):
+            layer = make(config.proj_n_filt or 8, kernel, "relu", f"{name}_no_{i}")(layer)
         return layer
 
-    for _ in range(config.proj_n_depth or 4):
-        layer = pooling(pool, dtype=make.dtype)(convolve(layer))
-    layer = convolve(layer)
-    for _ in range(config.proj_n_depth or 4):
-        layer = convolve(upsampling(pool, dtype=make.dtype)(layer))
-    layer = make(1, kernel, "linear", head=True)(layer)
+    # Names keep files from hanging on what else was built in this process.
+    depth = config.proj_n_depth or 4
+    for level in range(depth):
+        layer = convolve(layer, f"proj_down_{level}")
+        layer = pooling(pool, name=f"proj_max_{level}", dtype=make.dtype)(layer)
+    layer = convolve(layer, "proj_middle")
+    for level in reversed(range(depth)):
+        layer = upsampling(pool, name=f"proj_up_{level}", dtype=make.dtype)(layer)
+        layer = convolve(layer, f"proj_up_{level}")
+    layer = make(1, kernel, "linear", "surface", head=True)(layer)
     # Where along the axis the surface is, as probabilities; then the input's expectation under them.
-    layer = keras.layers.Softmax(axis=position)(layer)
-    layer = keras.layers.Multiply()([inputs, layer])
+    layer = keras.layers.Softmax(axis=position, name="probability")(layer)
+    layer = keras.layers.Multiply(name="weighted")([inputs, layer])
     projecting = keras.Model(inputs, keras.ops.sum(layer, axis=position), name="projection")
 
     flat = list(config.unet_input_shape)
     del flat[position - 1]
     restoring = _unet(config, make, tuple(flat))
-    return keras.Model(inputs, restoring(projecting(inputs)))
+    return keras.Model(inputs, restoring(projecting(inputs)), name="projection_and_unet")
 
 
 def _pooling(n_dim: int) -> tuple[Callable[..., Any], Callable[..., Any]]:

@@ -1,0 +1,152 @@
+"""Settings: csbdeep's keys and defaults, our own block, and what people type wrong."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from care_bridge.config import CareConfig, read_config, write_config
+from care_bridge.errors import InputError
+
+# csbdeep.models.Config(axes) of csbdeep 0.8.2, vars() written down, less train_tensorboard (see CareConfig).
+CSBDEEP_2D = {
+    "n_dim": 2,
+    "axes": "YXC",
+    "n_channel_in": 1,
+    "n_channel_out": 1,
+    "train_checkpoint": "weights_best.h5",
+    "train_checkpoint_last": "weights_last.h5",
+    "train_checkpoint_epoch": "weights_now.h5",
+    "probabilistic": False,
+    "unet_residual": True,
+    "unet_n_depth": 2,
+    "unet_kern_size": 5,
+    "unet_n_first": 32,
+    "unet_last_activation": "linear",
+    "unet_input_shape": [None, None, 1],
+    "train_loss": "mae",
+    "train_epochs": 100,
+    "train_steps_per_epoch": 400,
+    "train_learning_rate": 0.0004,
+    "train_batch_size": 16,
+    "train_reduce_lr": {"factor": 0.5, "patience": 10, "min_delta": 0},
+}
+
+
+def test_defaults_are_those_of_csbdeep():
+    ours = CareConfig("YX").to_json()
+    assert {key: ours[key] for key in CSBDEEP_2D} == CSBDEEP_2D
+    assert CareConfig("ZYX").unet_kern_size == 3
+    assert CareConfig("YX", probabilistic=True).train_loss == "laplace"
+    assert CareConfig("YX", 2, 1).unet_residual is False
+
+
+def test_folder_gives_back_what_was_written(tmp_path):
+    config = CareConfig(
+        "ZYX", unet_pool=(1, 2, 2), unet_kern_size=(1, 3, 3), seed=7, train_augment=("flips",), norm_pmin=3.0
+    )
+    write_config(tmp_path, config)
+    assert read_config(tmp_path) == config
+
+
+def test_csbdeep_is_kept_from_nets_that_it_would_build_differently():
+    assert CareConfig("ZYX").to_json()["allow_new_parameters"] is True
+    assert CareConfig("ZYX", unet_pool=(1, 2, 2)).to_json()["allow_new_parameters"] is False
+
+
+def test_folder_of_csbdeep_opens_and_keeps_keys_of_others(tmp_path):
+    (tmp_path / "config.json").write_text(
+        json.dumps({**CSBDEEP_2D, "train_tensorboard": True, "my_lab": {"note": 1}})
+    )
+    config = read_config(tmp_path)
+    assert config.kind == "CARE"
+    assert config.train_tensorboard is True
+    assert config.to_json()["my_lab"] == {"note": 1}
+
+
+def test_projection_keys_tell_the_kind(tmp_path):
+    projection = {"axes": "ZYXC", "proj_axis": "Z", "proj_n_depth": 4, "proj_n_filt": 8}
+    (tmp_path / "config.json").write_text(
+        json.dumps(projection | {"proj_kern": [3, 3, 3], "proj_pool": [1, 2, 2]})
+    )
+    config = read_config(tmp_path)
+    assert config.kind == "ProjectionCARE"
+    assert config.axes_out == "YXC"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"unet_ndepth": 3}, "unknown setting 'unet_ndepth'; did you mean 'unet_n_depth'?"),
+        ({"train_batchsize": 4}, "did you mean 'train_batch_size'?"),
+        ({"unet_kern_size": 4}, "must be odd"),
+        ({"train_epochs": 0}, "train_epochs=0"),
+        ({"train_learning_rate": "fast"}, "train_learning_rate='fast'"),
+        ({"axes": "ZX"}, "lacks Y or X"),
+        ({"axes": "TZYX"}, "holds Z and T"),
+        ({"axes": "YXQ"}, "holds Q"),
+        ({"axes": "CYX"}, "must end with C"),
+        ({"n_channel_in": 2, "unet_residual": True}, "unet_residual needs as many channels"),
+        ({"train_loss": "laplace"}, "does not go with probabilistic=False"),
+        ({"unet_pool": (1, 2, 2)}, "unet_pool=(1, 2, 2) needs 2 numbers"),
+        ({"unet_input_shape": (None, 1)}, "must have 2 sizes"),
+        ({"norm_pmin": 99.0, "norm_pmax": 2.0}, "must be below"),
+        ({"proj_axis": "Z"}, "belong to kind='ProjectionCARE'"),
+        ({"kind": "IsotropicCARE", "axes": "ZYX"}, "is 2-D"),
+        ({"kind": "UpsamplingCARE"}, "upsamples Z"),
+        ({"kind": "ProjectionCARE"}, "takes stacks"),
+        ({"kind": "ProjectionCARE", "axes": "ZYX", "proj_kern": (3, 3)}, "proj_kern=(3, 3) needs 3 numbers"),
+    ],
+)
+def test_wrong_setting_is_named(wrong, sentence):
+    with pytest.raises(InputError) as caught:
+        CareConfig(**wrong)
+    assert sentence in str(caught.value)
+
+
+def test_all_misspelt_settings_are_named_at_once():
+    with pytest.raises(InputError) as caught:
+        CareConfig(unet_ndepth=3, unet_nfirst=8)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_misspelt_key_in_a_file_is_pointed_out(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"axes": "YXC", "unet_ndepth": 3}))
+    with pytest.warns(UserWarning, match="is it 'unet_n_depth'"):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "no config.json"),
+        ("{", "is not JSON"),
+        ("[]", "not settings"),
+        ('{"axes": "YXC", "unet_n_depth": 0}', "unet_n_depth=0"),
+        ('{"axes": "YXC", "care_bridge": {"format_version": 99}}', "format version 99"),
+    ],
+)
+def test_broken_config_file_is_one_sentence(tmp_path, content, sentence):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match=sentence):
+        read_config(tmp_path)
+
+
+def test_sizes_and_halo_follow_depth_pool_and_projection():
+    flat = CareConfig("ZYX", unet_n_depth=3, unet_pool=(1, 2, 2))
+    assert flat.size_multiple == {"Z": 1, "Y": 8, "X": 8, "C": 1}
+    # 2 convolutions of half-width 1 on 3 levels down, 3 up and 1 below, no pooling along Z: 2 * 7 = 14.
+    assert flat.halo["Z"] == 14
+    projection = CareConfig("ZYX", kind="ProjectionCARE")
+    assert projection.size_multiple == {"Z": 1, "Y": 16, "X": 16, "C": 1}
+    assert projection.halo["Z"] == 0
+    assert projection.halo["Y"] > CareConfig("YX", unet_kern_size=3).halo["Y"]
+
+
+def test_replace_checks_again():
+    config = CareConfig("YX", unet_n_first=8)
+    assert config.replace(train_epochs=3).unet_n_first == 8
+    with pytest.raises(InputError, match="train_epochs"):
+        config.replace(train_epochs=-1)
