@@ -1,8 +1,8 @@
 """How much of Fiji is really on this machine, and a predictor at the level that is wanted.
 
 From the strongest proof to the weakest: `fiji` is a person's own Fiji with the CSBDeep plugin; `imagej` is
-the real ImageJ, headless, with the plugin's command answered by this package; `tf1` is the plugin's TensorFlow
-with the plugin's arithmetic in NumPy; `emulation` is that arithmetic over today's TensorFlow.
+the real ImageJ, headless, with the plugin's command answered by this package; `tf1` is the plugin's
+TensorFlow with the plugin's arithmetic in NumPy; `emulation` is that arithmetic over today's TensorFlow.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.fiji import runtimes
 from care_bridge.fiji.installation import find_fiji
-from care_bridge.predictor import Network, Predictor
+from care_bridge.predictor import Predictor
 
 if TYPE_CHECKING:
     from care_bridge.fiji.plugin import PluginOptions
@@ -212,7 +212,7 @@ def open_predictor(
     Returns
     -------
     Predictor
-        Its `runtime.level` says the level. Close it (it is a context manager too) to end its worker.
+        Its `runtime.level` says the level. Its worker, if it has one, ends with it.
 
     Raises
     ------
@@ -233,11 +233,13 @@ def open_predictor(
     if level == "imagej":
         from care_bridge.fiji.imagej import ImageJPredictor
 
-        return ImageJPredictor(_open_tf1(bundle, version), options)
+        return ImageJPredictor(bundle, options, tf1_version=version)
     from care_bridge.fiji.emulation import FijiPredictor
 
     if level == "tf1":
-        return FijiPredictor(_open_tf1(bundle, version), options)
+        from care_bridge.fiji.tf1 import Tf1Network
+
+        return FijiPredictor(Tf1Network(bundle, version), options)
     from care_bridge.inference.savedmodel import SavedModelNetwork
 
     return FijiPredictor(SavedModelNetwork(bundle), options)
@@ -264,19 +266,13 @@ def find_bundle(path: str | os.PathLike[str]) -> Path:
     return found[0]
 
 
-def _open_tf1(bundle: Path, version: str) -> Network:
-    from care_bridge.fiji.tf1 import Tf1Network
-
-    return Tf1Network(bundle, version)
-
-
 def _why_no_fiji(fiji: str | os.PathLike[str] | None) -> str:
     try:
         found = find_fiji(fiji)
     except InputError as error:
         return str(error)
     if found is None:
-        return "no Fiji is named: set CARE_BRIDGE_FIJI (or --fiji) to the Fiji folder that has the CSBDeep plugin"
+        return "no Fiji is named: set CARE_BRIDGE_FIJI (or --fiji) to the folder with the CSBDeep plugin"
     problems = found.problems()
     if not _package_version("pyimagej"):
         problems.append("pyimagej is not installed: pip install 'care-bridge[fiji]'")

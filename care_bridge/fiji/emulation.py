@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from care_bridge.errors import InputError
+from care_bridge.errors import InputError, WorkerError
 from care_bridge.fiji.plugin import PluginOptions
 from care_bridge.images import Image
 from care_bridge.normalize import FIJI, MAX_FIJI_PIXELS, normalize
@@ -504,9 +504,12 @@ def _call(network: Network, tensor: Tensor) -> Tensor:
         result = network(tensor)
     except Exception as error:
         # Whatever a session throws ends the plugin's run, and its message is the only trace of it.
+        reason = getattr(error, "reason", "")
+        if isinstance(error, OSError) or (isinstance(error, WorkerError) and not reason):
+            raise  # a full disk, or a worker that crashed or hung, is no answer of TensorFlow's
         if "OOM" in str(error) or isinstance(error, MemoryError):
             raise _OutOfMemoryError(str(error)) from error
-        raise PluginFailure(f"java.lang.IllegalArgumentException: {error}") from error
+        raise PluginFailure(f"java.lang.IllegalArgumentException: {reason or error}") from error
     return result
 
 

@@ -23,6 +23,20 @@ DEFAULT_VERSION = "1.15.0"
 _HEAP_MB = 256  # tensors lie outside the Java heap
 
 
+class TensorFlowError(WorkerError):
+    """TensorFlow 1.x answered, and the answer is no; its worker lives on.
+
+    Attributes
+    ----------
+    reason : str
+        TensorFlow's own message, with the operation and attribute it does not know where that is the reason.
+    """
+
+    def __init__(self, what: str, message: str) -> None:
+        self.reason = refusal(message)
+        super().__init__(f"{what}: {self.reason}")
+
+
 class Tf1Session:
     """One TensorFlow 1.x in one worker process, for any number of bundles; use it as a context manager.
 
@@ -101,9 +115,7 @@ class Tf1Session:
         except WorkerError as error:
             if not worker.alive:
                 raise
-            raise WorkerError(
-                f"TensorFlow {self.version} refused {bundle.path}: {refusal(str(error))}"
-            ) from None
+            raise TensorFlowError(f"TensorFlow {self.version} refuses {bundle.path}", str(error)) from None
         finally:
             # TensorFlow has it in memory now.
             shutil.rmtree(folder, ignore_errors=True)
@@ -136,8 +148,8 @@ class Tf1Network:
     ------
     InputError
         If the bundle cannot be read.
-    WorkerError
-        If this TensorFlow refuses it; the message is TensorFlow's, with the operation and attribute.
+    TensorFlowError
+        If this TensorFlow refuses it.
     NotInstalledError
         If this TensorFlow is not here.
     """
@@ -191,8 +203,10 @@ class Tf1Network:
         ------
         InputError
             If the shape does not fit the network.
+        TensorFlowError
+            If TensorFlow refuses the tensor.
         WorkerError
-            If TensorFlow fails, hangs or crashes.
+            If the worker hangs or crashes; the next call starts another.
         """
         tensor = np.asarray(tensor, dtype=np.float32)
         self._check_shape(tensor.shape)
@@ -210,9 +224,10 @@ class Tf1Network:
         except WorkerError as error:
             if not self._worker.alive:
                 raise
-            raise WorkerError(
-                f"TensorFlow {self._session.version} failed on {self.bundle.path} with a tensor of shape "
-                f"{tensor.shape}: {refusal(str(error))}"
+            raise TensorFlowError(
+                f"TensorFlow {self._session.version} fails on a tensor of shape {tensor.shape} in "
+                f"{self.bundle.path}",
+                str(error),
             ) from None
         return answer.arrays["output"]
 
