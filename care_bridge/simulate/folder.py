@@ -141,6 +141,9 @@ def write_pairs(
     if jobs < 1:
         raise InputError(f"jobs must be at least 1; received {jobs}")
     items = _items(recipe, images, file_format, progress)
+    # What one image cannot do, none can: a missing pixel size should not leave a folder behind.
+    for _ in _pairs_of(recipe, items[0]):
+        pass
     folder = Path(out)
     done = _begin(folder, recipe, items, file_format, resume=resume)
     if file_format == "npz":

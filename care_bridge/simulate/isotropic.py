@@ -6,6 +6,7 @@ microscope does along Z, it is a source whose target is known (Weigert et al., M
 
 from __future__ import annotations
 
+import functools
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -47,6 +48,11 @@ def axial_kernel(
     ndarray, shape (z, x)
         Odd sizes, sum 1, its middle the brightest.
     """
+    return _axial_kernel(optics, pixel_um, mode, iterations).copy()
+
+
+@functools.lru_cache(maxsize=16)
+def _axial_kernel(optics: Optics, pixel_um: float, mode: KernelMode, iterations: int) -> Array:
     if mode == "gaussian":
         lateral, axial = gaussian_sigmas_um(optics, optics.emission_nm / 1000)
         sigma = np.sqrt(max(axial**2 - lateral**2, 0.0)) / pixel_um

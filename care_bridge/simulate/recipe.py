@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -259,24 +260,27 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _problems(error: ValidationError) -> list[str]:
-    lines = []
-    places = [problem["loc"] for problem in error.errors()]
-    for problem in error.errors():
+    """A line a problem: where it is, what is wrong, what came."""
+    problems = error.errors()
+    places = [problem["loc"] for problem in problems]
+    lines: dict[str, list[str]] = {}
+    for problem in problems:
         # A list with a bad entry is also called too short: say the entry only.
         inner = any(place[: len(problem["loc"])] == problem["loc"] != place for place in places)
         if problem["type"] == "too_short" and inner:
             continue
-        where = ".".join(str(part) for part in problem["loc"])
-        key = str(problem["loc"][-1]) if problem["loc"] else ""
+        # pydantic also names the functions and alternatives that it went through; people know only keys.
+        keys = [str(part) for part in problem["loc"] if not re.search(r"[\[(]", str(part))]
+        where = ".".join(keys) or "recipe"
         if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, _all_keys(), 1)
-            lines.append(f"{where}: unknown key{f'; did you mean {near[0]!r}?' if near else ''}")
+            near = difflib.get_close_matches(keys[-1], _all_keys(), 1)
+            lines.setdefault(where, []).append(f"unknown key{f'; did you mean {near[0]!r}?' if near else ''}")
             continue
         message = problem["msg"].removeprefix("Value error, ")
         shown = repr(problem["input"])
         received = "" if "received" in message or len(shown) > 60 else f"; received {shown}"
-        lines.append(f"{where or 'recipe'}: {message}{received}")
-    return lines
+        lines.setdefault(where, []).append(message + received)
+    return [f"{where}: {'; or '.join(dict.fromkeys(each))}" for where, each in lines.items()]
 
 
 def _all_keys() -> set[str]:
