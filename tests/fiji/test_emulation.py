@@ -82,6 +82,41 @@ def test_recorded_runs_are_reproduced_by_tensorflow_2(folder, case, application)
     check_run(tensorflow_2(case["model"]), folder, case, application)
 
 
+@pytest.fixture(scope="session")
+def tensorflow_1(tf1_ready):
+    """Networks of the recordings by (version, model), in one worker a version."""
+    from care_bridge.fiji.tf1 import Tf1Session
+
+    with Tf1Session("1.15.0") as new, Tf1Session("1.12.0") as old:
+        sessions = {"1.15.0": new, "1.12.0": old}
+        yield functools.cache(
+            lambda version, model: sessions[version].open(RECORDED / "models" / f"{model}.zip")
+        )
+
+
+@pytest.mark.java
+@pytest.mark.filterwarnings("ignore::care_bridge.normalize.NotFinitePixelsWarning")
+@pytest.mark.parametrize(
+    ("folder", "case", "application"), [run for run in runs() if not run.id.startswith("d02")]
+)
+def test_recorded_runs_are_reproduced_by_the_same_tensorflow(tensorflow_1, folder, case, application):
+    check_run(tensorflow_1(case["tensorflow"], case["model"]), folder, case, application)
+
+
+@pytest.mark.java
+def test_through_tiles_is_the_same_as_tile_by_tile(shared, tensorflow_1):
+    network = tensorflow_1("1.15.0", "u2d_k3")
+    data = np.random.default_rng(0).random((61, 75)).astype(np.float32)
+    options = PluginOptions(normalizeInput=False, nTiles=6, blockMultiple=4, overlap=24)
+    result = run_plugin(network, data, "YX", options=options)
+    layout, (rows, columns) = result.plan.layout, result.plan.layout.blocks[1::-1]
+    for x, y, *_ in layout.positions():
+        tile = data[np.ix_(layout.source(1, y), layout.source(0, x))]
+        alone = network(tile[np.newaxis, :, :, np.newaxis])[0, 24 : 24 + rows, 24 : 24 + columns, 0]
+        kept = result.data[y * rows : (y + 1) * rows, x * columns : (x + 1) * columns]
+        np.testing.assert_array_equal(kept, alone[: kept.shape[0], : kept.shape[1]])
+
+
 @pytest.mark.tf
 def test_recorded_runs_are_there(shared):
     assert len(CASES) >= 60
