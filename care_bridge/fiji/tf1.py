@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -34,7 +35,7 @@ class TensorFlowError(WorkerError):
 
     def __init__(self, what: str, message: str) -> None:
         self.reason = refusal(message)
-        super().__init__(f"{what}: {self.reason}")
+        super().__init__(f"{what}: {_in_short(self.reason)}")
 
 
 class Tf1Session:
@@ -254,6 +255,16 @@ class Tf1Network:
             raise InputError(
                 f"a tensor of shape {shape} does not fit the network's input {_shape_in_words(wanted)}"
             )
+
+
+def _in_short(reason: str) -> str:
+    """A refusal for a person: which operation or attribute, and what to do."""
+    advice = "export the model anew with care-bridge export --format fiji, which uses nothing newer than 1.12"
+    unknown = re.match(r"(NodeDef mentions attr '.+?' not in Op<name=\w+)", reason)
+    if unknown:
+        return f"{unknown[1]}>; {advice}"
+    unknown = re.match(r"(Op type not registered '.+?')", reason)
+    return f"{unknown[1]}; {advice}" if unknown else reason
 
 
 def refusal(text: str) -> str:
