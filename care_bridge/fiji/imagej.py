@@ -167,12 +167,15 @@ class ImageJ:
             If ImageJ hung, crashed or was killed. A macro that failed is no exception, but in the result.
         """
         text = macro.read_text(encoding="iso-8859-1") if isinstance(macro, Path) else macro
-        return self._result(
-            "run_macro", timeout_s=timeout_s, text=text, argument=argument, windows=windows
-        )
+        return self._result("run_macro", timeout_s=timeout_s, text=text, argument=argument, windows=windows)
 
     def run_script(
-        self, script: Path, parameters: Mapping[str, Any], *, image: Path | None = None, timeout_s: float | None = None
+        self,
+        script: Path,
+        parameters: Mapping[str, Any],
+        *,
+        image: Path | None = None,
+        timeout_s: float | None = None,
     ) -> MacroResult:
         """Run a Groovy script with the real Groovy, beside objects that answer like the plugin's services.
 
@@ -198,7 +201,10 @@ class ImageJ:
     def compile_script(self, script: Path) -> str:
         """Let the real Groovy compile a script; its version, or InputError with what it says."""
         values = self.worker.call(
-            "compile_script", text=script.read_text(encoding="utf-8"), name=script.name, stand_ins=_stand_ins()
+            "compile_script",
+            text=script.read_text(encoding="utf-8"),
+            name=script.name,
+            stand_ins=_stand_ins(),
         ).values
         return str(values["groovy"])
 
@@ -210,7 +216,11 @@ class ImageJ:
         InputError
             If the plugin gives no result; its own reason.
         """
-        given = {key: value for key, value in vars(options).items() if key not in ("modelFile", "showProgressDialog")}
+        given = {
+            key: value
+            for key, value in vars(options).items()
+            if key not in ("modelFile", "showProgressDialog")
+        }
         answer = self.worker.call(
             "predict",
             arrays={"image": _for_imagej(image)},
@@ -297,7 +307,9 @@ class ImageJPredictor:
         network = bundle if isinstance(bundle, Tf1Network) else None
         self.bundle = Path(bundle.bundle.path if isinstance(bundle, Tf1Network) else bundle).absolute()
         if not self.bundle.is_file():
-            raise InputError(f"there is no zip at {str(self.bundle)!r}; give the one that was exported for Fiji")
+            raise InputError(
+                f"there is no zip at {str(self.bundle)!r}; give the one that was exported for Fiji"
+            )
         if unpaired_brackets(str(self.bundle)):
             raise InputError(
                 f"ImageJ's options cannot hold the single bracket in {str(self.bundle)!r}; rename it"

@@ -432,12 +432,11 @@ def _array_from_imp(image: Any) -> tuple[NDArray[Any], str]:
 
 def _stacked(planes: list[Any], sizes: tuple[int, ...]) -> tuple[NDArray[Any], str]:
     """Planes of Java as one array without its axes of size 1; RGB becomes three channels, as in the plugin."""
-    frames, slices, channels, height, width = sizes
+    frames, slices, _, height, width = sizes
     arrays = [_plane(plane) for plane in planes]
     if arrays[0].dtype == np.int32:
         rgb = np.stack([a.view(np.uint8).reshape(height, width, 4)[..., 2::-1] for a in arrays])
         array = np.moveaxis(rgb.reshape(frames, slices, height, width, 3), -1, 2)
-        channels = 3
     else:
         array = np.stack(arrays).reshape(sizes)
     keep = tuple(
