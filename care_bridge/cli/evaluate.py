@@ -67,9 +67,13 @@ def evaluate(
     from care_bridge.evaluate import evaluate as measure
     from care_bridge.evaluate import read_pairs, write_json, write_report
     from care_bridge.evaluate.baselines import FILTERS
+    from care_bridge.files import writable_folder
 
     if (train_source is None) != (train_target is None):
         raise InputError("--train-source and --train-target belong together; give both or none")
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"the report {str(out)!r} must end in .html")
+    writable_folder(out.parent)
     chosen = parse_line(line) if line else None
     tables = [read_table(path) if path else [] for path in (sweep, cross)]
     pairs = read_pairs(source, target, masks=masks, axes=axes)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,3 +73,45 @@ def smoother() -> Smoother:
 @pytest.fixture(scope="session")
 def probabilistic():
     return ProbabilisticSmoother
+
+
+@pytest.fixture(scope="session")
+def browser():
+    # tests are imported one by one (importmode importlib), so a neighbour needs its folder named
+    sys.path.insert(0, str(Path(__file__).parent))
+    from browser import Browser, find_chromium
+
+    program = find_chromium()
+    if program is None:
+        pytest.skip("no Chromium: apt-get install chromium, or name one in CARE_BRIDGE_CHROMIUM")
+    opened = Browser(program)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def pairs(make_pair):
+    from care_bridge.evaluate import Pair
+
+    return [Pair(*make_pair(seed), f"cell_{seed}.tif") for seed in range(4)]
+
+
+@pytest.fixture(scope="session")
+def found(pairs):
+    """An evaluation with everything in it."""
+    from dataclasses import replace
+
+    from care_bridge.evaluate import evaluate
+    from care_bridge.evaluate.robustness import Point
+
+    members = [ProbabilisticSmoother(sigma_px, 40.0) for sigma_px in (0.9, 1.0, 1.1)]
+    measured = evaluate(
+        members[0],
+        pairs,
+        members=members,
+        training=pairs[:2],
+        baselines=("Gaussian", "median"),
+        model="three <smoothers> & co",
+    )
+    line = [Point("noise", level, 0.1 + level, 0.05 + level, 0.5, 0.8) for level in (0.0, 0.01, 0.2)]
+    return replace(measured, robustness=tuple(line))
