@@ -46,7 +46,7 @@ CONFIG: dict[str, Any] = {
     "train_reduce_lr": {"factor": 0.5, "patience": 3, "min_delta": 0},
     "train_augment": ("flips", "rot90"),
 }
-EPOCHS = 20
+EPOCHS = 12
 
 
 @dataclass(frozen=True, eq=False)

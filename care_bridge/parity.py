@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge import __version__
+from care_bridge.axes import move_axes
+from care_bridge.diagnosis import Geometry, Rung, diagnose
 from care_bridge.errors import InputError
 from care_bridge.files import write_text
 from care_bridge.images import Image
@@ -64,6 +66,11 @@ class ParityRow:
     tolerance : float
     passed : bool
         Whether `max_abs` is within the tolerance; NaN at one side only never is.
+    to_seam_px, to_border_px : int
+        From the worst place to the nearest border between tiles (None where nothing was cut) and to the nearest
+        border of the image.
+    cause, diagnosis : str
+        What the difference comes from, in a word and in a sentence; see `diagnosis.diagnose`.
     """
 
     stage: str
@@ -77,6 +84,10 @@ class ParityRow:
     axes: str
     tolerance: float
     passed: bool
+    to_seam_px: int | None
+    to_border_px: int
+    cause: str
+    diagnosis: str
 
     @property
     def title(self) -> str:
@@ -97,6 +108,8 @@ class ParityReport:
         What was asked for, JSON values.
     results : mapping of str to Image
         Pictures for the report: `input`, and `reference 1`, `candidate 1`, `reference 2`, ...
+    rungs : sequence of Rung
+        The ladder of `diagnosis.stepwise`, where it was climbed.
     """
 
     rows: Sequence[ParityRow]
@@ -105,6 +118,7 @@ class ParityReport:
     image: Mapping[str, Any]
     settings: Mapping[str, Any]
     results: Mapping[str, Image] = field(default_factory=dict)
+    rungs: Sequence[Rung] = ()
 
     @property
     def passed(self) -> bool:
@@ -124,8 +138,18 @@ class ParityReport:
         worst = max(failed, key=lambda row: np.inf if np.isnan(row.max_abs) else row.max_abs)
         return (
             f"{len(failed)} of {len(self.rows)} comparisons differ by more than the tolerance; the worst is "
-            f"{worst.max_abs:.1e} at {_place(worst)} ({worst.title}; tolerance {worst.tolerance:.0e})."
+            f"{worst.max_abs:.1e} at {_place(worst)} ({worst.title}; tolerance {worst.tolerance:.0e}). "
+            f"Why: {worst.cause}: {worst.diagnosis}."
         )
+
+    @property
+    def diagnoses(self) -> list[str]:
+        """A sentence for every row that failed: where its worst pixel lies and what the difference comes from."""
+        return [
+            f"{row.title}: {row.cause}: {row.diagnosis} ({_distances(row)})"
+            for row in self.rows
+            if not row.passed
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pixels, as JSON values."""
@@ -137,34 +161,40 @@ class ParityReport:
             "image": dict(self.image),
             "settings": dict(self.settings),
             "rows": [{**dataclasses.asdict(row), "worst": list(row.worst)} for row in self.rows],
+            "rungs": [
+                {
+                    "title": rung.title,
+                    "difference": dataclasses.asdict(rung.difference),
+                    "cost": dataclasses.asdict(rung.cost),
+                }
+                for rung in self.rungs
+            ],
             "care_bridge": __version__,
             "python": platform.python_version(),
             "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
 
     def __str__(self) -> str:
-        table = [_HEADER, *(_cells(row) for row in self.rows)]
-        widths = [max(len(line[column]) for line in table) for column in range(len(_HEADER))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in table
-        ]
+        ladder = [_aligned([_LADDER, *(_rung_cells(rung) for rung in self.rungs)]), ""] if self.rungs else []
         return "\n".join(
             [
                 f"reference  {self.reference}",
                 f"candidate  {self.candidate}",
                 f"image      {self.image['name'] or 'unnamed'}, {self.image['axes']} {tuple(self.image['shape'])}",
                 "",
-                *lines,
+                _aligned([_HEADER, *(_cells(row) for row in self.rows)]),
                 "",
+                *ladder,
+                *(f"- {sentence}" for sentence in self.diagnoses),
                 self.verdict,
             ]
         )
 
     def to_markdown(self) -> str:
         """The table for an issue or a note."""
-        lines = [f"| {' | '.join(cells)} |" for cells in (_HEADER, *(_cells(row) for row in self.rows))]
-        lines.insert(1, "|" + "---|" * len(_HEADER))
+        tables = [_markdown([_HEADER, *(_cells(row) for row in self.rows)])]
+        if self.rungs:
+            tables.append(_markdown([_LADDER, *(_rung_cells(rung) for rung in self.rungs)]))
         return "\n".join(
             [
                 "# Do both sides agree?",
@@ -175,8 +205,9 @@ class ParityReport:
                 f"- candidate: {self.candidate}",
                 f"- image: {self.image['name'] or 'unnamed'}, {self.image['axes']} {tuple(self.image['shape'])}",
                 "",
-                *lines,
+                "\n\n".join(tables),
                 "",
+                *(f"- {sentence}" for sentence in self.diagnoses),
             ]
         )
 
@@ -218,6 +249,8 @@ def compare(
     tolerance: float = TOLERANCE,
     tolerance_repeated: float = TOLERANCE_REPEATED,
     rule: PercentileRule = FIJI,
+    geometry: Geometry | None = None,
+    rungs: Sequence[Rung] = (),
     progress: Progress = silent,
 ) -> ParityReport:
     """Give two predictors the same image and say how much their results differ.
@@ -237,6 +270,10 @@ def compare(
         normalised scale where results are not scaled back, as in Fiji.
     rule : PercentileRule
         Normalisation for the comparison of the networks alone.
+    geometry : Geometry, optional
+        Where the candidate cuts the image, for the diagnosis.
+    rungs : sequence of Rung
+        The ladder, to go into the report.
     progress : Progress
 
     Returns
@@ -269,10 +306,11 @@ def compare(
             expected = first.predict(fed_first)
             actual = second.predict(fed_second)
             fed = "image" if application == 1 else "own result"
-            rows.append(_row(stage, application, fed, expected, actual, limit))
+            cut = geometry if stage == "whole prediction" else None
+            rows.append(_row(stage, application, fed, expected, actual, limit, cut))
             if application > 1:
                 crossed = second.predict(fed_first)
-                rows.append(_row(stage, application, "reference's result", expected, crossed, limit))
+                rows.append(_row(stage, application, "reference's result", expected, crossed, limit, cut))
             if stage == "whole prediction":
                 results[f"reference {application}"], results[f"candidate {application}"] = expected, actual
             fed_first = mean_channels(expected, like=fed_first)
@@ -298,6 +336,7 @@ def compare(
             "candidate_options": str(getattr(candidate, "options", "")),
         },
         results=results,
+        rungs=tuple(rungs),
     )
 
 
@@ -306,13 +345,23 @@ def _alone(network: Network, image: Image) -> Predictor:
 
 
 def _row(
-    stage: str, application: int, fed: str, reference: Image, candidate: Image, tolerance: float
+    stage: str,
+    application: int,
+    fed: str,
+    reference: Image,
+    candidate: Image,
+    tolerance: float,
+    geometry: Geometry | None,
 ) -> ParityRow:
+    if sorted(reference.axes) == sorted(candidate.axes) and reference.axes != candidate.axes:
+        moved = move_axes(candidate.data, candidate.axes, reference.axes)
+        candidate = candidate.replace(data=moved, axes=reference.axes)
     if reference.axes != candidate.axes or reference.shape != candidate.shape:
         raise InputError(
             f"the results cannot be compared ({stage}, {_ordinal(application)} application): the reference has axes "
             f"{reference.axes!r} and shape {reference.shape}, the candidate {candidate.axes!r} and {candidate.shape}"
         )
+    found = diagnose(reference, candidate, geometry=geometry, tolerance=tolerance)
     difference = candidate.data.astype(np.float64) - reference.data
     # NaN on both sides is agreement; on one side it is the largest difference there is.
     both_nan = np.isnan(candidate.data) & np.isnan(reference.data)
@@ -332,6 +381,10 @@ def _row(
         axes=reference.axes,
         tolerance=tolerance,
         passed=maximum <= tolerance,
+        to_seam_px=found.to_seam_px,
+        to_border_px=found.to_border_px,
+        cause=found.cause,
+        diagnosis=found.words,
     )
 
 
@@ -360,6 +413,30 @@ def _cells(row: ParityRow) -> tuple[str, ...]:
         f"{row.tolerance:.0e}",
         "passed" if row.passed else "FAILED",
     )
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in table)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _markdown(table: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(cells)} |" for cells in table]
+    return "\n".join([lines[0], "|" + "---|" * len(table[0]), *lines[1:]])
+
+
+_LADDER = ("rung", "Fiji - Python", "cause", "csbdeep's way - Fiji's way", "cause")
+
+
+def _rung_cells(rung: Rung) -> tuple[str, ...]:
+    both = (rung.difference, rung.cost)
+    return (rung.title, *(cell for found in both for cell in (f"{found.max_abs:.2e}", found.cause)))
+
+
+def _distances(row: ParityRow) -> str:
+    seam = "" if row.to_seam_px is None else f"{row.to_seam_px} px from a tile border, "
+    return f"worst at {_place(row)}, {seam}{row.to_border_px} px from the image border"
 
 
 def _place(row: ParityRow) -> str:

@@ -30,6 +30,8 @@ def parity_page(report: ParityReport) -> Page:
     page.section("Numbers")
     add_rows(page, report)
     add_histogram(page, report)
+    if report.rungs:
+        add_ladder(page, report)
     page.section("What ran")
     page.settings(
         {
@@ -69,6 +71,43 @@ def add_rows(page: Page, report: ParityReport) -> None:
     page.table(
         [_table_row(row) for row in report.rows], caption="Differences in units of the output", name="parity"
     )
+
+
+def add_ladder(page: Page, report: ParityReport) -> None:
+    """One convention after the other: what the runtimes differ by, and what each convention costs."""
+    page.section(
+        "Step by step",
+        "Each rung adds one thing. The first column is Fiji's side minus Python's, both following Fiji's way; the "
+        "second is what following csbdeep's way instead would change.",
+    )
+    page.table(
+        [
+            {
+                "rung": rung.title,
+                "Fiji - Python": rung.difference.max_abs,
+                "why": f"{rung.difference.cause}: {rung.difference.words}",
+                "csbdeep's way - Fiji's way": rung.cost.max_abs,
+                "why csbdeep differs": f"{rung.cost.cause}: {rung.cost.words}",
+            }
+            for rung in report.rungs
+        ],
+        caption="The ladder",
+        name="ladder",
+    )
+    shape = report.results["reference 1"].shape
+    planes = [
+        plane(report.results["reference 1"].replace(data=np.abs(rung.residual)))
+        for rung in report.rungs
+        if rung.residual.shape == shape
+    ]
+    if len(planes) == len(report.rungs):
+        largest = max(float(np.nanmax(data)) for data in planes) or 1e-12
+        pictures = [
+            Picture(data, rung.title, lut="cividis") for data, rung in zip(planes, report.rungs, strict=True)
+        ]
+        page.pictures(
+            pictures, limits=(0.0, largest), caption="|Fiji - Python| at each rung, one scale.", link="ladder"
+        )
 
 
 def add_histogram(page: Page, report: ParityReport) -> None:
@@ -128,6 +167,8 @@ def _table_row(row: ParityRow) -> dict[str, Any]:
         "worst at": " ".join(
             f"{axis.lower()}={index}" for axis, index in zip(row.axes, row.worst, strict=True)
         ),
+        "px to tile border": row.to_seam_px,
+        "px to image border": row.to_border_px,
         "tolerance": row.tolerance,
         "result": Mark("passed" if row.passed else "failed", row.passed),
     }

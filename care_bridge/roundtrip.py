@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from care_bridge import parity
+from care_bridge.diagnosis import Rung, geometry_of, stepwise
 from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.levels import DEFAULT_LEVEL, find_bundle, open_predictor
 from care_bridge.parity import TOLERANCE, TOLERANCE_REPEATED, ParityReport
-from care_bridge.predictor import Predictor
+from care_bridge.predictor import NetworkPredictor, Predictor
 from care_bridge.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def compare(
     version: str = TF1_VERSION,
     options: PluginOptions | None = None,
     fiji: str | os.PathLike[str] | None = None,
+    climb: bool = False,
     progress: Progress = silent,
 ) -> ParityReport:
     """Do Python and Fiji give the same image?
@@ -62,6 +64,8 @@ def compare(
         conventions.
     fiji : path, optional
         A Fiji folder; None takes `CARE_BRIDGE_FIJI`.
+    climb : bool
+        Also climb the ladder of `diagnosis.stepwise`, from the bare network to the second application.
     progress : Progress
 
     Returns
@@ -83,10 +87,34 @@ def compare(
                 stack.callback(side.close)  # type: ignore[union-attr]
         if isinstance(reference, str | os.PathLike):
             reference = open_reference(reference, options)
+        here = _as_network_predictor(reference)
+        geometry = None
+        rungs: tuple[Rung, ...] = ()
+        if here is not None and not here.lost_axis:
+            geometry = geometry_of(image, options.tiles, space=here.space, halo=here.halo)
+        if climb:
+            if here is None:
+                raise InputError(
+                    "the ladder needs the reference's network; give a model folder, a Keras file or a bundle"
+                )
+            rungs = stepwise(
+                reference=here,
+                candidate=candidate,
+                image=image,
+                tiles=options.tiles,
+                pmin=options.percentileBottom,
+                pmax=options.percentileTop,
+                clip=options.clip,
+                geometry=geometry,
+                tolerance=tolerance,
+                progress=progress,
+            )
         return parity.compare(
             reference=reference,
             candidate=candidate,
             image=image,
+            geometry=geometry,
+            rungs=rungs,
             applications=applications,
             tolerance=tolerance,
             tolerance_repeated=tolerance_repeated,
@@ -111,6 +139,14 @@ def open_reference(path: str | os.PathLike[str], options: PluginOptions) -> Pred
     from care_bridge.inference.keras import KerasNetwork
 
     return FijiPredictor(KerasNetwork(open_source(path).network), options)
+
+
+def _as_network_predictor(predictor: Predictor) -> NetworkPredictor | None:
+    """The same network used the way of csbdeep; None where only images go in and out."""
+    if isinstance(predictor, NetworkPredictor):
+        return predictor
+    network = getattr(predictor, "network", None)
+    return None if network is None else NetworkPredictor(network)
 
 
 def recommended_options(bundle: str | os.PathLike[str] | None, **changes: Any) -> PluginOptions:

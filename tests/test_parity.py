@@ -145,3 +145,22 @@ def test_another_suffix_is_refused_with_the_known_ones(image: Image, tmp_path: P
     with pytest.raises(InputError, match=r"\.html, \.json, \.md or \.txt; received '\.pdf'"):
         report.save(tmp_path / "parity.pdf")
     assert not list(tmp_path.iterdir())
+
+
+def test_every_row_says_where_and_why(image: Image) -> None:
+    report = compare(reference=Adds(), candidate=Adds(error=0.5, place=(1, 4)), image=image, applications=1)
+    row = report.rows[0]
+    # Pixel (1, 4) of a 4 x 5 image lies in the last column.
+    assert row.to_border_px == 0
+    assert row.to_seam_px is None
+    assert row.cause
+    assert row.diagnosis in str(report)
+
+
+def test_results_in_another_order_of_axes_are_compared_by_letter(image: Image) -> None:
+    class Turns(Adds):
+        def predict(self, image: Image) -> Image:
+            result = super().predict(image)
+            return result.replace(data=result.data.T, axes="XY") if result.axes == "YX" else result
+
+    assert compare(reference=Adds(), candidate=Turns(), image=image, applications=1).passed

@@ -115,3 +115,20 @@ def test_misuse_is_told_on_stderr_with_exit_code_2(
 def test_a_reference_that_is_not_there_is_named(model: Path) -> None:
     with pytest.raises(InputError, match="there is no model at 'nowhere'"):
         roundtrip.open_reference("nowhere", roundtrip.recommended_options(None))
+
+
+@pytest.mark.tf
+def test_the_ladder_tells_what_following_csbdeep_instead_of_fiji_would_cost(
+    model: Path, picture: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "ladder.json"
+    page = tmp_path / "ladder.html"
+    arguments = ["compare", str(model), str(model), str(picture), "--level", "emulation", "--stepwise"]
+    done = CliRunner().invoke(app, [*arguments, "--n-tiles", "4", f"--report={file}", f"--report={page}"])
+    assert done.exit_code == 0, done.output
+    rungs = json.loads(file.read_text(encoding="utf-8"))["rungs"]
+    assert [rung["title"] for rung in rungs[:3]] == ["network alone", "tiles", "normalisation"]
+    # Both sides follow Fiji's way here, so only the cost of the convention is left.
+    assert all(rung["difference"]["max_abs"] <= 1e-5 for rung in rungs)
+    assert rungs[2]["cost"]["max_abs"] > 1e-3
+    assert "Step by step" in page.read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from care_bridge.cli._run import DONE, NO, command, progress_bar
+from care_bridge.cli._tensorflow import load_tensorflow
 
 # The same constants as care_bridge.parity and care_bridge.roundtrip, which load NumPy; a test holds them together.
 TOLERANCE, TOLERANCE_REPEATED, APPLICATIONS, LEVEL, VERSION = 1e-5, 5e-5, 2, "best", "1.15.0"
@@ -46,9 +47,13 @@ def compare(
     report: list[Path] = typer.Option(
         [], help="Write the report to FILE.html, .json, .md or .txt; may be repeated."
     ),
+    stepwise: bool = typer.Option(
+        False, "--stepwise", help="Climb the ladder: what each convention costs, and why."
+    ),
     quiet: bool = typer.Option(False, "--quiet", help="No progress bar; the table only."),
 ) -> int:
     """Compare Python's prediction with Fiji's on one image; exit code 1 when they differ."""
+    load_tensorflow()
     from care_bridge.images import read_image
     from care_bridge.roundtrip import compare as compare_sides
     from care_bridge.roundtrip import recommended_options
@@ -74,6 +79,7 @@ def compare(
             version=tensorflow,
             options=options,
             fiji=fiji,
+            climb=stepwise,
             progress=progress,
         )
     typer.echo(str(found))

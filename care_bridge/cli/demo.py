@@ -7,8 +7,9 @@ from pathlib import Path
 import typer
 
 from care_bridge.cli._run import DONE, NO, command, progress_bar
+from care_bridge.cli._tensorflow import load_tensorflow
 
-EPOCHS = 20
+EPOCHS = 12
 
 
 def demo(
@@ -28,6 +29,7 @@ def demo(
     quiet: bool = typer.Option(False, "--quiet", help="No progress bar."),
 ) -> int:
     """From images to a bundle that Fiji opens, and proof that both sides agree, once and twice; a few minutes."""
+    load_tensorflow()
     from care_bridge.demo import run_demo, summary
 
     with progress_bar(quiet=quiet) as progress:
