@@ -31,7 +31,7 @@ class KerasNetwork:
         self.output_shape: tuple[int | None, ...] = tuple(model.output_shape)
         # One trace for all sizes; `model.predict` would trace for each and copy through its own loop.
         signature = tf.TensorSpec(self.input_shape, tf.float32)
-        call = tf.function(lambda tensor: model(tensor, training=False))
+        call = tf.function(lambda tensor: model(tensor, training=False), autograph=False)
         self._call = call.get_concrete_function(signature)
 
     def __call__(self, tensor: Tensor) -> Tensor:

@@ -219,8 +219,9 @@ class _Run:
         def evaluate(source: Any, target: Any) -> Any:
             return figures(self.network(source, training=False), target)[1]
 
-        self._step = tf.function(step, reduce_retracing=True)
-        self._evaluate = tf.function(evaluate, reduce_retracing=True)
+        # No Python control flow in there, and translating it costs seconds.
+        self._step = tf.function(step, reduce_retracing=True, autograph=False)
+        self._evaluate = tf.function(evaluate, reduce_retracing=True, autograph=False)
 
     def step(self, batch: Batch) -> None:
         """One update of the weights."""

@@ -1,0 +1,53 @@
+"""`care-bridge cross-eval`: every model on every data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from care_bridge.cli._run import DONE, command, progress_bar
+from care_bridge.cli._tensorflow import load_tensorflow
+from care_bridge.errors import InputError
+
+
+def register(app: typer.Typer) -> None:
+    app.command("cross-eval")(command(cross_eval))
+
+
+def cross_eval(
+    *,
+    model: list[str] = typer.Option(..., "--model", help="NAME=FOLDER, or a model folder; may be repeated."),
+    data: list[str] = typer.Option(
+        ..., "--data", help="NAME=SOURCE,TARGET: folders of image pairs; may be repeated."
+    ),
+    out: Path = typer.Option(..., "--out", help="Folder for cross-eval.csv and cross-eval.png."),
+    limit: int | None = typer.Option(None, "--limit", min=1, help="Only the first so many pairs of each."),
+    quiet: bool = typer.Option(False, "--quiet", help="Say nothing; no progress bar."),
+) -> int:
+    """Measure models on data sets, beside the images as they are: does a model carry over?"""
+    load_tensorflow()
+    from care_bridge.inference.keras import load_predictor
+    from care_bridge.inference.quality import cross_evaluate, read_pairs
+
+    folders = dict(_model(text) for text in model)
+    sets = {}
+    for text in data:
+        name, equals, places = text.partition("=")
+        source, comma, target = places.partition(",")
+        if not equals or not comma:
+            raise InputError(f"--data {text!r} is not understood; give NAME=SOURCE,TARGET")
+        sets[name] = read_pairs(source, target, limit=limit)
+    with progress_bar(quiet=quiet) as progress:
+        matrix = cross_evaluate(
+            {name: load_predictor(folder) for name, folder in folders.items()}, sets, progress=progress
+        )
+    matrix.save(out)
+    if not quiet:
+        typer.echo(str(matrix))
+    return DONE
+
+
+def _model(text: str) -> tuple[str, str]:
+    name, equals, folder = text.partition("=")
+    return (name, folder) if equals else (Path(text).name, text)
