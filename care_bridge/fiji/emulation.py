@@ -25,7 +25,7 @@ from care_bridge.images import Image
 from care_bridge.normalize import FIJI, MAX_FIJI_PIXELS, normalize
 from care_bridge.predictor import Network, Runtime, Tensor
 from care_bridge.progress import Progress, silent
-from care_bridge.tiling import BATCH, NONE, SPATIAL, FijiLayout, FijiTiles, mirrored
+from care_bridge.tiling import BATCH, NONE, SPATIAL, FijiLayout, FijiTiles, mirrored, take_rows
 
 RESULT_NAME = "result"
 """Title of everything that the plugin gives."""
@@ -472,7 +472,7 @@ def _run(
                 "the network gives back smaller tiles than it was given; it must keep sizes",
             )
         if merged is None:
-            merged = np.empty([g * size for g, size in zip(grid, sizes, strict=True)], np.float32)
+            merged = np.empty([g * size for g, size in zip(grid, sizes, strict=True)], np.float32, order="F")
         place = np.unravel_index(number, grid, order="F")
         where = tuple(
             slice(int(p) * s, (int(p) + 1) * s)
@@ -484,8 +484,7 @@ def _run(
         if axis == "C" or d is None:
             continue
         rows = mirrored(np.arange(layout.shape[d]), merged.shape[dimension])
-        if rows.size != merged.shape[dimension] or rows[-1] != rows.size - 1:
-            merged = np.take(merged, rows, axis=dimension)
+        merged = take_rows(merged, rows, dimension)
     return merged
 
 
