@@ -217,7 +217,9 @@ class FijiPlugin:
             if any("Exception" in reason or "Error" in reason for reason in reasons)
             else PluginRefusal
         )
-        raise kind(reasons[-1])
+        # A null pointer is what follows where the real reason was printed before and not listened to.
+        telling = [reason for reason in reasons if not reason.startswith("java.lang.NullPointerException")]
+        raise kind((telling or reasons)[-1])
 
 
 def _parameters(options: PluginOptions) -> dict[str, Any]:
