@@ -408,7 +408,7 @@ def run_plugin(
         if pixels is None:
             pixels = _pixels(data, options)
         try:
-            result = _run(network, pixels, steps, progress)
+            result = run_tiles(network, in_plugin_order(pixels, steps), steps, progress=progress)
             break
         except _OutOfMemoryError as error:
             now = (steps.n_tiles, again.batchSize)
@@ -437,12 +437,32 @@ def _pixels(data: NDArray[Any], options: PluginOptions) -> NDArray[np.float32]:
     )[0]
 
 
-def _run(
-    network: Network, pixels: NDArray[np.float32], steps: Plan, progress: Progress
-) -> NDArray[np.float32]:
-    image = pixels.transpose()  # fastest first, as in the plugin
+def in_plugin_order(pixels: NDArray[np.float32], steps: Plan) -> NDArray[np.float32]:
+    """Fastest dimension first, single positions dropped, and dimensions added until the network's rank is reached."""
+    image = pixels.transpose()
     image = image[tuple(0 if d in steps._dropped else slice(None) for d in range(image.ndim))]
-    image = image[(...,) + (np.newaxis,) * (len(steps._input.sizes) - image.ndim)]
+    return image[(...,) + (np.newaxis,) * (len(steps._input.sizes) - image.ndim)]
+
+
+def run_tiles(
+    network: Network, image: NDArray[np.float32], steps: Plan, *, progress: Progress = silent
+) -> NDArray[np.float32]:
+    """Cut, run and put together.
+
+    Parameters
+    ----------
+    network : Network
+    image : ndarray
+        As from `in_plugin_order`.
+    steps : Plan
+        Its layout is for this image.
+    progress : Progress
+
+    Returns
+    -------
+    ndarray
+        Fastest dimension first, before single positions are dropped.
+    """
     into, back = steps._input.to_tensor_order(), steps._output.to_tensor_order()
 
     def execute(tile: NDArray[np.float32]) -> NDArray[np.float32]:

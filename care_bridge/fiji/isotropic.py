@@ -1,0 +1,140 @@
+"""The CSBDeep plugin's "Run your IsoNet" in NumPy.
+
+Written from its source (CSBDeep/CSBDeep_fiji 0.6.0, GenericIsotropicNetwork.java) and **not held against
+recordings**: there are none of this command, unlike for "Run your network", whose steps it shares.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from care_bridge.errors import InputError
+from care_bridge.fiji.emulation import PluginFailure, PluginResult, in_plugin_order, plan, run_tiles
+from care_bridge.fiji.plugin import PluginOptions
+from care_bridge.normalize import FIJI, normalize
+from care_bridge.predictor import Network
+from care_bridge.progress import Progress, silent
+from care_bridge.tiling import BATCH, NONE, SPATIAL, round_up
+
+DEFAULT_SCALE = 10.2
+"""The plugin's "Scale factor of Z-Axis"."""
+
+BATCH_MULTIPLE = 4
+"""The plugin rounds the batch size up to it."""
+
+
+def run_isotropic_plugin(
+    network: Network,
+    data: NDArray[Any],
+    axes: str,
+    *,
+    scale: float = DEFAULT_SCALE,
+    options: PluginOptions | None = None,
+    progress: Progress = silent,
+) -> PluginResult:
+    """Do with a stack what "Run your IsoNet" does.
+
+    Z is enlarged by linear interpolation, the stack is restored twice by a 2-D network, in planes that
+    hold Z and X and in planes that hold Z and Y, and the two results are multiplied and rooted.
+
+    Parameters
+    ----------
+    network : Network
+        Of rank 4.
+    data : ndarray
+        NumPy order; with X, Y and Z.
+    axes : str
+        As for `emulation.plan`.
+    scale : float
+        How many planes one becomes; at least 1.
+    options : PluginOptions, optional
+        None takes the plugin's defaults.
+    progress : Progress
+
+    Returns
+    -------
+    PluginResult
+        floor((planes - 1) x scale) + 1 planes. The channel axis stays even with one position. NaN where
+        the two results have different signs.
+
+    Raises
+    ------
+    PluginRefusal, PluginFailure
+        With the plugin's reason.
+    """
+    if not scale >= 1:
+        raise InputError(f"scale={scale} must be at least 1, the number of planes that one becomes")
+    options = options or PluginOptions()
+    options = options.replace(batchSize=round_up(options.batchSize, BATCH_MULTIPLE))
+    steps = plan(
+        data.shape, axes, input_shape=network.input_shape, output_shape=network.output_shape, options=options
+    )
+    order = steps.axes[::-1]
+    x, y, z = (order.find(axis) for axis in "XYZ")
+    if min(x, y, z) < 0 or steps._dropped or steps.layout is None:
+        raise PluginFailure(
+            "java.lang.ArrayIndexOutOfBoundsException: Index -1 out of bounds",
+            "it needs X, Y and Z, and no axis with a single position",
+        )
+    pixels = np.asarray(data, np.float32)
+    if options.normalizeInput:
+        pixels, _ = normalize(
+            data, rule=FIJI, pmin=options.percentileBottom, pmax=options.percentileTop, clip=options.clip
+        )
+    image = enlarged(in_plugin_order(pixels, steps), z, scale)
+    over_x = image.swapaxes(x, z)
+    over_y = over_x.swapaxes(y, z)
+    tiles, results = options.tiles, []
+    actions = [
+        SPATIAL if axis in ("X", "Y") else BATCH if axis in ("Z", "T") else NONE for axis in steps.tile_axes
+    ]
+    for number, rotated in enumerate((over_x, over_y)):
+        layout = tiles.layout(rotated.shape, actions)
+        results.append(run_tiles(network, rotated, dataclasses.replace(steps, layout=layout)))
+        # One object cuts both stacks in the plugin, and remembers what the first one came to.
+        cut = math.prod(c for c, action in zip(layout.counts, actions, strict=True) if action == SPATIAL)
+        batch = next(b for b, action in zip(layout.blocks, actions, strict=True) if action == BATCH)
+        tiles = dataclasses.replace(tiles, n_tiles=cut, batch_size=batch)
+        progress(number + 1, 2, "directions")
+    first = results[0].swapaxes(x, z)
+    second = results[1].swapaxes(y, z).swapaxes(x, z)
+    with np.errstate(invalid="ignore"):
+        mean = np.sqrt((first * second).astype(np.float64)).astype(np.float32)
+    names = [axis or "?" for axis in steps._output.output_axes()[: mean.ndim]]
+    return PluginResult(
+        data=np.ascontiguousarray(mean.transpose()), axes="".join(reversed(names)), plan=steps
+    )
+
+
+def enlarged(image: NDArray[np.float32], axis: int, scale: float) -> NDArray[np.float32]:
+    """Linear interpolation along an axis, as imglib2's: weights in double, products and sums in float.
+
+    Parameters
+    ----------
+    image : ndarray of float32
+    axis : int
+    scale : float
+        The plugin's, a Java float.
+
+    Returns
+    -------
+    ndarray
+        floor((n - 1) x scale) + 1 positions; the last ones of the image lie on or before the last of the
+        result.
+    """
+    factor = float(np.float32(scale))
+    count = math.floor((image.shape[axis] - 1) * factor) + 1
+    places = np.arange(count) * (1.0 / factor)
+    below = np.floor(places).astype(np.intp)
+    weight = places - below
+    shape = [-1 if d == axis else 1 for d in range(image.ndim)]
+    last = image.shape[axis] - 1
+    left = np.take(image, np.minimum(below, last), axis) * (1 - weight).reshape(shape)
+    right = np.take(image, np.minimum(below + 1, last), axis) * weight.reshape(shape)
+    result: NDArray[np.float32] = left.astype(np.float32) + right.astype(np.float32)
+    return result
