@@ -40,6 +40,12 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MAX_PX = 768
 """Longest side at which a picture is embedded; larger ones are averaged down by a whole factor."""
 
+NOT_FOR_QUANTIFICATION = (
+    "Restored images are not for intensity-based quantification (for example counting fluorophores): a network "
+    "predicts what its training images make likely, and its intervals say how sure it is of that, not what is true."
+)
+"""In every report and every package (Weigert et al. 2018)."""
+
 Limits = tuple[float, float]
 Row = Mapping[str, Any]
 

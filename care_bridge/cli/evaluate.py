@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,14 @@ from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.errors import InputError
 
 if TYPE_CHECKING:
+    from care_bridge.evaluate.pairs import Pair
     from care_bridge.evaluate.profiles import Line
+    from care_bridge.images import Image
     from care_bridge.predictor import Predictor
 
-# The same constant as care_bridge.evaluate.evaluation, which loads NumPy; a test holds them together.
+# The same constants as care_bridge.evaluate, which loads NumPy; a test holds them together.
 APPLICATIONS = 2
+LEVEL = 0.9
 
 
 def register(app: typer.Typer) -> None:
@@ -61,6 +64,14 @@ def evaluate(
     cross: Path | None = typer.Option(
         None, "--cross", help="CSV of models x data sets, to be shown as well."
     ),
+    images: Path | None = typer.Option(
+        None,
+        "--images",
+        help="Folder for restored images; of probabilistic models also interval bounds and D.",
+    ),
+    level: float = typer.Option(
+        LEVEL, "--level", min=0.01, max=0.999, help="Mass of the interval in --images."
+    ),
     quiet: bool = typer.Option(False, "--quiet", help="No progress bar; the verdict only."),
 ) -> int:
     """Evaluate a model; exit code 1 when it does not beat its input and the best filter."""
@@ -101,6 +112,8 @@ def evaluate(
     report = write_report(found, out, sweep=tables[0], cross=tables[1])
     if json_file is not None:
         write_json(found, json_file)
+    if images is not None:
+        write_images(images, pairs, members or [predictor], level)
     for name, notes in found.warnings.items():
         typer.echo(f"{name}: {'; '.join(notes)}", err=True)
     typer.echo(found.verdict)
@@ -149,6 +162,31 @@ def load_predictors(model: Path) -> tuple[Predictor, list[Predictor]]:
         return KerasPredictor.load(model), []
     members: list[Predictor] = [KerasPredictor(member) for member in load_members(model)]
     return members[0], members
+
+
+def write_images(folder: Path, pairs: Sequence[Pair], members: Sequence[Predictor], level: float) -> None:
+    """Write restored images, and interval bounds and D where the model has them, as float32 TIFFs."""
+    from care_bridge.evaluate.reliability import interval_images, scale_channels
+    from care_bridge.images import write_image
+
+    for pair in pairs:
+        results = [member.predict(pair.source) for member in members]
+        stem = pair.name.removesuffix(".tif").removesuffix(".tiff")
+        if scale_channels(results[0], like=pair.source) is None:
+            write_image(folder / f"{stem}.tif", mean_of_results(results))
+            continue
+        sure = interval_images(results, like=pair.source, level=level)
+        named = {"": sure.mean, "-low": sure.low, "-high": sure.high, "-D": sure.disagreement}
+        for suffix, image in named.items():
+            if image is not None:
+                write_image(folder / f"{stem}{suffix}.tif", image, provenance=f"interval of mass {level:g}")
+
+
+def mean_of_results(results: Sequence[Image]) -> Image:
+    """Mean of the members' results, float32."""
+    import numpy as np
+
+    return results[0].replace(data=np.mean([one.data for one in results], axis=0, dtype=np.float32))
 
 
 def model_hashes(model: Path) -> Mapping[str, Any]:

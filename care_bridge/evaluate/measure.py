@@ -59,6 +59,7 @@ from care_bridge.evaluate.reliability import (
     foreign,
     input_statistics,
     laplace_nll,
+    scale_channels,
 )
 from care_bridge.evaluate.robustness import Point, curves
 from care_bridge.evaluate.scores import (
@@ -229,7 +230,7 @@ def _tuned(
     if not usable:
         return []
     where = (
-        f"{len(usable)} training images"
+        f"{len(usable)} training image{'s' * (len(usable) > 1)}"
         if training
         else "the evaluated images themselves, which flatters the filters (give the training images)"
     )
@@ -462,19 +463,15 @@ def plane_of(image: Image) -> Plane:
 
 def scale_plane(image: Image, *, like: Image) -> Plane | None:
     """The plane of widths of a probabilistic result; None where it has none."""
-    means = mean_channels(image, like=like)
-    if means.shape == image.shape:
-        return None
-    axis = image.axes.index("C")
-    count = image.shape[axis] // 2
-    return plane_of(image.replace(data=np.take(image.data, range(count, 2 * count), axis=axis)))
+    widths = scale_channels(image, like=like)
+    return None if widths is None else plane_of(widths)
 
 
 def _familiar(members: Sequence[Predictor], training: Sequence[Pair]) -> _Familiar:
     few = (
         [training[k] for k in np.unique(np.linspace(0, len(training) - 1, 8).astype(int))] if training else []
     )
-    statistics = tuple(input_statistics(plane_of(pair.source)) for pair in few)
+    statistics = tuple(input_statistics(part) for pair in few for part in _parts(plane_of(pair.source)))
     d_mean = []
     for pair in few[:3] if len(members) > 1 else []:
         each = [member.predict(pair.source) for member in members]
@@ -486,6 +483,14 @@ def _familiar(members: Sequence[Predictor], training: Sequence[Pair]) -> _Famili
             widths = np.maximum(np.stack([s for s in scales if s is not None]).astype(np.float64), 1e-12)
             d_mean.append(float(disagreement(means[:, ::2, ::2], widths[:, ::2, ::2]).mean()))
     return _Familiar(statistics, tuple(d_mean))
+
+
+def _parts(plane: Plane) -> list[Plane]:
+    """A plane and its quarters: evaluated images may be smaller pieces than the training images."""
+    height, width = (size // 2 for size in plane.shape)
+    if min(height, width) < 64:
+        return [plane]
+    return [plane, *(plane[y : y + height, x : x + width] for y in (0, height) for x in (0, width))]
 
 
 def _same_fields(source: Image, target: Image) -> bool:

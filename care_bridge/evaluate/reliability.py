@@ -15,14 +15,10 @@ from numpy.typing import NDArray
 
 from care_bridge.errors import InputError
 from care_bridge.evaluate.baselines import noise_sd
+from care_bridge.images import Image
+from care_bridge.predictor import mean_channels
 
 Array = NDArray[np.float64]
-
-NOT_FOR_QUANTIFICATION = (
-    "Restored images are not for intensity-based quantification (for example counting fluorophores): a network "
-    "predicts what its training images make likely, and its intervals say how sure it is of that, not what is true."
-)
-"""In every report and every package (Weigert et al. 2018)."""
 
 LEVELS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 
@@ -120,6 +116,74 @@ class Mixture:
         if not 0 < level < 1:
             raise InputError(f"level must lie between 0 and 1; received {level}")
         return self.quantile((1 - level) / 2), self.quantile((1 + level) / 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Sure:
+    """A restoration with its interval, as images of one shape; all in the restoration's units.
+
+    Attributes
+    ----------
+    mean, low, high : Image
+        Bounds of the central interval.
+    disagreement : Image, optional
+        D of an ensemble, 0 to 1; None for a single net.
+    level : float
+    """
+
+    mean: Image
+    low: Image
+    high: Image
+    disagreement: Image | None
+    level: float
+
+
+def interval_images(results: Sequence[Image], *, like: Image, level: float = 0.9) -> Sure:
+    """Turn probabilistic results into images of the mean, of an interval and of D.
+
+    Parameters
+    ----------
+    results : sequence of Image
+        What the members of an ensemble predicted, or one result: means, then widths, along C.
+    like : Image
+        The input that gave them; says which channels are means.
+    level : float
+        Mass of the central interval, 0 to 1, without the ends.
+
+    Raises
+    ------
+    InputError
+        If a result has no widths, or the level is not between 0 and 1.
+    """
+    pairs = [(mean_channels(one, like=like), scale_channels(one, like=like)) for one in results]
+    if not pairs or any(scale is None for _, scale in pairs):
+        raise InputError(
+            "the model predicts no widths, so there is no interval; train with --probabilistic to have one"
+        )
+    means = np.stack([mean.data for mean, _ in pairs]).astype(np.float64)
+    scales = np.stack([scale.data for _, scale in pairs if scale is not None]).astype(np.float64)
+    mixture = Mixture(means, np.maximum(scales, 1e-12))
+    if len(pairs) == 1:
+        low, high = laplace_interval(mixture.means[0], mixture.scales[0], level=level)
+    else:
+        low, high = mixture.interval(level)
+
+    def image(data: Array) -> Image:
+        return pairs[0][0].replace(data=data.astype(np.float32))
+
+    d = image(disagreement(mixture.means, mixture.scales)) if len(pairs) > 1 else None
+    return Sure(image(mixture.mean), image(low), image(high), d, level)
+
+
+def scale_channels(image: Image, *, like: Image) -> Image | None:
+    """The widths of a probabilistic result, in the shape of its means; None where it has none."""
+    means = mean_channels(image, like=like)
+    if means.shape == image.shape:
+        return None
+    axis = image.axes.index("C")
+    count = image.shape[axis] // 2
+    widths = np.take(image.data, range(count, 2 * count), axis=axis)
+    return means.replace(data=widths.reshape(means.shape))
 
 
 def disagreement(means: Array, scales: Array, *, n: int = NODES) -> Array:
@@ -373,7 +437,8 @@ def foreign(
             else low / allowance <= value <= high * allowance
         )
         if not inside:
-            reasons.append(f"{label} is {value:.3g}, in training it was {low:.3g} to {high:.3g}")
+            span = f"{low:.3g} to {high:.3g}" if high > low else f"{low:.3g}"
+            reasons.append(f"{label} is {value:.3g}, in training it was {span}")
     if d_mean is not None and len(d_reference) and d_mean > 1.25 * max(d_reference):
         reasons.append(
             f"the networks disagree (mean D {d_mean:.3f}) more than on familiar images (up to {max(d_reference):.3f})"

@@ -15,11 +15,20 @@ import numpy as np
 from care_bridge.errors import InputError
 from care_bridge.evaluate.applications import summarise_applications
 from care_bridge.evaluate.evaluation import INPUT, SINGLE, Evaluation, Shown
-from care_bridge.evaluate.reliability import NOT_FOR_QUANTIFICATION, Calibration
+from care_bridge.evaluate.reliability import Calibration
 from care_bridge.evaluate.robustness import UNITS
 from care_bridge.evaluate.scores import METRICS, Summary
 from care_bridge.files import write_text
-from care_bridge.page import COLOURS, Mark, Page, Picture, chart, display_limits, number
+from care_bridge.page import (
+    COLOURS,
+    NOT_FOR_QUANTIFICATION,
+    Mark,
+    Page,
+    Picture,
+    chart,
+    display_limits,
+    number,
+)
 
 LARGEST_BYTES = 10_000_000
 """Reports are mailed around; pictures of the best, then of the worst image are left out to stay below."""
@@ -424,7 +433,7 @@ def _add_reliability(page: Page, evaluation: Evaluation) -> None:
     page.figure(
         figure,
         caption="Left: calibration. Middle: predicted scale against error; the dotted line is a Laplace distribution's. "
-        "Right: both grow with intensity.",
+        "Right: both against intensity.",
         data=data,
         name="calibration",
     )
@@ -438,7 +447,7 @@ def _add_reliability(page: Page, evaluation: Evaluation) -> None:
                 "largest deviation": curve.largest,
                 "mean deviation": curve.mean_error,
                 "factor": curve.factor,
-                "bias (scales)": curve.bias,
+                "bias (scales)": round(curve.bias, 6),
             }
             for curve in curves
         ],
@@ -556,9 +565,10 @@ def _deciding(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[str, floa
     if metric and metric not in columns:
         raise InputError(f"no column {metric!r}; there are {', '.join(columns)}")
     order = [metric] if metric else ["nrmse", "psnr", "ssim", "val_loss", "loss"]
+    filled = [key for key in columns if any(isinstance(row.get(key), float | int) for row in rows)]
     for wanted in order:
-        for column in columns:
+        for column in filled:
             if wanted.lower() in column.lower():
                 higher = any(word in column.lower() for word in ("psnr", "ssim"))
                 return column, -1.0 if higher else 1.0
-    return columns[-1] if columns else "", 1.0
+    return filled[-1] if filled else "", 1.0

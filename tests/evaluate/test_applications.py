@@ -86,7 +86,7 @@ def test_a_second_application_that_blurs_is_not_recommended(truth):
 def test_a_second_application_that_helps_is_recommended(truth):
     found = verdict(series(truth, range(6), second=lambda once: gaussian_filter(once, 1.5)))
     assert found.applications == 2
-    assert "better on 6 of 6 images; p = 0.031" in found.text  # 2 / 2**6
+    assert "better on 6 of 6 images, p = 0.031" in found.text  # 2 / 2**6
 
 
 def test_a_network_that_harms_is_not_recommended_at_all(truth):

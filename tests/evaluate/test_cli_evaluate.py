@@ -1,5 +1,6 @@
 """`care-bridge evaluate` on a real, tiny model; and what a person may get wrong."""
 
+import inspect
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 from care_bridge.cli import app
 from care_bridge.cli import evaluate as command
 from care_bridge.evaluate import evaluation
+from care_bridge.evaluate.reliability import interval_images
 from care_bridge.images import write_image
 
 
@@ -51,6 +53,7 @@ def test_report_and_json_are_written_and_an_untrained_net_is_answered_with_no(mo
     result = run(
         model, folders / "source", folders / "target", "--out", tmp_path / "r.html", "--json", tmp_path / "r.json",
         "--train-source", folders / "source", "--train-target", folders / "target", "--line", "5,30,60,30", "--quiet",
+        "--images", tmp_path / "images",
     )  # fmt: skip
     numbers = json.loads((tmp_path / "r.json").read_text())
     assert result.exit_code == (0 if numbers["good"] else 1), result.output
@@ -58,6 +61,7 @@ def test_report_and_json_are_written_and_an_untrained_net_is_answered_with_no(mo
     assert numbers["profiles"]["macro"] == "makeLine(5, 30, 60, 30)"
     assert "SHA-256 of weights_best.h5" in numbers["settings"]
     assert numbers["verdict"] in result.stdout
+    assert sorted(file.name for file in (tmp_path / "images").iterdir()) == ["cell_0.tif", "cell_1.tif"]
     assert (tmp_path / "r.html").stat().st_size > 10_000
 
 
@@ -106,3 +110,4 @@ def test_a_table_that_is_not_there_or_empty(folders, tmp_path):
 
 def test_defaults_are_the_apis():
     assert command.APPLICATIONS == evaluation.APPLICATIONS
+    assert inspect.signature(interval_images).parameters["level"].default == command.LEVEL

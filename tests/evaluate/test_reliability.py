@@ -16,11 +16,13 @@ from care_bridge.evaluate.reliability import (
     disagreement,
     foreign,
     input_statistics,
+    interval_images,
     laplace_cdf,
     laplace_interval,
     laplace_nll,
     laplace_quantile,
 )
+from care_bridge.images import Image
 
 finite = st.floats(-50, 50)
 positive = st.floats(0.2, 20)  # narrower ones underflow in scipy
@@ -203,3 +205,35 @@ def test_much_disagreement_is_foreign(make_pair):
     own = input_statistics(make_pair(0)[0].data)
     reasons = foreign(own, [own], d_mean=0.09, d_reference=[0.03, 0.04])
     assert reasons == ["the networks disagree (mean D 0.090) more than on familiar images (up to 0.040)"]
+
+
+def probabilistic_result(mean, scale):
+    return Image(np.stack([np.full((3, 4), mean), np.full((3, 4), scale)]), "CYX", {"X": 0.1})
+
+
+def test_interval_images_of_a_single_net_are_laplaces():
+    like = Image(np.zeros((3, 4)), "YX")
+    sure = interval_images([probabilistic_result(5.0, 2.0)], like=like, level=0.5)
+    assert sure.high.axes == "YX"
+    assert sure.high.pixel_size_um == {"X": 0.1}
+    assert sure.high.data == pytest.approx(5 + 2 * math.log(2))
+    assert sure.low.data == pytest.approx(5 - 2 * math.log(2))
+    assert sure.disagreement is None
+
+
+def test_interval_images_of_an_ensemble_hold_its_mixture_and_d():
+    like = Image(np.zeros((3, 4)), "YX")
+    results = [probabilistic_result(mean, 1.0) for mean in (0.0, 4.0)]
+    sure = interval_images(results, like=like, level=0.9)
+    mixture = Mixture(np.array([[0.0], [4.0]]), np.ones((2, 1)))
+    assert sure.mean.data == pytest.approx(2.0)
+    assert sure.high.data == pytest.approx(float(mixture.quantile(0.95)[0]), rel=1e-5)
+    assert sure.disagreement.data == pytest.approx(
+        float(disagreement(mixture.means, mixture.scales)[0]), abs=1e-5
+    )
+
+
+def test_a_model_without_widths_has_no_interval_and_it_is_said():
+    like = Image(np.zeros((3, 4)), "YX")
+    with pytest.raises(InputError, match="train with --probabilistic"):
+        interval_images([like], like=like)
