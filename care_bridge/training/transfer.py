@@ -82,7 +82,7 @@ def start_from(path: str | os.PathLike[str], config: CareConfig) -> Transfer:
         else:
             there = f"{found.shape} there" if found is not None else "not there"
             fresh.append(f"{name} ({weights[number].shape} here, {there})")
-    if not taken:
+    if not any(name.endswith("kernel") for name in taken):
         raise InputError(
             f"no weights of {str(path)!r} fit this network ({fresh[0]}, ...); use its settings: unet_n_depth, "
             "unet_n_first, unet_kern_size, axes"

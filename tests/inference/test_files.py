@@ -1,0 +1,179 @@
+"""Restoring files: names, types, channels, and the commands around them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from care_bridge.cli import app
+from care_bridge.errors import InputError
+from care_bridge.images import Image, read_image, write_image
+from care_bridge.inference.files import find_images, predict_files
+from care_bridge.inference.keras import load_predictor
+from care_bridge.inference.quality import INPUT, cross_evaluate, measure
+from care_bridge.predictor import NetworkPredictor, PredictOptions
+
+pytestmark = [pytest.mark.tf, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+
+run = CliRunner().invoke
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Two 16-bit TIFFs with a pixel size."""
+    random = np.random.default_rng(0)
+    for name in ("a.tif", "b.ome.tif"):
+        pixels = random.integers(0, 60000, (20, 24), np.uint16)
+        write_image(tmp_path / "in" / name, Image(pixels, "YX", {"Y": 0.1, "X": 0.1}))
+    return tmp_path / "in"
+
+
+def test_every_application_is_written_with_its_calibration(model_folder, images, tmp_path):
+    done = predict_files(
+        load_predictor(model_folder),
+        find_images([images]),
+        target=lambda file: tmp_path / "out" / file.name,
+        applications=2,
+        scales=True,
+    )
+    names = sorted(file.name for file in (tmp_path / "out").iterdir())
+    assert names == sorted(
+        f"{stem}_{application}{scale}{end}"
+        for stem, end in (("a", ".tif"), ("b", ".ome.tif"))
+        for application in (1, 2)
+        for scale in ("", "_scale")
+    )
+    restored = read_image(tmp_path / "out" / "a_1.tif")
+    assert restored.dtype == np.float32
+    assert restored.pixel_size_um["X"] == pytest.approx(0.1)
+    assert done[0].source.name == "a.tif"
+    mean = load_predictor(model_folder).predict(read_image(images / "a.tif")).data[..., 0]
+    np.testing.assert_array_equal(restored.data, mean)
+
+
+def test_integer_results_are_clipped_and_the_share_is_told(model_folder, images, tmp_path):
+    result = run(
+        app, ["predict", str(model_folder), str(images / "a.tif"), "--out", str(tmp_path), "--dtype", "uint8"]
+    )
+    assert result.exit_code == 0, result.output
+    assert "% of the pixels clipped" in result.output
+    assert read_image(tmp_path / "a.tif").dtype == np.uint8
+
+
+def test_options_of_csbdeeps_care_predict_are_understood(model_folder, images, tmp_path):
+    result = run(
+        app,
+        [
+            *("predict", "--input-dir", str(images), "--input-pattern", "a*.tif", "--input-axes", "YX"),
+            *("--norm-pmin", "2", "--norm-pmax", "99.8", "--norm-undo", "--n-tiles", "1,2"),
+            *("--model-basedir", str(model_folder.parent), "--model-name", model_folder.name),
+            *("--model-weights", "weights_best.h5", "--output-dir", str(tmp_path / "out")),
+            *("--output-name", "{model_name}/{file_path}/{file_name}{file_ext}", "--output-dtype", "uint16"),
+        ],
+    )
+    assert result.exit_code == 0, result.output
+    assert read_image(tmp_path / "out" / "model" / "a.tif").dtype == np.uint16
+
+
+def test_dry_run_writes_nothing(model_folder, images, tmp_path):
+    result = run(
+        app, ["predict", str(model_folder), str(images), "--out", str(tmp_path / "out"), "--dry-run"]
+    )
+    assert result.exit_code == 0
+    assert "not saved" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["{model}", "{images}", "--out", "{images}"], "would replace an image"),
+        (["{model}", "{images}", "--out", "{out}", "--output-name", "x.tif"], "would both become"),
+        (["{model}", "{images}", "--out", "{out}", "--output-name", "{{name}}"], "is not understood"),
+        (["{model}", "--out", "{out}"], "no images"),
+        (["{model}", "{images}/none.tif", "--out", "{out}"], "no image at"),
+        (["{model}", "{out}", "--out", "{out}"], "no image at"),
+        (["{out}/model", "{images}", "--out", "{out}"], "no model folder"),
+        (["{model}", "{images}", "--out", "{out}", "--dtype", "float17"], "is no type"),
+        (["{model}", "{images}", "--out", "{out}", "--rule", "matlab"], "--rule 'matlab' is not known"),
+        (["{model}", "{images}", "--out", "{out}", "--runtime", "tf3"], "--runtime 'tf3' is not known"),
+        (["{model}", "{images}", "--out", "{out}", "--n-tiles", "two"], "--n-tiles 'two'"),
+        (["{model}", "{images}", "--out", "{out}", "--n-tiles", "1,2,2"], "n_tiles has 3 entries"),
+        (["{model}", "{images}", "--out", "{out}", "--factor", "2"], "is for UpsamplingCARE"),
+        (["{model}", "{images}", "--out", "{out}", "--input-axes", "ZYX"], "ZYX"),
+        (["{model}", "{images}", "--out", "{out}", "--model-weights", "w.h5"], "no weights 'w.h5'"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(model_folder, images, tmp_path, arguments, sentence):
+    places = {"model": model_folder, "images": images, "out": tmp_path / "out"}
+    result = run(app, ["predict", *(argument.format(**places) for argument in arguments)])
+    assert result.exit_code == 2, result.output
+    assert sentence in result.output
+    assert "Traceback" not in result.output
+    assert not list((tmp_path / "out").rglob("*.tif"))
+
+
+def test_files_that_are_not_images_are_named_all_at_once(tmp_path):
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(InputError) as caught:
+        find_images([tmp_path, tmp_path / "notes.txt", tmp_path / "gone.tif"])
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_training_from_the_command_line(images, tmp_path):
+    write = ["train", str(images), str(images), "--out", str(tmp_path / "model"), "--quiet"]
+    small = [
+        "--smoke",
+        "--epochs",
+        "1",
+        "--steps",
+        "2",
+        "--patch-size",
+        "8,8",
+        "--depth",
+        "1",
+        "--all-patches",
+    ]
+    assert run(app, [*write, *small, "--patches-per-image", "12", "--seed", "4"]).exit_code == 0
+    assert (tmp_path / "model" / "weights_best.h5").is_file()
+    again = run(app, [*write, *small, "--patches-per-image", "12", "--seed", "4"])
+    assert again.exit_code == 2
+    assert "holds a model already" in again.output
+    assert run(app, [*write, *small, "--patches-per-image", "12", "--seed", "4", "--resume"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--preset", "nuclei"], "no preset 'nuclei'"),
+        (["--patch-size", "8;8"], "--patch-size '8;8' is not understood"),
+        (["--set", "unet_ndepth=3", "--patch-size", "8,8", "--all-patches"], "did you mean 'unet_n_depth'?"),
+        (["--patch-size", "64,64"], "smaller"),
+        (["--preset", "planaria"], "preset 'planaria' has no patch size for YX"),
+    ],
+)
+def test_wrong_training_is_one_line_and_exit_code_2(images, tmp_path, more, sentence):
+    result = run(app, ["train", str(images), str(images), "--out", str(tmp_path / "model"), *more])
+    assert result.exit_code == 2, result.output
+    assert sentence in result.output
+    assert not (tmp_path / "model").exists()
+
+
+def test_cross_evaluation_has_a_row_for_the_images_as_they_are(same, tmp_path):
+    random = np.random.default_rng(0)
+    truth = random.random((40, 40))
+    pairs = [(Image(truth + random.normal(0, 0.3, truth.shape), "YX"), Image(truth, "YX", name="t.tif"))]
+    nothing = NetworkPredictor(
+        same(), PredictOptions(rule=None), size_multiple=1, halo=0, probabilistic=False
+    )
+    matrix = cross_evaluate({"same": nothing}, {"one": pairs, "two": pairs})
+    # A network that changes nothing scores as its input, up to float32.
+    assert matrix.cells["same", "two"].psnr == pytest.approx(matrix.cells[INPUT, "two"].psnr, abs=1e-3)
+    matrix.save(tmp_path)
+    assert len((tmp_path / "cross-eval.csv").read_text().splitlines()) == 5
+    assert (tmp_path / "cross-eval.png").stat().st_size > 5000
+    with pytest.raises(InputError, match="cannot be called"):
+        cross_evaluate({INPUT: nothing}, {"one": pairs})
+    with pytest.raises(InputError, match="has shape"):
+        measure(nothing, [(pairs[0][0], Image(truth[:8], "YX"))])
