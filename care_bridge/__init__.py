@@ -11,14 +11,24 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "Image": "images",
-    "read_image": "images",
-    "write_image": "images",
     "BIOIMAGEIO": "normalize",
     "CSBDEEP": "normalize",
     "FIJI": "normalize",
+    "CareConfig": "config",
+    "CsbdeepTiles": "tiling",
+    "FijiPredictor": "fiji.emulation",
+    "FijiTiles": "tiling",
+    "Image": "images",
+    "InputError": "errors",
+    "KerasPredictor": "inference.keras",
+    "PluginOptions": "fiji.plugin",
     "PredictOptions": "predictor",
     "apply_repeatedly": "predictor",
+    "compare": "roundtrip",
+    "open_predictor": "levels",
+    "read_image": "images",
+    "write_bundle": "export.savedmodel",
+    "write_image": "images",
 }
 
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604

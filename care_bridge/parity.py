@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from care_bridge import __version__
 from care_bridge.axes import move_axes
-from care_bridge.diagnosis import Geometry, Rung, diagnose
+from care_bridge.diagnosis import Convention, Geometry, Rung, diagnose, explain
 from care_bridge.errors import InputError
 from care_bridge.files import write_text
 from care_bridge.images import Image
@@ -251,6 +251,7 @@ def compare(
     rule: PercentileRule = FIJI,
     geometry: Geometry | None = None,
     rungs: Sequence[Rung] = (),
+    more_conventions: Callable[[Image], Sequence[Convention]] | None = None,
     progress: Progress = silent,
 ) -> ParityReport:
     """Give two predictors the same image and say how much their results differ.
@@ -274,6 +275,9 @@ def compare(
         Where the candidate cuts the image, for the diagnosis.
     rungs : sequence of Rung
         The ladder, to go into the report.
+    more_conventions : callable, optional
+        What else to try for an image when a `NetworkPredictor` and the candidate differ; see
+        `diagnosis.explain`.
     progress : Progress
 
     Returns
@@ -307,7 +311,13 @@ def compare(
             actual = second.predict(fed_second)
             fed = "image" if application == 1 else "own result"
             cut = geometry if stage == "whole prediction" else None
-            rows.append(_row(stage, application, fed, expected, actual, limit, cut))
+            row = _row(stage, application, fed, expected, actual, limit, cut)
+            if not row.passed and stage == "whole prediction" and isinstance(first, NetworkPredictor):
+                # Run the reference under other conventions, to name the one that the candidate followed.
+                more = more_conventions(fed_first) if more_conventions and application == 1 else ()
+                found = explain(first, actual, fed_first, geometry=cut, tolerance=limit, more=more)
+                row = dataclasses.replace(row, cause=found.cause, diagnosis=found.words)
+            rows.append(row)
             if application > 1:
                 crossed = second.predict(fed_first)
                 rows.append(_row(stage, application, "reference's result", expected, crossed, limit, cut))

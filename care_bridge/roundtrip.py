@@ -6,17 +6,19 @@ import dataclasses
 import json
 import os
 import zipfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from care_bridge import parity
-from care_bridge.diagnosis import Rung, geometry_of, stepwise
+from care_bridge.diagnosis import Convention, Rung, geometry_of, stepwise
 from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.levels import DEFAULT_LEVEL, find_bundle, open_predictor
+from care_bridge.normalize import FIJI
 from care_bridge.parity import TOLERANCE, TOLERANCE_REPEATED, ParityReport
-from care_bridge.predictor import NetworkPredictor, Predictor
+from care_bridge.predictor import NetworkPredictor, PredictOptions, Predictor
 from care_bridge.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -46,7 +48,9 @@ def compare(
     Parameters
     ----------
     reference : Predictor or path
-        Python's side. A path is a model folder, a Keras file, or a bundle run by TensorFlow 2.
+        Python's side. A path is a model folder, a Keras file, or a bundle run by TensorFlow 2. A predictor with
+        `PredictOptions(rule=FIJI)` follows the plugin in everything else too (sizes filled up, result not scaled
+        back); one with another rule is compared as it is, and the report names the conventions that differ.
     candidate : Predictor or path
         Fiji's side. A path is a bundle, or a model folder with one in it, opened at `level`.
     image : Image
@@ -59,9 +63,9 @@ def compare(
     version : str
         TensorFlow 1.x of the levels `imagej` and `tf1`.
     options : PluginOptions, optional
-        What one would type in the plugin's dialog. None takes what the bundle recommends, else its defaults.
-        Python's side follows the same conventions, so that networks and arithmetic are compared, not
-        conventions.
+        What one would type in the plugin's dialog. None takes what the bundle recommends, else its defaults;
+        percentiles from a reference that names them. Python's side follows the same conventions, so that
+        networks and arithmetic are compared, not conventions.
     fiji : path, optional
         A Fiji folder; None takes `CARE_BRIDGE_FIJI`.
     climb : bool
@@ -77,9 +81,12 @@ def compare(
     InputError, NotInstalledError, WorkerError
         From opening and running the two sides.
     """
+    from care_bridge.fiji.emulation import FijiPredictor
+
     with ExitStack() as stack:
         if options is None:
-            options = recommended_options(candidate if isinstance(candidate, str | os.PathLike) else None)
+            bundle = candidate if isinstance(candidate, str | os.PathLike) else None
+            options = recommended_options(bundle, **_percentiles_of(reference))
         if isinstance(candidate, str | os.PathLike):
             candidate = open_predictor(candidate, level, options=options, version=version, fiji=fiji)
         for side in (candidate, getattr(candidate, "network", None)):
@@ -87,6 +94,8 @@ def compare(
                 stack.callback(side.close)  # type: ignore[union-attr]
         if isinstance(reference, str | os.PathLike):
             reference = open_reference(reference, options)
+        elif isinstance(reference, NetworkPredictor) and reference.options.rule is FIJI:
+            reference = FijiPredictor(reference.network, options)
         here = _as_network_predictor(reference)
         geometry = None
         rungs: tuple[Rung, ...] = ()
@@ -115,6 +124,7 @@ def compare(
             image=image,
             geometry=geometry,
             rungs=rungs,
+            more_conventions=lambda fed: _plugins_way(here, options, fed),
             applications=applications,
             tolerance=tolerance,
             tolerance_repeated=tolerance_repeated,
@@ -139,6 +149,30 @@ def open_reference(path: str | os.PathLike[str], options: PluginOptions) -> Pred
     from care_bridge.inference.keras import KerasNetwork
 
     return FijiPredictor(KerasNetwork(open_source(path).network), options)
+
+
+PLUGINS_WAY = "the plugin's conventions"
+"""Cause of a difference that vanishes when Python follows the plugin in everything at once."""
+
+
+def _plugins_way(here: NetworkPredictor | None, options: PluginOptions, image: Image) -> Sequence[Convention]:
+    from care_bridge.fiji.emulation import FijiPredictor
+
+    if here is None:
+        return ()
+    words = (
+        "follows the plugin in everything: nearest-rank percentiles over all channels, floor at zero, sizes filled up "
+        "at the far end, result not scaled back (PredictOptions(rule=FIJI) in Python)"
+    )
+    return [Convention(PLUGINS_WAY, words, lambda: FijiPredictor(here.network, options).predict(image))]
+
+
+def _percentiles_of(reference: Any) -> dict[str, float | None]:
+    """The percentiles that a predictor with Fiji's rule was given; the dialog should hold the same."""
+    options = getattr(reference, "options", None)
+    if not isinstance(options, PredictOptions) or options.rule is not FIJI:
+        return {}
+    return {"percentileBottom": options.pmin, "percentileTop": options.pmax}
 
 
 def _as_network_predictor(predictor: Predictor) -> NetworkPredictor | None:

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "evaluate": PREDICTOR | {"parity", "parity_page"},
 }
 # Above the lanes: these bring them together.
-ABOVE = {"levels", "checking", "demo", "zoo", "csbdeep", "cli"}
+ABOVE = {"levels", "roundtrip", "checking", "demo", "zoo", "csbdeep", "cli"}
 HEAVY = {"tensorflow", "keras", "jpype", "imagej", "scyjava"}
 MAY_LOAD_KERAS = KERAS_LANE | ABOVE
 MAY_LOAD_JAVA = JAVA_LANE

@@ -132,3 +132,30 @@ def test_the_ladder_tells_what_following_csbdeep_instead_of_fiji_would_cost(
     assert all(rung["difference"]["max_abs"] <= 1e-5 for rung in rungs)
     assert rungs[2]["cost"]["max_abs"] > 1e-3
     assert "Step by step" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.tf
+def test_a_predictor_with_fijis_rule_is_followed_in_everything_else(model: Path, picture: Path) -> None:
+    from care_bridge import FIJI, KerasPredictor, PredictOptions, compare, read_image
+
+    here = KerasPredictor.load(model, options=PredictOptions(rule=FIJI, pmin=5.0))
+    report = compare(
+        reference=here, candidate=model / "fiji.zip", image=read_image(picture), level="emulation"
+    )
+    assert report.passed, str(report)
+    assert "percentileBottom=5.0" in report.settings["candidate_options"]
+
+
+@pytest.mark.tf
+def test_a_predictor_with_csbdeeps_rule_is_compared_as_it_is_and_told_apart(
+    model: Path, picture: Path
+) -> None:
+    from care_bridge import KerasPredictor, compare, read_image
+
+    report = compare(
+        reference=KerasPredictor.load(model), candidate=model, image=read_image(picture), level="emulation"
+    )
+    assert not report.passed
+    whole = next(row for row in report.rows if row.stage == "whole prediction")
+    assert whole.cause == roundtrip.PLUGINS_WAY
+    assert "not scaled back" in whole.diagnosis
