@@ -458,6 +458,45 @@ def explain(
     return replace(plain, cause=best[1].cause, words=words)
 
 
+def prices(
+    reference: NetworkPredictor,
+    image: Image,
+    *,
+    geometry: Geometry | None = None,
+    tolerance: float = 1e-5,
+    progress: Progress = silent,
+) -> tuple[tuple[Convention, Finding], ...]:
+    """What each convention costs: how far the result moves when that one is changed and all others are kept.
+
+    Parameters
+    ----------
+    reference : NetworkPredictor
+        Where the price is counted from, e.g. Fiji's way.
+    image : Image
+    geometry : Geometry, optional
+        Where `reference` cuts.
+    tolerance : float
+    progress : Progress
+
+    Returns
+    -------
+    tuple of (Convention, Finding)
+        The dearest first; conventions that give a result of other axes or size are left out.
+    """
+    expected = reference.predict(image)
+    tried = list(conventions(reference, image))
+    found = []
+    for number, convention in enumerate(tried):
+        progress(number, len(tried), "conventions")
+        try:
+            finding = diagnose(expected, convention.result(), geometry=geometry, tolerance=tolerance)
+        except InputError:
+            continue
+        found.append((convention, finding))
+    progress(len(tried), len(tried), "conventions")
+    return tuple(sorted(found, key=lambda pair: -pair[1].rmse))
+
+
 def conventions(reference: NetworkPredictor, image: Image) -> Iterator[Convention]:
     """Other ways in which the same network is commonly used, one change at a time.
 
@@ -662,7 +701,7 @@ def stepwise(
     if csbdeep.rule is None or csbdeep.rule is FIJI:
         csbdeep = PredictOptions(denormalize=False)
 
-    def here(options: PredictOptions) -> Predictor:
+    def here(options: PredictOptions) -> NetworkPredictor:
         return _with(reference, options)
 
     def there(*, normalized: bool, cut: FijiTiles) -> Predictor:
@@ -674,8 +713,18 @@ def stepwise(
     none = Geometry(halo_px=geometry.halo_px)
     total, rungs = 6, []
 
-    def rung(title: str, first: Image, second: Image, other: Image, cut: Geometry) -> None:
+    def rung(
+        title: str,
+        first: Image,
+        second: Image,
+        other: Image,
+        cut: Geometry,
+        *,
+        ways: tuple[NetworkPredictor, Image] | None = None,
+    ) -> None:
         difference = diagnose(first, second, geometry=cut, tolerance=tolerance)
+        if difference.cause == NORMALIZATION and ways is not None:
+            difference = explain(ways[0], second, ways[1], geometry=cut, tolerance=tolerance)
         cost = diagnose(first, other, geometry=cut, tolerance=tolerance)
         aligned = _same_letters(first, second)
         residual = aligned.data.astype(np.float64) - first.data
@@ -695,7 +744,7 @@ def stepwise(
     second = there(normalized=True, cut=tiles).predict(image)
     own_way = here(csbdeep)
     once = own_way.predict(image)
-    rung("normalisation", first, second, once, geometry)
+    rung("normalisation", first, second, once, geometry, ways=(follows, image))
 
     means_first, means_second = mean_channels(first, like=image), mean_channels(second, like=image)
     again = follows.predict(means_first)

@@ -276,6 +276,10 @@ class NetworkPredictor:
         ------
         InputError
             If the number of channels is not the network's.
+
+        Notes
+        -----
+        When memory runs out, the longest axis is cut in two, up to 8 times; tiles do not change the result.
         """
         options = self.options
         frames = "".join(axis for axis in image.axes if axis not in self.axes)
@@ -392,13 +396,31 @@ class NetworkPredictor:
             pads.append((border + more // 2, border + more - more // 2))
         if any(map(any, pads)):
             tensor = np.pad(tensor, ((0, 0), *pads, (0, 0)), mode="reflect")
-        result = self.network(tensor) if tiles is None else self._run_tiles(tensor, tiles, progress)
+        result = self._run_within_memory(tensor, tiles, progress)
         kept = [
             slice(before, before + size - before - after)
             for (before, after), size, axis in zip(pads, tensor.shape[1:-1], self.space, strict=True)
             if axis != self.lost_axis
         ]
         return result[(slice(None), *kept)]
+
+    def _run_within_memory(self, tensor: Tensor, tiles: CsbdeepTiles | None, progress: Progress) -> Tensor:
+        counts = tiles.counts(self.space, cut=self.space) if tiles is not None else {}
+        for attempt in range(_MOST_RETRIES + 1):
+            try:
+                if not counts:
+                    return self.network(tensor)
+                return self._run_tiles(tensor, CsbdeepTiles(counts), progress)
+            except Exception as error:
+                if attempt == _MOST_RETRIES or not _is_out_of_memory(error):
+                    raise
+            sizes = dict(zip(self.space, tensor.shape[1:-1], strict=True))
+            longest = max(
+                (axis for axis in self.space if axis != self.lost_axis),
+                key=lambda axis: sizes[axis] / counts.get(axis, 1),
+            )
+            counts = {**counts, longest: 2 * counts.get(longest, 1)}
+        raise AssertionError("the last attempt returns or raises")
 
     def _run_tiles(self, tensor: Tensor, tiles: CsbdeepTiles, progress: Progress) -> Tensor:
         space, counts = self.space, tiles.counts(self.space, cut=self.space)
@@ -420,6 +442,15 @@ class NetworkPredictor:
             progress(number + 1, len(pieces), "tiles")
         assert out is not None
         return out
+
+
+_MOST_RETRIES = 8
+"""How often the number of tiles is doubled when memory runs out, as csbdeep does."""
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    text = str(error)
+    return isinstance(error, MemoryError) or "OOM" in text or "RESOURCE_EXHAUSTED" in text
 
 
 def _by_axis(sizes: Sizes, space: str) -> dict[str, int]:

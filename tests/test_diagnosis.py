@@ -360,8 +360,18 @@ def test_the_ladder_finds_the_rung_where_a_difference_comes_in():
     assert [rung.difference.cause for rung in rungs[:3]] == [
         diagnosis.AGREE,
         diagnosis.AGREE,
-        diagnosis.NORMALIZATION,
+        diagnosis.PERCENTILES,
     ]
+    assert "takes percentiles 1 and 99.8, not 3 and 99.8" in rungs[2].difference.words
+
+
+def test_each_convention_has_its_price():
+    network, image = Sharpen(), picture((48, 48))
+    found = diagnosis.prices(fiji_way(network), image)
+    price = {convention.cause: finding.max_abs for convention, finding in reversed(found)}
+    assert price[diagnosis.NOT_NORMALIZED] > price[diagnosis.FLOOR] > 0
+    assert price[diagnosis.PERCENTILES] > 0
+    assert [finding.rmse for _, finding in found] == sorted((f.rmse for _, f in found), reverse=True)
 
 
 def test_the_ladder_without_a_network_at_the_other_side_compares_whole_predictions():

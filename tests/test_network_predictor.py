@@ -254,3 +254,26 @@ def test_images_smaller_than_the_multiple_come_back():
         image = Image(np.random.default_rng(0).random(shape), "YX")
         result = NetworkPredictor(Function(lambda x: x), PLAIN, size_multiple=8).predict(image)
         np.testing.assert_allclose(result.data, image.data, rtol=1e-6)
+
+
+def test_running_out_of_memory_cuts_the_longest_axis_until_it_fits():
+    seen = []
+
+    def small_only(tensor):
+        seen.append(tensor.shape[1:3])
+        if tensor.size > 600:
+            raise RuntimeError("OOM when allocating tensor with shape")
+        return tensor + 1
+
+    image = Image(np.random.default_rng(0).random((64, 32)), "YX")
+    result = NetworkPredictor(Function(small_only), PLAIN, size_multiple=4, halo=0).predict(image)
+    np.testing.assert_allclose(result.data, image.data + 1, rtol=1e-6)
+    assert seen[:3] == [(64, 32), (32, 32), (16, 32)]
+
+
+def test_other_failures_of_a_network_are_not_tried_again():
+    def broken(tensor):
+        raise RuntimeError("no such operation")
+
+    with pytest.raises(RuntimeError, match="no such operation"):
+        NetworkPredictor(Function(broken), PLAIN, size_multiple=4).predict(Image(np.ones((8, 8)), "YX"))
