@@ -101,8 +101,9 @@ for (w = 0; w < wanted.length; w++) {
     closeImage(one);
     if (restored == 0) stop("channel " + number + ": " + problem);
     selectImage(restored);
-    if (nSlices != slices * frames) stop("channel " + number + ": the model gives " + nSlices + " planes for "
-        + slices * frames + "; use restore_image");
+    planes = slices * frames;
+    if (nSlices != planes) stop("channel " + number + ": the model gives " + nSlices + " planes for " + planes
+        + "; use restore_image");
     copyPlanes(whole, restored, number, channels);
     closeImage(restored);
     selectImage(whole);
@@ -371,25 +372,18 @@ function rankOf(percentile, pixels) {
     return minOf(maxOf(rank, 0), pixels - 1);
 }
 
-// Grey level at a rank (counted from 0) over all planes of the image in front: the plugin's nearest-rank rule.
+// Grey level at a rank (counted from 0) over all planes of a 32-bit image: the bin with the rank, cut again and again.
 function levelAt(rank, lowest, highest) {
-    if (lowest == highest) return lowest;
-    whole = bitDepth() < 32;
-    bins = 4096;
-    passes = 5;
-    if (whole) {
-        bins = pow(2, bitDepth());
-        passes = 1;
-    }
+    bins = 1024;
     from = lowest;
     to = highest;
     below = 0;
-    for (pass = 0; pass < passes; pass++) {
+    for (pass = 0; pass < 5; pass++) {
+        if (from == to) return from;
         total = newArray(bins);
         for (s = 1; s <= nSlices; s++) {
             if (nSlices > 1) setSlice(s);
-            if (whole) getHistogram(values, counts, bins);
-            else getHistogram(values, counts, bins, from, to);
+            getHistogram(values, counts, bins, from, to);
             for (b = 0; b < bins; b++) total[b] += counts[b];
         }
         b = 0;
@@ -398,17 +392,16 @@ function levelAt(rank, lowest, highest) {
             below += total[b];
             b++;
         }
-        if (whole) return b;
         width = (to - from) / bins;
         from = from + b * width;
         to = from + width;
-        if (width < (highest - lowest) / pow(2, 46)) pass = passes;
     }
     return single((from + to) / 2);
 }
 
-// Sets low and high to the grey levels at the percentiles of the image in front.
-function measurePercentiles(bottom, top) {
+// Sets low and high to the grey levels at the percentiles of the image in front: the plugin's nearest rank, all
+// planes together.
+function measurePercentiles(percentileLow, percentileHigh) {
     lowest = 1 / 0;
     highest = -1 / 0;
     before = 1;
@@ -420,8 +413,32 @@ function measurePercentiles(bottom, top) {
         highest = maxOf(highest, most);
     }
     pixels = getWidth() * getHeight() * nSlices;
-    low = levelAt(rankOf(bottom, pixels), lowest, highest);
-    high = levelAt(rankOf(top, pixels), lowest, highest);
+    rankLow = rankOf(percentileLow, pixels);
+    rankHigh = rankOf(percentileHigh, pixels);
+    if (bitDepth() == 32) {
+        low = levelAt(rankLow, lowest, highest);
+        high = levelAt(rankHigh, lowest, highest);
+    } else {
+        bins = pow(2, bitDepth());
+        for (s = 1; s <= nSlices; s++) {
+            if (nSlices > 1) setSlice(s);
+            getHistogram(values, counts, bins);
+            if (s == 1) total = counts;
+            else for (b = lowest; b <= highest; b++) total[b] += counts[b];
+        }
+        below = 0;
+        low = -1;
+        for (b = lowest; b <= highest; b++) {
+            below += total[b];
+            if (low < 0) {
+                if (below > rankLow) low = b;
+            }
+            if (below > rankHigh) {
+                high = b;
+                b = highest;
+            }
+        }
+    }
     if (nSlices > 1) setSlice(before);
 }
 

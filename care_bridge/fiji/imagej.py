@@ -193,7 +193,7 @@ class ImageJ:
             timeout_s=timeout_s,
             text=script.read_text(encoding="utf-8"),
             name=script.name,
-            parameters={key: value for key, value in parameters.items()},
+            parameters={key: _as_json(value) for key, value in parameters.items()},
             image=str(image) if image else "",
             stand_ins=_stand_ins(),
         )
@@ -380,4 +380,8 @@ def _for_imagej(image: Image) -> Array:
 
 
 def _stand_ins() -> str:
-    return str(Path(__file__).with_name("stand_ins.groovy"))
+    return str(Path(__file__).with_name("stand_ins"))
+
+
+def _as_json(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value

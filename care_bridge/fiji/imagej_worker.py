@@ -352,11 +352,14 @@ def _remember(values: dict[str, Any], model: str) -> None:
 
 def _compute(image: Any, model: str, values: dict[str, Any]) -> Any:
     """The result as an ImagePlus; None, with the reason printed, where the plugin gives none."""
-    array, axes = _stale_array(image)
-    return _computed(array, axes, model, values)
+    computed = _computed_array(*_stale_array(image), model, values)
+    return None if computed is None else _imp_from_array(*computed, "result", virtual=True)
 
 
-def _computed(array: NDArray[Any], axes: str, model: str, values: dict[str, Any]) -> Any:
+def _computed_array(
+    array: NDArray[Any], axes: str, model: str, values: dict[str, Any]
+) -> tuple[NDArray[Any], str] | None:
+    """The numbers, asked for in the main process; None, with the reason printed, where there are none."""
     if not model:
         _fail("no model file was given")
         return None
@@ -374,7 +377,7 @@ def _computed(array: NDArray[Any], axes: str, model: str, values: dict[str, Any]
     if answer.values.get("reason"):
         _fail(answer.values["reason"])
         return None
-    return _imp_from_array(answer.arrays["result"], answer.values["axes"], "result", virtual=True)
+    return answer.arrays["result"], answer.values["axes"]
 
 
 def _fail(reason: str) -> None:
@@ -623,17 +626,104 @@ def _take(entries: list[str]) -> list[str]:
 _loaders: dict[str, Any] = {}
 
 
-def _stand_ins(path: str) -> Any:
-    """A class loader that knows the plugin's and SciJava's names, compiled once from a Groovy source."""
+def _stand_ins(folder: str) -> Any:
+    """A class loader that knows the plugin's and SciJava's names, compiled once from Groovy sources."""
     import jpype
 
-    if path not in _loaders:
+    if folder not in _loaders:
         thread = jpype.JClass("java.lang.Thread").currentThread()
         loader = jpype.JClass("groovy.lang.GroovyClassLoader")(thread.getContextClassLoader())
-        loader.parseClass(Path(path).read_text(encoding="utf-8"), "StandIns.groovy")
-        _loaders[path] = loader
-    return _loaders[path]
+        for name in ("Axes", "ImagePlusAdapter", "GenericNetwork", "Services"):
+            source = Path(folder, f"{name}.groovy")
+            loader.parseClass(source.read_text(encoding="utf-8"), source.name)
+        _loaders[folder] = loader
+    return _loaders[folder]
 
 
 def _binding(arguments: dict[str, Any]) -> Any:
-    raise NotImplementedError
+    """Values for every `#@` line of a script, in the types that it declares."""
+    import jpype
+
+    loader = _stand_ins(arguments["stand_ins"])
+    binding = jpype.JClass("groovy.lang.Binding")()
+    given = dict(arguments["parameters"])
+    for kind, name, properties in parameters_of(arguments["text"]):
+        if kind == "CommandService":
+            value = loader.loadClass("care_bridge.Commands").getDeclaredConstructor().newInstance()
+            value.setProperty("compute", _compute_for_scripts())
+        elif kind == "DatasetService":
+            value = loader.loadClass("care_bridge.Datasets").getDeclaredConstructor().newInstance()
+        elif kind == "PrefService":
+            value = loader.loadClass("care_bridge.PrefService").getDeclaredConstructor().newInstance()
+        elif kind == "ImagePlus":
+            value = jpype.JClass("ij.IJ").openImage(arguments["image"]) if arguments["image"] else None
+            if value is not None:
+                value.show()
+        else:
+            value = _parameter(kind, name, given.pop(name, properties.get("value")), properties)
+        binding.setVariable(name, value)
+    if given:
+        raise InputError(f"the script has no parameter {', '.join(given)}")
+    return binding
+
+
+def parameters_of(text: str) -> list[tuple[str, str, dict[str, str]]]:
+    """Type, name and properties of each `#@` line of a script."""
+    found = []
+    for line in re.findall(r"(?m)^\s*#@\s*(.+?)\s*$", text):
+        match = re.fullmatch(r"(?P<kind>\w+)\s*(?:\((?P<properties>.*)\))?\s+(?P<name>\w+)", line)
+        if match is None:
+            raise InputError(f"'#@ {line}' is no parameter that SciJava reads")
+        pairs = re.findall(r"(\w+)\s*=\s*(\{[^}]*\}|\"[^\"]*\"|[^,\s]+)", match["properties"] or "")
+        found.append((match["kind"], match["name"], {key: value.strip('"') for key, value in pairs}))
+    return found
+
+
+def _parameter(kind: str, name: str, value: Any, properties: dict[str, str]) -> Any:
+    import jpype
+
+    if value is None:
+        if properties.get("required") == "false":
+            return None
+        raise InputError(f"the script needs the parameter {name}; without a window it would not run at all")
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    types = {"Boolean": "java.lang.Boolean", "Integer": "java.lang.Integer", "Double": "java.lang.Double"}
+    if kind == "File":
+        return jpype.JClass("java.io.File")(text)
+    if kind == "String":
+        return jpype.JString(text)
+    if kind in types:
+        return jpype.JClass(types[kind]).valueOf(text)
+    raise InputError(f"parameters of type {kind} are not known here")
+
+
+def _compute_for_scripts() -> Any:
+    """What `command.run(GenericNetwork, false, ...)` computes; also remembers the model, as the plugin does."""
+    import jpype
+
+    def apply(_self: Any, values: Any) -> Any:
+        image = values.get("input").getProperty("imp")
+        options = {
+            name: type(default)(
+                values.get(name).toString() == "true" if isinstance(default, bool) else str(values.get(name))
+            )
+            for name, default in PARAMETERS.items()
+        }
+        model = str(values.get("modelFile").getPath())
+        _plugin.runs += 1
+        _preferences().put(REMEMBERED_MODEL, model)
+        computed = _computed_array(*_array_from_imp(image), model, options)
+        if computed is None:
+            return None
+        array, axes = computed
+        flat = np.ascontiguousarray(array, dtype=np.float32).reshape(-1)
+        java = jpype.JArray(jpype.JFloat)(flat.size)
+        worker_java.direct_buffer(flat).asFloatBuffer().get(java)
+        answer = jpype.JArray(jpype.JObject)(3)
+        answer[0] = java
+        answer[1] = jpype.JArray(jpype.JLong)(list(array.shape[::-1]))
+        answer[2] = jpype.JString(axes[::-1])
+        return answer
+
+    implemented = type("Compute", (), {"apply": jpype.JOverride(apply)})
+    return jpype.JImplements("java.util.function.Function")(implemented)()

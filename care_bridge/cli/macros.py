@@ -1,0 +1,134 @@
+"""`care-bridge macros`: the macros and scripts for Fiji."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from care_bridge.cli._run import DONE, NO, command
+
+group = typer.Typer(
+    no_args_is_help=True, help="Macros and scripts for Fiji: list, check, install, run, write."
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group.command("list")(command(list_macros))
+    group.command("lint")(command(lint_file))
+    group.command("install")(command(install))
+    group.command("uninstall")(command(uninstall))
+    group.command("run")(command(run))
+    group.command("for")(command(for_model))
+    app.add_typer(group, name="macros")
+
+
+def list_macros() -> int:
+    """What there is, and what each is for."""
+    from care_bridge.fiji.macros import macros_folder, shipped
+
+    for entry in shipped():
+        typer.echo(f"{entry.name:<24} {entry.kind:<7} {entry.purpose}")
+    typer.echo(f"They lie in {macros_folder()}")
+    return DONE
+
+
+def lint_file(
+    files: list[Path] = typer.Argument(help="ImageJ macros (.ijm, .txt), anybody's."),
+) -> int:
+    """Say what in a macro does not do what it seems to; exit code 1 if there is something."""
+    from care_bridge.errors import InputError
+    from care_bridge.fiji.macros import lint
+
+    count = 0
+    for file in files:
+        if file.is_dir():
+            raise InputError(f"{file} is a folder; name a macro file")
+        # As ImageJ reads it.
+        text = file.read_bytes().decode("utf-8", errors="surrogateescape")
+        findings = lint(text)
+        count += len(findings)
+        for finding in findings:
+            typer.echo(f"{file}: {finding}")
+    if not count:
+        typer.echo("nothing found")
+    return NO if count else DONE
+
+
+def install(fiji: Path = typer.Argument(help="Folder of a Fiji: the one with jars and plugins.")) -> int:
+    """Put the macros and scripts under Plugins > CARE bridge; an earlier version is replaced."""
+    from care_bridge.fiji.macros import install as install_into
+
+    written = install_into(fiji)
+    typer.echo(f"installed {len(written)} files in {written[0].parent}; restart Fiji to see them")
+    return DONE
+
+
+def uninstall(fiji: Path = typer.Argument(help="Folder of a Fiji: the one with jars and plugins.")) -> int:
+    """Take the installed macros and scripts out again; other files are left."""
+    from care_bridge.fiji.macros import uninstall as uninstall_from
+
+    typer.echo(f"removed {len(uninstall_from(fiji))} files")
+    return DONE
+
+
+def run(
+    name: str = typer.Argument(help="Name of a macro or script, see `care-bridge macros list`."),
+    settings: list[str] = typer.Argument(
+        None, help="Its settings as KEY=VALUE, e.g. model=cell.zip ntiles=4."
+    ),
+    image: Path = typer.Option(
+        None, "--image", help="Image in front, for scripts that work on the open image."
+    ),
+    timeout: float = typer.Option(
+        None, "--timeout", help="Seconds without a sign of life before it is ended."
+    ),
+) -> int:
+    """Run a macro or script, unchanged, in a headless ImageJ; the network in TensorFlow 1.x. Paths are made absolute."""
+    from care_bridge.errors import InputError
+    from care_bridge.fiji.macros import run as run_macro
+
+    given = {}
+    for setting in settings or []:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise InputError(f"{setting!r} is no setting; write KEY=VALUE, e.g. model=cell.zip")
+        path = key.lower() in ("model", "input", "output", "outputfolder", "python", "sentinel") and value
+        given[key] = str(Path(value).absolute()) if path else value
+    if image is not None and not image.is_file():
+        raise InputError(f"there is no image {str(image)!r}")
+    result = run_macro(name, given, image=image, timeout_s=timeout)
+    own = [line for line in result.log.splitlines() if line.startswith("CARE bridge: ")]
+    for line in own or result.log.splitlines():
+        typer.echo(line)
+    for reason in result.plugin_failures:
+        typer.echo(f"the plugin's own reason: {reason}", err=True)
+    if result.aborted and not own:
+        typer.echo(f"it stopped: {result.error}", err=True)
+    return NO if result.aborted or result.plugin_failures else DONE
+
+
+def for_model(
+    model: Path = typer.Argument(help="Bundle (.zip for Fiji), or the model folder that holds it."),
+    image: Path = typer.Argument(None, help="An image, whose size decides the number of tiles."),
+    out: Path = typer.Option(None, "--out", help="Write the macro to this file (.ijm) too."),
+) -> int:
+    """Write a macro and a script call with this model's values, ready to paste, and the deepImageJ equivalent."""
+    from care_bridge.fiji.macros import for_model as write_for
+    from care_bridge.files import write_text
+    from care_bridge.images import read_image
+
+    made = write_for(model, None if image is None else read_image(image))
+    typer.echo("// In a macro, the script installed by `care-bridge macros install` (safest):")
+    typer.echo(made.script)
+    typer.echo("// The plugin itself, with its windows:")
+    typer.echo(made.line)
+    typer.echo("// deepImageJ, with the model's BioImage.IO package unpacked in this folder:")
+    typer.echo(made.deepimagej)
+    for note in made.notes:
+        typer.echo(f"// {note}")
+    if out is not None:
+        write_text(out, made.macro)
+        typer.echo(f"// written: {out}")
+    return DONE

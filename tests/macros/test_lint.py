@@ -1,0 +1,225 @@
+"""What a macro would not do, said before it runs; no Java."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from care_bridge.cli import app
+from care_bridge.errors import InputError
+from care_bridge.fiji import macros
+from care_bridge.fiji.plugin import PluginOptions
+
+GOOD = """
+setBatchMode(true);
+model = getArgument();
+getVoxelSize(x, y, z, unit);
+run("Duplicate...", "title=copy duplicate");
+run("Run your network", "input=copy normalizeinput=true percentilebottom=3.0 percentiletop=99.8 clip=false ntiles=4 "
+    + "blockmultiple=32 overlap=48 batchsize=1 modelfile=[" + model + "] showprogressdialog=false");
+if (!isOpen("result")) exit("no result");
+selectWindow("result");
+rename("restored");
+setVoxelSize(x, y, z, unit);
+"""
+
+
+def rules(text: str) -> list[str]:
+    return [finding.rule for finding in macros.lint(text)]
+
+
+def test_a_careful_macro_passes():
+    assert macros.lint(GOOD) == []
+
+
+@pytest.mark.parametrize("entry", macros.shipped(), ids=lambda entry: entry.path.name)
+def test_our_own_pass_and_are_ascii_and_say_what_they_are_for(entry):
+    text = entry.path.read_text(encoding="ascii")
+    assert text.startswith("// CARE bridge: ")
+    assert len(entry.purpose) > 40
+    if entry.kind == "macro":
+        assert macros.lint(text) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "to", "rule", "says"),
+    [
+        ("ntiles=4", "nTiles=4", "camel-case", "write ntiles for nTiles"),
+        ("overlap=48", "overlapp=48", "unknown-option", "did you mean 'overlap'"),
+        ("overlap=48", "overlapp=48", "missing-parameter", "overlap not given"),
+        ("clip=false", "clip", "bare-boolean", "write clip=true"),
+        ("clip=false", "clip=no", "value", "neither true nor false"),
+        ("ntiles=4", "ntiles=four", "value", "is no number"),
+        ("batchsize=1 ", "", "missing-parameter", "batchsize not given"),
+        ('run("Duplicate...", "title=copy duplicate");', "", "input-not-duplicated", "old pixels"),
+        ('selectWindow("result");', "", "result-not-selected", "not current in batch mode"),
+        ('rename("restored");', "", "result-not-renamed", 'every result is called "result"'),
+        ('if (!isOpen("result")) exit("no result");', "", "failure-not-noticed", "goes on with the input"),
+        ("setBatchMode(true);", "", "no-batch-mode", "every image opens a window"),
+        ("setVoxelSize(x, y, z, unit);", "", "calibration-lost", "no pixel size"),
+        ("getVoxelSize(x, y, z, unit);", "waitForUser();", "waits", "until morning"),
+        ("model = getArgument();", 'model = getDirectory("Choose");', "waits", "waits for a person"),
+        ("model = getArgument();", 'model = "/home/me/model.zip";', "absolute-path", "one computer only"),
+        ('modelfile=[" + model + "]', "modelfile=[C:\\\\m\\\\a.zip]", "backslash", "also on Windows"),
+        ("no result", "kein \u00b5m", "non-ascii", "ISO-8859-1"),
+        ("Run your network", "Run Your Network", "command", "with these capitals"),
+        ('"title=copy duplicate"', '"titel=copy duplicate"', "unknown-option", "did you mean 'title'"),
+        ('rename("restored");', 'rename("restored"); run("Crop");', "stale-pixels", "takes its old pixels"),
+    ],
+)
+def test_each_mistake_is_found_and_explained(change, to, rule, says):
+    assert change in GOOD
+    text = GOOD.replace("VoxelSize", "VoxelSize")
+    if rule == "calibration-lost":
+        text = text.replace("getVoxelSize(x, y, z, unit);", "")
+    text = text.replace(change, to)
+    found = [finding for finding in macros.lint(text) if finding.rule == rule]
+    assert found, macros.lint(text)
+    assert says in found[0].message
+    if rule != "non-ascii":
+        line = text[: text.index(to)].count("\n") + 1 if to else found[0].line
+        assert abs(found[0].line - line) <= 1
+
+
+def test_without_options_the_dialog_that_blocks_is_named():
+    assert "missing-parameter" in rules('run("Run your network");')
+
+
+def test_a_second_run_is_warned_of_the_remembered_model():
+    assert "remembered-model" in rules(GOOD + GOOD)
+    looped = "for (i = 0; i < 3; i++) {\n" + GOOD + "}\n"
+    assert "remembered-model" in rules(looped)
+
+
+def test_comments_and_questions_with_a_window_are_no_findings():
+    assert rules('// run("Run your network");\n/* waitForUser(); */\n') == []
+    assert rules('if (!headless) waitForUser("look");\nif (!headless()) {\n showMessage("x");\n}\n') == []
+    assert rules('folder = getDirectory("temp");') == []
+
+
+def test_options_that_come_as_a_variable_are_not_judged():
+    assert "missing-parameter" not in rules('run("Run your network", options);')
+
+
+def test_deepimagej_needs_a_model_and_lower_case_keys():
+    assert "missing-parameter" in rules('run("DeepImageJ Run", "output_folder=[/out]");')
+    assert "unknown-option" in rules('run("DeepImageJ Run", "modelPath=[/m] model_path=[/m]");')
+
+
+@pytest.mark.parametrize(
+    "text", ["", "run(", 'run("', '"', "((((", "}}}}", 'run("a", "b', "\x00\xff" * 50, "{" * 5000]
+)
+def test_no_text_breaks_it(text):
+    macros.lint(text)
+
+
+def test_the_table_and_the_macros_hold_every_option_of_the_plugin():
+    names = {field.name.lower() for field in dataclasses.fields(PluginOptions)}
+    assert names <= set(macros.OPTIONS[macros.PLUGIN])
+    for entry in macros.shipped():
+        if entry.name.startswith("restore") and entry.kind == "macro":
+            text = entry.path.read_text()
+            assert all(f"{name}=" in text for name in names), entry.name
+        elif entry.name.startswith("Restore"):
+            text = entry.path.read_text()
+            assert all(f"'{field.name}'," in text for field in dataclasses.fields(PluginOptions)), entry.name
+
+
+def test_the_macros_defaults_are_the_plugins():
+    defaults = PluginOptions()
+    written = {
+        "bottom": defaults.percentileBottom,
+        "top": defaults.percentileTop,
+        "nTiles": defaults.nTiles,
+        "blockMultiple": defaults.blockMultiple,
+        "overlap": defaults.overlap,
+        "batchSize": defaults.batchSize,
+    }
+    for entry in macros.shipped():
+        if entry.kind == "macro":
+            for name, value in written.items():
+                assert f"\nvar {name} = {value:g};" in entry.path.read_text(), (entry.name, name)
+
+
+@pytest.fixture
+def fiji(tmp_path: Path) -> Path:
+    folder = tmp_path / "My Fiji" / "Fiji.app"
+    (folder / "jars").mkdir(parents=True)
+    (folder / "plugins").mkdir()
+    (folder / "scripts" / "Plugins").mkdir(parents=True)
+    (folder / "scripts" / "Plugins" / "mine.ijm").write_text("my own")
+    return folder
+
+
+def test_installing_upgrades_and_removes_only_what_is_ours(fiji):
+    written = macros.install(fiji.parent)
+    assert {path.name for path in written} == {entry.path.name for entry in macros.shipped()}
+    folder = fiji / "scripts" / "Plugins" / "CARE_bridge"
+    assert all(path.parent == folder for path in written)
+    old = folder / "restore_image.ijm"
+    old.write_text("an earlier version")
+    listed = json.loads((folder / macros.INSTALLED_LIST).read_text())
+    listed["restore_image.ijm"] = macros.sha256(old)
+    listed["gone.ijm"] = "0" * 64
+    (folder / macros.INSTALLED_LIST).write_text(json.dumps(listed))
+    macros.install(fiji)
+    assert "restore_image" in old.read_text()
+    (folder / "notes.txt").write_text("keep")
+    removed = macros.uninstall(fiji)
+    assert len(removed) == len(macros.shipped())
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    assert (fiji / "scripts" / "Plugins" / "mine.ijm").read_text() == "my own"
+    (folder / "notes.txt").unlink()
+    macros.install(fiji)
+    macros.uninstall(fiji)
+    assert not folder.exists()
+    assert macros.uninstall(fiji) == []
+
+
+def test_a_macro_that_somebody_changed_is_neither_replaced_nor_removed(fiji):
+    macros.install(fiji)
+    changed = fiji / "scripts" / "Plugins" / "CARE_bridge" / "restore_twice.ijm"
+    changed.write_text("mine now")
+    with pytest.raises(InputError, match=r"restore_twice\.ijm changed"):
+        macros.install(fiji)
+    macros.uninstall(fiji)
+    assert changed.read_text() == "mine now"
+
+
+def test_a_folder_that_is_no_fiji_is_refused(tmp_path):
+    with pytest.raises(InputError, match="has no jars and plugins"):
+        macros.install(tmp_path)
+
+
+def test_a_name_that_does_not_exist_gets_the_nearest():
+    assert macros.find_shipped("restore_image.ijm").kind == "macro"
+    assert macros.find_shipped("Restore_Image").kind == "script"
+    assert macros.find_shipped("restore_image").kind == "macro"
+    assert macros.find_shipped("RESTORE_FOLDER").name.lower() == "restore_folder"
+    with pytest.raises(InputError, match="did you mean restore_image"):
+        macros.find_shipped("restore_imag")
+
+
+def test_the_command_line_lists_checks_and_installs(tmp_path, fiji):
+    runner = CliRunner()
+    listed = runner.invoke(app, ["macros", "list"])
+    assert listed.exit_code == 0
+    assert "Restore_Folder" in listed.output
+    bad = tmp_path / "bad.ijm"
+    bad.write_text('run("Run your network", "nTiles=3");')
+    found = runner.invoke(app, ["macros", "lint", str(bad)])
+    assert found.exit_code == 1
+    assert "camel-case" in found.output
+    bad.write_text('print("fine");')
+    assert runner.invoke(app, ["macros", "lint", str(bad)]).exit_code == 0
+    missing = runner.invoke(app, ["macros", "lint", str(tmp_path / "none.ijm")])
+    assert missing.exit_code == 2
+    assert runner.invoke(app, ["macros", "install", str(fiji)]).exit_code == 0
+    assert runner.invoke(app, ["macros", "uninstall", str(fiji)]).exit_code == 0
+    assert runner.invoke(app, ["macros", "install", str(tmp_path / "none")]).exit_code == 2
+    assert runner.invoke(app, ["macros", "run", "restore_imag"]).exit_code == 2
+    assert runner.invoke(app, ["macros", "run", "restore_image", "model"]).exit_code == 2
