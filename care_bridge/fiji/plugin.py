@@ -39,9 +39,8 @@ class PluginOptions:
 
     Notes
     -----
-    CSBDeep/CSBDeep_fiji, GenericCoreNetwork.java. A percentile outside 0-100 is not refused by the plugin
-    (the rank is held within the image); it is here, because nobody means it. Their order is not looked at:
-    reversed ones are accepted by both.
+    CSBDeep/CSBDeep_fiji, GenericCoreNetwork.java. Percentiles are looked at no more here than there: outside 0-100 the
+    rank is held within the image, and reversed ones give an image that is not scaled.
     """
 
     normalizeInput: bool = True  # noqa: N815
@@ -62,8 +61,8 @@ class PluginOptions:
                 problems.append(f"{name}={getattr(self, name)!r} must be true or false")
         for name in ("percentileBottom", "percentileTop"):
             value = getattr(self, name)
-            if not _is_number(value) or not 0 <= value <= 100:
-                problems.append(f"{name}={value!r} must be a percentile, 0-100")
+            if not _is_number(value):
+                problems.append(f"{name}={value!r} must be a number, 0-100")
         for name, least in (("nTiles", 1), ("blockMultiple", 1), ("overlap", 0), ("batchSize", 1)):
             value = getattr(self, name)
             if not _is_number(value) or value != int(value) or value < least:

@@ -354,13 +354,21 @@ def test_the_predictor_calls_its_result_result_and_can_be_fed_its_own():
         {"overlap": -1},
         {"blockMultiple": 1.5},
         {"batchSize": 0},
-        {"percentileTop": 101},
+        {"percentileTop": float("nan")},
         {"clip": 1},
     ],
 )
 def test_impossible_options_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         PluginOptions(**wrong)
+
+
+def test_percentiles_beyond_the_ends_are_held_within_the_image():
+    data = np.arange(64.0).reshape(8, 8)
+    result = run_plugin(
+        Toy(), data, "YX", options=ONE_TILE.replace(percentileBottom=-5.0, percentileTop=150.0)
+    )
+    assert (result.data.min(), result.data.max()) == (0, 1)
 
 
 def test_a_mistyped_option_gets_a_suggestion():
