@@ -104,7 +104,7 @@ def made_by_writer(prediction: Image, ground_truth: Image) -> str | None:
     )
 
 
-def distributions(images: dict[str, Array], *, bins: int = 128) -> list[dict[str, float]]:
+def distributions(images: dict[str, Array], *, bins: int = 64) -> list[dict[str, float]]:
     """Histograms of several images over one set of bins, as rows for a table or a chart.
 
     Parameters

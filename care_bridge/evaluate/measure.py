@@ -68,7 +68,7 @@ from care_bridge.evaluate.scores import (
     valid_pixels,
 )
 from care_bridge.images import Image
-from care_bridge.metrics import align
+from care_bridge.metrics import TRUTH_PMAX, TRUTH_PMIN, align
 from care_bridge.page import MAX_PX
 from care_bridge.predictor import Predictor, apply_repeatedly, mean_channels
 from care_bridge.progress import Progress, silent
@@ -135,7 +135,12 @@ def evaluate(
     known = _familiar(members, training)
     for number, pair in enumerate(pairs):
         progress(number, len(pairs), "images")
-        _evaluate_pair(pair, predictor, members, applications, filters, line, known, gathered)
+        try:
+            _evaluate_pair(pair, predictor, members, applications, filters, line, known, gathered)
+        except InputError as error:
+            if pair.name and pair.name in str(error):
+                raise
+            raise InputError(f"{pair.name}: {error}") from error
     progress(len(pairs), len(pairs), "images")
     ranges: list[Point] = []
     if robustness:
@@ -307,6 +312,10 @@ def _look_at(
     """Measure what is measured on one plane: applications, profiles, histograms, reliability; keep pictures."""
     name = pair.name
     truth = plane_of(pair.target)
+    finite = truth[np.isfinite(truth)]
+    if not finite.size or not np.ptp(np.percentile(finite, (TRUTH_PMIN, TRUTH_PMAX))):
+        # The stack could be scored, but its middle plane is blank: nothing to look at.
+        return
     low, high = _range(truth)
     planes: dict[str, Plane] = {}
     for method, (image, _) in results.items():

@@ -33,6 +33,8 @@ from care_bridge.page import (
 LARGEST_BYTES = 10_000_000
 """Reports are mailed around; pictures of the best, then of the worst image are left out to stay below."""
 
+GREY = "#8a8f98"
+
 LABELS = {"once": "restored", "twice": "restored twice"}
 
 
@@ -229,7 +231,7 @@ def _add_method_chart(page: Page, evaluation: Evaluation) -> None:
     data = []
     for place, method in enumerate(evaluation.methods):
         values = evaluation.values(method, "nrmse")
-        colour = COLOURS[0] if method in LABELS or method.endswith("times") else "#8a8f98"
+        colour = COLOURS[0] if method in LABELS or method.endswith("times") else GREY
         axes.barh(place, np.mean(values), color=colour, alpha=0.55, height=0.7)
         axes.plot(values, [place] * len(values), "o", color=colour, markersize=3.5)
         data += [
@@ -361,10 +363,8 @@ def _add_histogram(page: Page, evaluation: Evaluation) -> None:
     )
     figure, axes = chart(size=(6.4, 2.8))
     for place, name in enumerate(key for key in rows[0] if key != "intensity"):
-        colour = {"color": "black"} if name == "truth" else {"color": COLOURS[(place - 1) % 6]}
-        axes.plot(
-            [row["intensity"] for row in rows], [row[name] for row in rows], label=_label(name), **colour
-        )
+        values = [row[name] for row in rows]
+        axes.plot([row["intensity"] for row in rows], values, label=_label(name), color=_colour(name, place))
     axes.set(xlabel="intensity, truth's grey values", ylabel="density", yscale="log")
     axes.legend(frameon=False, fontsize=8)
     first = evaluation.shown[0].name if evaluation.shown else ""
@@ -486,7 +486,7 @@ def _add_robustness(page: Page, evaluation: Evaluation) -> None:
     for place, (change, axis) in enumerate(zip(changes, np.atleast_1d(axes), strict=True)):
         line = [point for point in points if point.change == change]
         levels = [point.level for point in line]
-        axis.plot(levels, [p.input_nrmse for p in line], "o--", markersize=3, color="#8a8f98", label="input")
+        axis.plot(levels, [p.input_nrmse for p in line], "o--", markersize=3, color=GREY, label="input")
         axis.plot(
             levels, [p.restored_nrmse for p in line], "o-", markersize=3, color=COLOURS[0], label="restored"
         )
@@ -521,6 +521,11 @@ def _label(method: str) -> str:
     if method.endswith(" times"):
         return f"restored {method}"
     return LABELS.get(method, method)
+
+
+def _colour(method: str, place: int) -> str:
+    """Black is the page's ink; the input is grey, so that it stays behind in light and dark."""
+    return {"truth": "black", INPUT: GREY}.get(method, COLOURS[place % len(COLOURS)])
 
 
 def _short(curve: Calibration) -> str:

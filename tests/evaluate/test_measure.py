@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from care_bridge.errors import InputError
-from care_bridge.evaluate import Pair, evaluate
+from care_bridge.evaluate import Pair, evaluate, report_page
 from care_bridge.evaluate.evaluation import ALIGNED, INPUT, OWN, SINGLE
 from care_bridge.evaluate.reliability import disagreement
 from care_bridge.evaluate.scores import score_image
@@ -181,5 +181,15 @@ def test_nothing_to_evaluate_is_said(smoother):
 
 def test_a_constant_truth_is_said(pairs, smoother):
     flat = pairs[0].target.replace(data=np.full_like(pairs[0].target.data, 7))
-    with pytest.raises(InputError, match="errors relative to its range are undefined"):
+    with pytest.raises(InputError, match=r"flat: .*errors relative to its range are undefined"):
         evaluate(smoother, [Pair(pairs[0].source, flat, "flat")], baselines=())
+
+
+def test_a_stack_with_a_blank_middle_plane_is_scored_without_pictures(make_pair, smoother):
+    source, target = make_pair(0, (5, 48, 48))
+    data = target.data.copy()
+    data[2] = 100
+    found = evaluate(smoother, [Pair(source, target.replace(data=data), "stack")], baselines=())
+    assert math.isfinite(found.values("once", "psnr")[0])
+    assert found.shown == ()
+    assert "PSNR" in report_page(found).html()
