@@ -30,7 +30,7 @@ from care_bridge.page import csv_text
 from care_bridge.training.ensemble import load_members, train_ensemble
 
 PHOTONS, READ_NOISE, BLUR_PX, FIELD_PX = 20.0, 0.8, 1.2, 152
-MEMBERS, EPOCHS, STEPS, PATCH_PX = 5, 20, 25, 64
+MEMBERS, EPOCHS, STEPS, PATCH_PX = 5, 28, 25, 64
 
 # File, channel, first column that no training patch touches.
 HELD_OUT = "mitochondria, other cells"
@@ -110,7 +110,7 @@ def main() -> None:
     options = parser.parse_args()
     training, patch_pairs, held_out = patches(options.data)
     config = CareConfig(
-        axes="YX", probabilistic=True, unet_n_first=16, unet_kern_size=3, train_batch_size=8,
+        axes="YX", probabilistic=True, unet_n_first=8, unet_kern_size=3, train_batch_size=8,
         train_epochs=EPOCHS, train_steps_per_epoch=STEPS, train_augment=("flips", "rot90"), seed=1,
         # High at first and halved soon: members that have not settled disagree everywhere, and D means nothing.
         train_learning_rate=1e-3, train_reduce_lr={"factor": 0.5, "patience": 1, "min_delta": 0},
