@@ -1,6 +1,6 @@
 """One training step of the default networks, by turns with csbdeep in one process.
 
-    python benchmarks/training_step.py [2d] [3d] [--turns 3] [--steps 4]
+    python benchmarks/training_step.py [2d] [3d] [--turns 3] [--steps 4] [--precision float32]
 
 Prints, for each network, the median wall and CPU time of a step and the ratio to csbdeep's, for float32 and
 bfloat16. csbdeep's steps are those of its own `train`, validation and callbacks left out; ours those of
@@ -64,16 +64,15 @@ def main() -> None:
     parser.add_argument("which", nargs="*", default=["2d"], help="2d, 3d")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--precision", nargs="*", default=["float32", "bfloat16"])
     given = parser.parse_args()
     for which in given.which:
         axes, batch, size = SHAPES[which]
         random = np.random.default_rng(0)
         data = tuple(random.random((2 * batch, *size), np.float32) for _ in range(2))
-        runners = {
-            "csbdeep float32": csbdeeps(axes, batch, data),
-            "care_bridge float32": ours(axes, batch, data, "float32"),
-            "care_bridge bfloat16": ours(axes, batch, data, "bfloat16"),
-        }
+        runners = {"csbdeep float32": csbdeeps(axes, batch, data)}
+        for precision in given.precision:
+            runners[f"care_bridge {precision}"] = ours(axes, batch, data, precision)
         for run in runners.values():
             run(1)  # tracing
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in runners}

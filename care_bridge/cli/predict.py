@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,8 @@ from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.errors import InputError
 
 if TYPE_CHECKING:
-    from care_bridge.predictor import PredictOptions, Predictor
+    from care_bridge.fiji.plugin import PluginOptions
+    from care_bridge.predictor import Network, PredictOptions, Predictor
 
 RUNTIMES = ("keras", "onnx", "tf1", "fiji")
 RULES = ("csbdeep", "fiji", "bioimageio", "none")
@@ -39,6 +40,9 @@ def predict(
     ),
     dtype: str = typer.Option(
         "float32", "--dtype", "--output-dtype", help="Type of the results; 'same' keeps the image's."
+    ),
+    kind: str | None = typer.Option(
+        None, "--kind", help="UpsamplingCARE or IsotropicCARE, for folders of csbdeep, which do not say."
     ),
     factor: float | None = typer.Option(
         None, "--factor", help="Upsampling along Z, for UpsamplingCARE and IsotropicCARE."
@@ -87,6 +91,7 @@ def predict(
             model,
             _options(rule, norm_pmin, norm_pmax, norm_undo, n_tiles),
             runtime=runtime,
+            kind=kind,
             factor=factor,
             weights=model_weights,
             precision=precision,
@@ -114,7 +119,7 @@ def predict(
     return DONE
 
 
-def _name_of(model: Path, pattern: str, weights: str | None, root: Path | None):  # type: ignore[no-untyped-def]
+def _name_of(model: Path, pattern: str, weights: str | None, root: Path | None) -> Callable[[Path], str]:
     def name(file: Path) -> str:
         inside = root is not None and root.resolve() in file.resolve().parents
         folder = file.resolve().relative_to(root.resolve()).parent if inside and root else Path()
@@ -178,11 +183,11 @@ def _opened(
     options: PredictOptions,
     *,
     runtime: str,
+    kind: str | None,
     factor: float | None,
     weights: str | None,
     precision: str,
 ) -> Iterator[Predictor]:
-    from care_bridge.predictor import Network
 
     if runtime not in RUNTIMES:
         raise InputError(f"--runtime {runtime!r} is not known; use one of {', '.join(RUNTIMES)}")
@@ -191,7 +196,8 @@ def _opened(
         load_tensorflow()
         from care_bridge.inference.keras import load_predictor
 
-        yield load_predictor(model, options, factor=factor, weights=weights, precision=precision)
+        known: Any = kind  # load_predictor says what is wrong with it
+        yield load_predictor(model, options, kind=known, factor=factor, weights=weights, precision=precision)
         return
     opened: object
     if runtime == "fiji":
@@ -209,7 +215,7 @@ def _opened(
             from care_bridge.levels import find_bundle
 
             network = Tf1Network(find_bundle(model))
-        opened, predictor = network, _around(network, model, options, factor)
+        opened, predictor = network, _around(network, model, options, kind, factor)
     try:
         yield predictor
     finally:
@@ -218,7 +224,9 @@ def _opened(
             close()
 
 
-def _around(network, model: Path, options: PredictOptions, factor: float | None) -> Predictor:  # type: ignore[no-untyped-def]
+def _around(
+    network: Network, model: Path, options: PredictOptions, kind: str | None, factor: float | None
+) -> Predictor:
     from care_bridge.config import read_config
     from care_bridge.inference.volumes import of_kind
     from care_bridge.predictor import NetworkPredictor
@@ -226,6 +234,7 @@ def _around(network, model: Path, options: PredictOptions, factor: float | None)
     if not (model / "config.json").is_file():
         return NetworkPredictor(network, options)
     config = read_config(model)
+    config = config if kind is None else config.replace(kind=kind)
     predictor = NetworkPredictor(
         network,
         options,
@@ -249,7 +258,7 @@ def _onnx_file(model: Path) -> Path:
     return found[0]
 
 
-def _plugin_options(options: PredictOptions):  # type: ignore[no-untyped-def]
+def _plugin_options(options: PredictOptions) -> PluginOptions:
     from care_bridge.fiji.plugin import PluginOptions
     from care_bridge.normalize import FIJI
 

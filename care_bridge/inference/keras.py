@@ -7,7 +7,7 @@ import os
 import keras
 import tensorflow as tf
 
-from care_bridge.config import CareConfig
+from care_bridge.config import CareConfig, Kind
 from care_bridge.errors import InputError
 from care_bridge.inference.volumes import of_kind
 from care_bridge.normalize import CSBDEEP
@@ -99,6 +99,7 @@ def load_predictor(
     path: str | os.PathLike[str],
     options: PredictOptions | None = None,
     *,
+    kind: Kind | None = None,
     factor: float | None = None,
     weights: str | None = None,
     precision: str = "float32",
@@ -110,6 +111,9 @@ def load_predictor(
     path : path
     options : PredictOptions, optional
         As for `KerasPredictor`.
+    kind : str, optional
+        csbdeep's class, for its folders, which do not say whether they are UpsamplingCARE or IsotropicCARE.
+        None takes the model's own.
     factor : float, optional
         Upsampling along Z for UpsamplingCARE and IsotropicCARE; None takes the model's own.
     weights, precision
@@ -121,7 +125,8 @@ def load_predictor(
         If a factor is needed and neither given nor in the model, or given and not needed.
     """
     predictor = KerasPredictor.load(path, options, weights=weights, precision=precision)
-    return of_kind(predictor, predictor.config, factor=factor)
+    config = predictor.config if kind is None else predictor.config.replace(kind=kind)
+    return of_kind(predictor, config, factor=factor)
 
 
 def _with_percentiles(options: PredictOptions, config: CareConfig) -> PredictOptions:
