@@ -54,15 +54,15 @@ _RANDOM = (
 )
 
 
-def freeze(model: keras.Model, *, target: str = TF1_TARGETS[0]) -> graph_pb2.GraphDef:
+def freeze(model: keras.Model, *, target: str | None = TF1_TARGETS[0]) -> graph_pb2.GraphDef:
     """A model as constants and TensorFlow 1.x operations, with free spatial sizes.
 
     Parameters
     ----------
     model : keras.Model
         One float32 input (batch, [z,] y, x, channel), one output. Fixed spatial sizes are freed.
-    target : str
-        Oldest TensorFlow release that must load the graph.
+    target : str, optional
+        Oldest TensorFlow release that must load the graph. None writes for today's.
 
     Returns
     -------
@@ -85,6 +85,8 @@ def freeze(model: keras.Model, *, target: str = TF1_TARGETS[0]) -> graph_pb2.Gra
     """
     _check_ends(model)
     graph = _trace(model)
+    if target is None:
+        return _named_by_structure(_clean(graph))
     graph = rewrite(graph, has_op=lambda op, attr=None: _has(op, attr, target))
     graph = _clean(graph)
     problems = lacking(graph, target=target, layers=_layer_names(model))

@@ -40,7 +40,7 @@ def rewrite(graph: graph_pb2.GraphDef, *, has_op: HasOp) -> graph_pb2.GraphDef:
     two gathers and a weighted sum a dimension, with the kernel's own float32 coordinates
     (tensorflow/core/kernels/image/resize_bilinear_op.cc: HalfPixelScaler); FusedBatchNormV3 becomes
     FusedBatchNorm, or one product and one sum for stacks; SelectV2 becomes Select of broadcast operands;
-    EnsureShape becomes nothing.
+    EnsureShape becomes nothing; Erfc becomes 1 - Erf.
     """
     constants = {
         node.name: tensor_util.MakeNdarray(node.attr["value"].tensor)
@@ -70,8 +70,11 @@ def _replacement(
         if has_op(node.op, "half_pixel_centers"):
             return None
         return _half_pixel_bilinear if node.op == "ResizeBilinear" else _half_pixel_nearest
-    if node.op in ("FusedBatchNormV2", "FusedBatchNormV3") and not attr["is_training"].b:
+    fused = node.op in ("FusedBatchNormV2", "FusedBatchNormV3") and not has_op("FusedBatchNormV3")
+    if fused and not attr["is_training"].b:
         return _batch_norm(node)
+    if node.op == "Erfc" and not has_op("Erfc"):
+        return lambda x: 1 - tf.math.erf(x)
     if node.op == "SelectV2" and not has_op("SelectV2"):
         return _select
     if node.op == "EnsureShape" and not has_op("EnsureShape"):

@@ -1,0 +1,94 @@
+"""Networks that run in ONNX Runtime."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from care_bridge.errors import InputError, NotInstalledError
+from care_bridge.predictor import Runtime, Tensor
+
+
+class OnnxNetwork:
+    """An ONNX file as a bare network; see `predictor.Network`.
+
+    Parameters
+    ----------
+    model : path or bytes
+        A file, or its content. One float32 input and output, channels last.
+    threads : int, optional
+        How many threads compute; None leaves it to ONNX Runtime.
+
+    Attributes
+    ----------
+    runtime : Runtime
+    input_shape, output_shape : tuple of int or None
+        As written in the file; None for free (named) dimensions.
+
+    Raises
+    ------
+    InputError
+        If the file is not there or no ONNX, or has several inputs or outputs or another data type.
+    NotInstalledError
+        If ONNX Runtime is missing.
+    """
+
+    def __init__(self, model: str | os.PathLike[str] | bytes, *, threads: int | None = None) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise NotInstalledError(
+                "running ONNX needs onnxruntime: pip install 'care-bridge[zoo]'"
+            ) from None
+        name = "the ONNX model" if isinstance(model, bytes) else str(model)
+        if not isinstance(model, bytes) and not Path(model).is_file():
+            raise InputError(f"{name} is not there; give an .onnx file")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model if isinstance(model, bytes) else os.fspath(model),
+                options,
+                providers=["CPUExecutionProvider"],
+            )
+        except Exception as error:
+            # ONNX Runtime raises a class of its own for each kind of fault.
+            raise InputError(f"{name} cannot be loaded by ONNX Runtime: {_first_line(error)}") from error
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise InputError(
+                f"{name} has {len(inputs)} inputs and {len(outputs)} outputs; one image in, one out is needed"
+            )
+        if inputs[0].type != "tensor(float)":
+            raise InputError(f"{name} takes {inputs[0].type}; float32 is needed")
+        self._input, self._output = inputs[0].name, outputs[0].name
+        self.runtime = Runtime("onnx", {"onnxruntime": onnxruntime.__version__})
+        self.input_shape: tuple[int | None, ...] = _shape(inputs[0].shape)
+        self.output_shape: tuple[int | None, ...] = _shape(outputs[0].shape)
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """Shape (batch, [z,] y, x, channel) in, the same with the output's channels out."""
+        if tensor.ndim != len(self.input_shape) or (
+            self.input_shape[-1] is not None and tensor.shape[-1] != self.input_shape[-1]
+        ):
+            raise InputError(f"the network takes shape {self.input_shape}; received {tensor.shape}")
+        fed = np.ascontiguousarray(tensor, np.float32)
+        try:
+            result: Tensor = self._session.run([self._output], {self._input: fed})[0]
+        except Exception as error:
+            raise InputError(
+                f"ONNX Runtime fails on a tensor of shape {tensor.shape}: {_first_line(error)}"
+            ) from error
+        return result
+
+
+def _shape(sizes: list[int | str | None]) -> tuple[int | None, ...]:
+    return tuple(size if isinstance(size, int) else None for size in sizes)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
