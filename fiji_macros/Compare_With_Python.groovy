@@ -50,7 +50,7 @@ try {
     def there = openWhole(python)
     if (there.bitDepth != 32)
         throw new Refused("${python.name} has ${there.bitDepth} bits; write it with --dtype float32, or rounding is compared")
-    def here = restore(imp, normalizeInput, plainName(imp.title) + '_fiji').image
+    def here = restore(imp, normalizeInput, plainName(imp?.title ?: '') + '_fiji').image
     def sizes = { image -> [image.width, image.height, image.NChannels, image.NSlices, image.NFrames] }
     if (sizes(here) != sizes(there))
         throw new Refused("Fiji gives ${sizes(here)} (x, y, channels, slices, frames) and ${python.name} has ${sizes(there)}; "

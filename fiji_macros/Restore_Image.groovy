@@ -47,7 +47,7 @@ import net.imglib2.type.numeric.RealType
 
 try {
     checkSettings()
-    def result = restore(imp, normalizeInput, plainName(imp.title) + '_restored')
+    def result = restore(imp, normalizeInput, plainName(imp?.title ?: '') + '_restored')
     if (bits == '16') toGreyLevels(result)
     if (output) saveWhole(result.image, new File(output))
     result.image.show()

@@ -45,7 +45,7 @@ import net.imglib2.type.numeric.RealType
 
 try {
     checkSettings()
-    def name = plainName(imp.title)
+    def name = plainName(imp?.title ?: '')
     def once = restore(imp, normalizeInput, name + '_once').image
     if (output) saveWhole(once, new File(output, name + '_once.tif'))
     def between = meanChannels(once, imp.NChannels)

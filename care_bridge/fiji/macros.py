@@ -136,15 +136,11 @@ _ASKING_CONDITION = re.compile(r"headless|interactive|asking|ask_user", re.IGNOR
 
 
 def macros_folder() -> Path:
-    """Where our macros lie: in the checkout, or in the installed package."""
-    beside = Path(__file__).resolve().parents[2] / "fiji_macros"
-    inside = Path(__file__).resolve().parents[1] / "fiji_macros"
-    for folder in (inside, beside):
-        if (folder / "restore_image.ijm").is_file():
-            return folder
-    raise InputError(
-        f"the folder fiji_macros is neither at {inside} nor at {beside}; install care-bridge again"
-    )
+    """Where our macros lie: beside the package, in a checkout as well as installed."""
+    folder = Path(__file__).resolve().parents[2] / "fiji_macros"
+    if not (folder / "restore_image.ijm").is_file():
+        raise InputError(f"the macros are not at {folder}; install care-bridge again")
+    return folder
 
 
 def shipped() -> tuple[Shipped, ...]:

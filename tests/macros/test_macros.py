@@ -573,6 +573,64 @@ def test_a_result_that_stays_outside_of_imagej_is_a_failure_and_not_the_input(
     assert not output.exists()
 
 
+def test_lines_written_for_a_model_run_as_they_are(imagej, bundles, tf1, write_image, tmp_path):
+    from care_bridge.fiji.macros import for_model, lint
+
+    source, output = write_image("cell.tif", shape=(150, 150)), tmp_path / "out.tif"
+    made = for_model(bundles.planes, read_image(source))
+    options = {key: value for key, value in vars(made.options).items() if key != "modelFile"}
+    reference = expected(tf1, bundles.planes, source, **options)
+    result = imagej.run_macro(made.macro, f"input=[{source}] output=[{output}]")
+    assert not result.aborted, result
+    assert difference(read_image(output), reference) <= ONCE
+    line = imagej.run_macro(
+        f'open("{source}"); {made.line} selectWindow("result"); saveAs("Tiff", "{tmp_path}/line.tif");'
+    )
+    assert line.plugin_runs == 1
+    assert difference(read_image(tmp_path / "line.tif"), reference) <= ONCE
+    assert not {"unknown-option", "missing-parameter", "camel-case", "value"} & {
+        f.rule for f in lint(made.line)
+    }
+    assert not lint(made.deepimagej.replace(str(bundles.planes.parent), "planes"))
+    # What this model needs, not the plugin's defaults.
+    assert (made.options.nTiles, made.options.blockMultiple) == (1, 2)
+    assert f"ntiles={made.options.nTiles} blockmultiple={made.options.blockMultiple}" in made.script
+
+
+def test_the_level_imagej_predicts_as_the_emulation_does(bundles, tf1, groovy_imagej, write_image):
+    from care_bridge.errors import InputError
+    from care_bridge.fiji.imagej import ImageJPredictor
+    from care_bridge.fiji.plugin import PluginOptions
+
+    source = write_image("stack.tif", "ZYX", (3, 60, 70))
+    options = {"nTiles": 4, "blockMultiple": 16, "overlap": 16, "percentileBottom": 1.0}
+    predictor = ImageJPredictor(bundles.planes, PluginOptions(**options), imagej=groovy_imagej)
+    made = predictor.predict(read_image(source))
+    assert difference(made, expected(tf1, bundles.planes, source, **options)) == 0
+    assert dict(predictor.runtime.versions)["imagej"] == "1.54p"
+    assert predictor.runtime.level == "imagej"
+    with pytest.raises(InputError, match="Network is meant for 2D images"):
+        predictor.predict(read_image(write_image("both.tif", "TZYX", (2, 3, 40, 44))))
+    with pytest.raises(InputError, match="there is no zip"):
+        ImageJPredictor(bundles.planes.parent)
+
+
+def test_python_predicts_the_same_by_the_fiji_rule(imagej, bundles, write_image, tmp_path):
+    """Not the emulation but the Keras model itself: percentiles of Fiji, no tiles, sizes that need no padding."""
+    from care_bridge.inference.keras import KerasPredictor
+    from care_bridge.normalize import FIJI
+    from care_bridge.predictor import PredictOptions
+
+    source, output = write_image("cell.tif", shape=(64, 96)), tmp_path / "out"
+    arguments = f"model=[{bundles.planes}] ntiles=1 input=[{source}] output=[{output}]"
+    _, sentinel = run(imagej, "restore_twice", tmp_path, arguments)
+    assert sentinel["status"] == "done"
+    keras = KerasPredictor.load(bundles.model, PredictOptions(rule=FIJI, denormalize=False))
+    once, twice = apply_repeatedly(keras, read_image(source), applications=2)
+    assert np.abs(read_image(output / "cell_once.tif").data - once.data).max() <= ONCE
+    assert np.abs(read_image(output / "cell_twice.tif").data - twice.data).max() <= TWICE
+
+
 def test_what_all_macros_share_is_the_same_in_each():
     parts = set()
     for path in sorted(MACROS.glob("*.ijm")):
