@@ -1,24 +1,31 @@
 """What the CSBDeep plugin makes of a zip: which files reach its cache folder, and what it says at the
-first run and later.
+first run and at later ones.
 
 The plugin unpacks once, into a folder named after the zip's content, and never again while that folder
-exists. It makes a folder only for an entry that is one, so a file whose folder has no entry of its own
-ends the unpacking: what stood before it in the zip stays, and decides whether later runs find a model.
+exists. It reads the zip as a stream, so what a damaged or odd zip holds before the trouble is unpacked. It
+makes a folder only for an entry that is one, so a file whose folder has no entry of its own ends the
+unpacking. What came before stays, and decides whether later runs find a model.
 """
 
 from __future__ import annotations
 
 import os
-import zipfile
+import struct
+import tempfile
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from care_bridge.errors import InputError
 from care_bridge.fiji.bundle import SAVED_MODEL, SIGNATURE, TAG, read_bundle
 
 NO_MODEL = "org.tensorflow.TensorFlowException: Could not find SavedModel .pb or .pbtxt at supplied export directory path"
-_READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_ENCRYPTED = 0x1
+
+_LOCAL_HEADER = struct.Struct("<4s5H3L2H")
+_SIGNATURE = b"PK\x03\x04"
+_STORED, _DEFLATED = 0, 8
+_ENCRYPTED, _SIZES_BEHIND = 1 << 0, 1 << 3
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class Unpacked:
     Attributes
     ----------
     files : tuple of str
-        Names that lie in the cache folder afterwards.
+        Names that lie in the cache folder afterwards, the one that broke off included.
     reason : str
         The exception that ended it early; "" for none.
     """
@@ -59,46 +66,55 @@ class ZipVerdict:
         return not self.first
 
 
-def unpack(path: str | os.PathLike[str]) -> Unpacked:
-    """Which files of a zip the plugin gets into its cache folder.
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    content: bytes = b""
+    opens: bool = True  # whether a file is made for it before the trouble
+    reason: str = ""
+
+
+def unpack(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Unpacked:
+    """Unpack as the plugin does.
 
     Parameters
     ----------
     path : path
         Any file; one that is no zip gives no files and no exception, as with Java's ZipInputStream.
+    folder : path
+        Where to; empty, and not touched outside.
 
     Raises
     ------
     InputError
         If there is no such file.
+
+    Notes
+    -----
+    imagej/imagej-tensorflow, UnpackUtil.java, over java.util.zip.ZipInputStream.
     """
-    path = Path(path)
+    path, root = Path(path), Path(folder)
     if not path.is_file():
         raise InputError(f"{path} is not there; give the bundle (.zip) that Fiji is to open")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
-    except (zipfile.BadZipFile, OSError):
-        return Unpacked(())
-    folders = {PurePosixPath()}
     files: list[str] = []
-    for entry in entries:
-        place = PurePosixPath(entry.filename)
-        if ".." in place.parts or place.is_absolute():
+    for entry in _entries(path.read_bytes()):
+        if not entry.opens:
+            return Unpacked(tuple(files), entry.reason)
+        target = root / entry.name
+        if not target.resolve().is_relative_to(root.resolve()):
             return Unpacked(tuple(files), "java.lang.RuntimeException: Bad zip entry")
-        if entry.flag_bits & _ENCRYPTED:
-            return Unpacked(tuple(files), "java.util.zip.ZipException: encrypted ZIP entry not supported")
-        if entry.is_dir():
-            folders.update([place, *place.parents])
+        if entry.name.endswith("/"):
+            target.mkdir(parents=True, exist_ok=True)
             continue
-        if place.parent not in folders:
+        if not target.parent.is_dir():
+            reason = "No such file or directory"
             return Unpacked(
-                tuple(files),
-                f"java.io.FileNotFoundException: <model cache>/{entry.filename} (No such file or directory)",
+                tuple(files), f"java.io.FileNotFoundException: <model cache>/{entry.name} ({reason})"
             )
-        if entry.compress_type not in _READABLE:
-            return Unpacked(tuple(files), "java.util.zip.ZipException: invalid compression method")
-        files.append(entry.filename)
+        target.write_bytes(entry.content)
+        files.append(entry.name)
+        if entry.reason:
+            return Unpacked(tuple(files), entry.reason)
     return Unpacked(tuple(files))
 
 
@@ -120,30 +136,94 @@ def zip_verdict(path: str | os.PathLike[str]) -> ZipVerdict:
     InputError
         If there is no such file.
     """
-    found = unpack(path)
-    has_model = SAVED_MODEL in found.files or f"{SAVED_MODEL}txt" in found.files
-    if found.reason:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        found = unpack(path, folder)
+        reason, advice = _model(folder)
+    if not found.reason:
+        return ZipVerdict(reason, reason, advice)
+    if "FileNotFound" in found.reason:
         advice = "write an entry for every folder, before the files in it"
-        return ZipVerdict(found.reason, "" if has_model else NO_MODEL, advice)
-    if not has_model:
-        advice = f"{SAVED_MODEL} must lie at the root of the zip: zip the files, not the folder around them"
-        return ZipVerdict(NO_MODEL, NO_MODEL, advice)
-    if SAVED_MODEL not in found.files:
-        return ZipVerdict("", "")
+    elif not advice:
+        advice = "zip it again, stored or deflated, not encrypted"
+    return ZipVerdict(found.reason, reason, advice)
+
+
+def _model(folder: Path) -> tuple[str, str]:
+    """What TensorFlow and the plugin say to a cache folder, and the cure."""
+    if not (folder / SAVED_MODEL).is_file():
+        if (folder / f"{SAVED_MODEL}txt").is_file():
+            return "", ""
+        return (
+            NO_MODEL,
+            f"{SAVED_MODEL} must lie at the root of the zip: zip the files, not the folder around them",
+        )
     try:
-        graphs = read_bundle(path).graphs
-    except InputError as error:
-        return ZipVerdict(
-            f"org.tensorflow.TensorFlowException: {error}", f"org.tensorflow.TensorFlowException: {error}"
+        graphs = read_bundle(folder).graphs
+    except InputError:
+        return (
+            f"org.tensorflow.TensorFlowException: Can't parse <model cache>/{SAVED_MODEL}",
+            "export it again",
         )
     served = [graph for graph in graphs if TAG in graph.tags]
     if not served:
-        reason = (
-            "org.tensorflow.TensorFlowException: Could not find meta graph def matching supplied tags: "
-            f"{{ {TAG} }}"
-        )
-        return ZipVerdict(reason, reason, f"export with the tag {TAG!r}")
+        reason = "org.tensorflow.TensorFlowException: Could not find meta graph def matching supplied tags: "
+        return f"{reason}{{ {TAG} }}", f"export with the tag {TAG!r}"
     if SIGNATURE not in served[0].signatures:
-        reason = f"java.lang.IllegalArgumentException: {SIGNATURE}"
-        return ZipVerdict(reason, reason, f"export with the signature {SIGNATURE!r}")
-    return ZipVerdict("", "")
+        return "java.lang.IllegalArgumentException", f"export with the signature {SIGNATURE!r}"
+    return "", ""
+
+
+def _entries(data: bytes) -> Iterator[_Entry]:
+    """Entries in the order of the stream, as java.util.zip.ZipInputStream gives them."""
+    at = 0
+    while data[at : at + 4] == _SIGNATURE and at + _LOCAL_HEADER.size <= len(data):
+        _, _, flags, method, _, _, crc, packed, _, name_length, extra = _LOCAL_HEADER.unpack_from(data, at)
+        at += _LOCAL_HEADER.size
+        raw = data[at : at + name_length]
+        if len(raw) < name_length:
+            yield _Entry("", opens=False, reason="java.io.EOFException")
+            return
+        name = raw.decode("utf-8", errors="replace")
+        at += name_length + extra
+        if flags & _ENCRYPTED:
+            reason = "java.util.zip.ZipException: encrypted ZIP entry not supported"
+            yield _Entry(name, opens=False, reason=reason)
+            return
+        if flags & _SIZES_BEHIND and method != _DEFLATED:
+            reason = "java.util.zip.ZipException: only DEFLATED entries can have EXT descriptor"
+            yield _Entry(name, opens=False, reason=reason)
+            return
+        if method == _STORED:
+            content = data[at : at + packed]
+            at += packed
+            reason = "" if len(content) == packed else "java.util.zip.ZipException: unexpected EOF"
+        elif method == _DEFLATED:
+            content, used, reason = _inflated(data, at)
+            at += used
+            if flags & _SIZES_BEHIND and not reason:
+                at += 4 if data[at : at + 4] == b"PK\x07\x08" else 0
+                crc, *_ = struct.unpack_from("<3L", data.ljust(at + 12, b"\0"), at)
+                at += 12
+        else:
+            yield _Entry(name, reason="java.util.zip.ZipException: invalid compression method")
+            return
+        found = zlib.crc32(content)
+        if not reason and found != crc:
+            reason = f"java.util.zip.ZipException: invalid entry CRC (expected 0x{crc:x} but got 0x{found:x})"
+        yield _Entry(name, content, reason=reason)
+        if reason:
+            return
+
+
+def _inflated(data: bytes, at: int) -> tuple[bytes, int, str]:
+    """Content of a deflated entry, how many bytes it took, and what went wrong."""
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    content = b""
+    try:
+        content = stream.decompress(data[at:])
+    except zlib.error as error:
+        return content, len(data) - at, f"java.util.zip.ZipException: {error}"
+    if not stream.eof:
+        return content, len(data) - at, "java.io.EOFException: Unexpected end of ZLIB input stream"
+    return content, len(data) - at - len(stream.unused_data), ""

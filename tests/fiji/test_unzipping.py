@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import zipfile
@@ -13,7 +14,7 @@ import pytest
 from care_bridge.errors import InputError
 from care_bridge.fiji.emulation import PluginError, run_plugin
 from care_bridge.fiji.plugin import PluginOptions
-from care_bridge.fiji.unzipping import NO_MODEL, unpack, zip_verdict
+from care_bridge.fiji.unzipping import NO_MODEL, Unpacked, unpack, zip_verdict
 
 SHARED = Path(os.environ.get("CARE_BRIDGE_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 ODD = SHARED / "fiji-recorded" / "unusual-zips"
@@ -67,8 +68,20 @@ def write(path, *names):
     return path
 
 
-def test_a_file_without_its_folders_entry_ends_the_unpacking(tmp_path):
-    found = unpack(write(tmp_path / "a.zip", "saved_model.pb", "variables/variables.index", "meta.json"))
+@pytest.fixture
+def unpacked(tmp_path):
+    """Unpacks a file and gives what was left behind."""
+
+    def run(path):
+        folder = tmp_path / f"{path.stem}-cache"
+        folder.mkdir()
+        return unpack(path, folder)
+
+    return run
+
+
+def test_a_file_without_its_folders_entry_ends_the_unpacking(tmp_path, unpacked):
+    found = unpacked(write(tmp_path / "a.zip", "saved_model.pb", "variables/variables.index", "meta.json"))
     assert found.files == ("saved_model.pb",)
     assert found.reason.startswith("java.io.FileNotFoundException: <model cache>/variables/variables.index")
 
@@ -76,22 +89,24 @@ def test_a_file_without_its_folders_entry_ends_the_unpacking(tmp_path):
 def test_what_stands_before_it_decides_about_later_runs(tmp_path):
     late = zip_verdict(write(tmp_path / "late.zip", "saved_model.pb", "assets/x"))
     early = zip_verdict(write(tmp_path / "early.zip", "assets/x", "saved_model.pb"))
-    assert (late.later, early.later) == ("", NO_MODEL)
+    assert "Can't parse" in late.later  # it is there, though this one holds no model
+    assert early.later == NO_MODEL
     assert not late.loads
+    assert "an entry for every folder" in early.advice
 
 
-def test_with_its_entry_all_is_unpacked(tmp_path):
-    found = unpack(write(tmp_path / "a.zip", "variables/", "variables/variables.index", "saved_model.pb"))
-    assert found.reason == ""
-    assert len(found.files) == 2
+def test_with_its_entry_all_is_unpacked(tmp_path, unpacked):
+    found = unpacked(write(tmp_path / "a.zip", "variables/", "variables/variables.index", "saved_model.pb"))
+    assert found == Unpacked(("variables/variables.index", "saved_model.pb"))
 
 
-def test_a_nested_folder_entry_makes_its_parents_too(tmp_path):
-    assert unpack(write(tmp_path / "a.zip", "a/b/", "a/x", "a/b/y")).files == ("a/x", "a/b/y")
+def test_a_nested_folder_entry_makes_its_parents_too(tmp_path, unpacked):
+    assert unpacked(write(tmp_path / "a.zip", "a/b/", "a/x", "a/b/y")).files == ("a/x", "a/b/y")
 
 
-def test_an_entry_that_leaves_the_folder_is_bad(tmp_path):
-    assert "Bad zip entry" in unpack(write(tmp_path / "a.zip", "../x")).reason
+def test_an_entry_that_leaves_the_folder_is_bad(tmp_path, unpacked):
+    assert "Bad zip entry" in unpacked(write(tmp_path / "a.zip", "../x")).reason
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_compression_that_java_cannot_read_is_named(tmp_path):
@@ -101,7 +116,54 @@ def test_a_compression_that_java_cannot_read_is_named(tmp_path):
     assert "invalid compression method" in zip_verdict(path).first
 
 
-@pytest.mark.parametrize("content", [b"", b"latin text", b"PK\x03\x04 cut off"])
+class Pipe(io.BytesIO):
+    """What cannot be wound back, so that sizes are written behind the content."""
+
+    def seekable(self):
+        return False
+
+    def tell(self):
+        raise io.UnsupportedOperation
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"), [(zipfile.ZIP_DEFLATED, ""), (zipfile.ZIP_STORED, "EXT descriptor")]
+)
+def test_sizes_behind_the_content_are_read_only_when_deflated(tmp_path, unpacked, method, reason):
+    pipe = Pipe()
+    with zipfile.ZipFile(pipe, "w", method) as archive:
+        archive.writestr("saved_model.pb", "x" * 100)
+        archive.writestr("meta.json", "{}")
+    (tmp_path / "a.zip").write_bytes(pipe.getvalue())
+    found = unpacked(tmp_path / "a.zip")
+    assert reason in found.reason
+    assert len(found.files) == (0 if reason else 2)
+
+
+def test_a_zip_that_was_cut_off_gives_what_stands_before_the_cut(tmp_path, unpacked):
+    path = write(tmp_path / "whole.zip", "variables/", "saved_model.pb", "meta.json")
+    data = path.read_bytes()
+    cut = tmp_path / "cut.zip"
+    cut.write_bytes(data[: data.index(b"meta.json") + 9])
+    found = unpacked(cut)
+    assert found.files == ("saved_model.pb", "meta.json")
+    assert "unexpected EOF" in found.reason
+    deflated = tmp_path / "deflated.zip"
+    with zipfile.ZipFile(deflated, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("saved_model.pb", np.random.default_rng(0).bytes(1000))
+    deflated.write_bytes(deflated.read_bytes()[:500])
+    assert "Unexpected end of ZLIB" in unpacked(deflated).reason
+
+
+def test_a_changed_byte_is_seen(tmp_path, unpacked):
+    path = write(tmp_path / "a.zip", "saved_model.pb")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"saved_model.pb") + 14] ^= 1
+    path.write_bytes(data)
+    assert "invalid entry CRC" in unpacked(path).reason
+
+
+@pytest.mark.parametrize("content", [b"", b"latin text", b"PK\x03\x04 cut off", b"#!/bin/sh\nPK\x03\x04"])
 def test_what_is_no_zip_gives_no_model_and_no_exception(tmp_path, content):
     path = tmp_path / "a.zip"
     path.write_bytes(content)
