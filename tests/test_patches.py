@@ -489,3 +489,25 @@ def test_nothing_is_warned_about_in_ordinary_images() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sampled(dtype="float32")[2].load()
+
+
+def test_memory_does_not_grow_with_the_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tracemalloc
+
+    import zarr
+
+    volume = zarr.create_array(
+        str(tmp_path / "volume"), shape=(96, 256, 512), chunks=(8, 128, 128), dtype="u2", compressors=None
+    )
+    for start in range(0, 96, 8):
+        volume[start : start + 8] = noise((8, 256, 512), start)
+    monkeypatch.setattr(sampling, "SLAB_BYTES", 1 << 20)
+    pairs = pairs_from_zarr(tmp_path / "volume", tmp_path / "volume", axes="ZYX")
+    tracemalloc.start()
+    try:
+        patches = sample_patches(pairs, patch_size=(8, 32, 32), n_patches_per_image=40)
+        save_patches(patches, tmp_path / "patches.zarr")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 * 2**20  # the volume has 24 MiB, and read whole it is copied several times

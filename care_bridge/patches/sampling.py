@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from care_bridge.axes import check_axes, move_axes
 from care_bridge.errors import InputError
 from care_bridge.patches.pairs import ImagePair, Stored
-from care_bridge.patches.scale import PatchPercentiles, Ranks, place, rescale
+from care_bridge.patches.scale import PatchPercentiles, Ranks, is_narrow, place, rescale
 from care_bridge.patches.split import FRACTION, By, split_patches
 from care_bridge.progress import Progress, silent
 
-SLAB_BYTES = 1 << 28
+SLAB_BYTES = 1 << 27
 """Images above this size are looked at slab by slab, so that memory stays bounded."""
 
 CACHE_BYTES = 1 << 30
@@ -290,21 +290,19 @@ class ImagePatches:
         )
         sources = np.empty((len(indices), *self.patch_size, first.size("C")), np.float32)
         targets = np.empty((len(indices), *flat, second.size("C")), np.float32)
-        for row, index in enumerate(indices):
-            image, position = int(self.origin.image[index]), self.origin.position[index]
-            box = tuple(
-                slice(int(start), int(start) + size)
-                for start, size in zip(position, self.patch_size, strict=True)
-            )
-            there = tuple(
-                slice(0, 1) if letter in self.reduced else one
-                for letter, one in zip(self.axes[1:-1], box, strict=True)
-            )
-            for is_target, window, out in ((False, box, sources), (True, there, targets)):
-                raw = self._reader(image, is_target)((*window, slice(None)))
-                span = self.origin.target_range if is_target else self.origin.source_range
-                if span.size:
-                    place(raw, span[index, 0], out[row])
+        images, positions = self.origin.image[indices].tolist(), self.origin.position[indices].tolist()
+        for is_target, out, stored in ((False, sources, first), (True, targets, second)):
+            ranges = (self.origin.target_range if is_target else self.origin.source_range)[indices]
+            shift = ranges.size and not is_narrow(stored.dtype)
+            where = [is_target and letter in self.reduced for letter in self.axes[1:-1]]
+            for row, (image, position) in enumerate(zip(images, positions, strict=True)):
+                box = [
+                    slice(0, 1) if whole else slice(start, start + size)
+                    for start, size, whole in zip(position, self.patch_size, where, strict=True)
+                ]
+                raw = self._reader(image, is_target)((*box, slice(None)))
+                if shift:
+                    place(raw, ranges[row, 0], out[row])
                 else:
                     out[row] = raw
         for span, out, stored in (

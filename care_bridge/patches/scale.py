@@ -17,6 +17,7 @@ EPS = 1e-20
 """What csbdeep adds to the range, so that constant images give 0 instead of NaN."""
 
 _SAMPLE = 1 << 26  # values; larger images of 32 bits and more are looked at in this many
+_PIECE = 1 << 20
 _NARROW = {"b1", "u1", "i1", "u2", "i2", "f2", "f4"}  # what float32 holds exactly
 
 
@@ -146,7 +147,16 @@ def _count(values: NDArray[Any]) -> NDArray[np.int64]:
     unsigned = values.view(np.uint8 if size == 1 else values.dtype.newbyteorder("=").str.replace("i", "u"))
     if values.dtype.kind == "i":
         unsigned = unsigned ^ unsigned.dtype.type(1 << (8 * size - 1))  # order of signed values, from 0
-    return np.bincount(unsigned, minlength=1 << (8 * size))
+    counts = np.zeros(1 << (8 * size), np.int64)
+    # Piece by piece: bincount copies what it is given into 64 bits.
+    for start in range(0, unsigned.size, _PIECE):
+        counts += np.bincount(unsigned[start : start + _PIECE], minlength=counts.size)
+    return counts
+
+
+def is_narrow(dtype: np.dtype[Any]) -> bool:
+    """Whether float32 holds every value of a type."""
+    return dtype.str[1:] in _NARROW
 
 
 def place(raw: NDArray[Any], low: NDArray[np.float64], out: NDArray[np.float32]) -> None:
@@ -158,7 +168,7 @@ def place(raw: NDArray[Any], low: NDArray[np.float64], out: NDArray[np.float32])
     low : ndarray, shape (channel,)
     """
     # uint32 at 2**26 with 50 grey levels keeps 7 of them in float32, so the subtraction comes first there.
-    out[...] = raw if raw.dtype.str[1:] in _NARROW else raw - low
+    out[...] = raw if is_narrow(raw.dtype) else raw - low
 
 
 def rescale(
@@ -175,7 +185,7 @@ def rescale(
     """
     shape = (len(low), *(1,) * (patches.ndim - 2), low.shape[1])
     lo, hi = low.reshape(shape), high.reshape(shape)
-    if raw.str[1:] in _NARROW:
+    if is_narrow(raw):
         lo, hi = lo.astype(np.float32), hi.astype(np.float32)
         patches -= lo
     patches /= (hi - lo).astype(np.float32) + np.float32(EPS)

@@ -20,7 +20,7 @@ from care_bridge.errors import InputError
 from care_bridge.normalize import NotFinitePixelsWarning
 from care_bridge.patches import Foreground, PatchOrigin, PatchPercentiles
 from care_bridge.patches.sampling import any_in_window, bright_corners
-from care_bridge.patches.scale import Ranks, place, rescale
+from care_bridge.patches.scale import Ranks, is_narrow, place, rescale
 from care_bridge.patches.store import PatchWriter, write_npz
 
 Array = NDArray[Any]
@@ -167,8 +167,11 @@ def norm_percentiles(
 def _scaled(patches: Array, span: NDArray[np.float64], channel: int | None, raw: np.dtype[Any]) -> Array:
     last = patches[..., np.newaxis] if channel is None else np.moveaxis(patches, 1 + channel, -1)
     out = np.empty(last.shape, np.float32)
-    for row, patch in enumerate(last):
-        place(patch, span[row, 0], out[row])
+    if is_narrow(raw):
+        out[...] = last
+    else:
+        for row, patch in enumerate(last):
+            place(patch, span[row, 0], out[row])
     rescale(out, span[:, 0], span[:, 1], raw=raw)
     return out[..., 0] if channel is None else np.moveaxis(out, -1, 1 + channel)
 

@@ -82,12 +82,16 @@ class ProbabilisticPrediction:
     def cdf(self, x: Any) -> Array:
         """Probability of at most `x`."""
         z = (x - self._loc) / self._scale
-        return np.where(z < 0, 0.5 * np.exp(np.minimum(z, 0)), 1 - 0.5 * np.exp(-np.maximum(z, 0)))
+        return np.asarray(
+            np.where(z < 0, 0.5 * np.exp(np.minimum(z, 0)), 1 - 0.5 * np.exp(-np.maximum(z, 0)))
+        )
 
     def sf(self, x: Any) -> Array:
         """Probability of more than `x`."""
         z = (x - self._loc) / self._scale
-        return np.where(z < 0, 1 - 0.5 * np.exp(np.minimum(z, 0)), 0.5 * np.exp(-np.maximum(z, 0)))
+        return np.asarray(
+            np.where(z < 0, 1 - 0.5 * np.exp(np.minimum(z, 0)), 0.5 * np.exp(-np.maximum(z, 0)))
+        )
 
     def logcdf(self, x: Any) -> Array:
         """Natural logarithm of `cdf`."""
