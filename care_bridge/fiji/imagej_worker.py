@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 import tempfile
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,6 @@ class _Plugin:
         are seen and everything that gives the image other arrays is not.
     windows : bool
         False: the result never reaches ImageJ1, as in a headless Fiji.
-    lost : list
-        Results that did not reach ImageJ1.
     failures : list of str
         Why there was no result, in the order of the runs: what the plugin prints to the console.
     runs : int
@@ -74,7 +73,6 @@ class _Plugin:
     call: Call | None = None
     seen: dict[int, tuple[list[Any], tuple[int, ...]]] = field(default_factory=dict)
     windows: bool = True
-    lost: list[Any] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     runs: int = 0
     folders: dict[int, Path] = field(default_factory=dict)
@@ -265,7 +263,11 @@ def _listener() -> Any:
         if str(name) != COMMAND:
             return name
         options = str(jpype.JClass("ij.Macro").getOptions() or "")
-        _run_command(options)
+        try:
+            _run_command(options)
+        except BaseException:
+            traceback.print_exc()  # ImageJ would end the macro without a word
+            raise
         return None  # handled: ImageJ looks no further
 
     implemented = type("Listener", (), {"commandExecuting": jpype.JOverride(command_executing)})
@@ -297,12 +299,30 @@ def _run_command(options: str) -> None:
     if result is None:
         return
     if not _plugin.windows:
-        _plugin.lost.append(result)
+        _lose(result)
         return
     result.show()
     # Open, but not current: the plugin's display reaches ImageJ1 beside its batch mode.
     if current is not None:
         window_manager.setTempCurrentImage(current)
+
+
+def _lose(result: Any) -> None:
+    """Put a result where only SciJava sees it, as in a Fiji without a window."""
+    import jpype
+
+    folder = str(Path(__file__).with_name("stand_ins"))
+    try:
+        loader = _stand_ins(folder)
+    except TypeError:
+        return  # without Groovy nobody can fetch it anyway
+    # Here `IJ.runPlugIn("org.scijava.Context", "")` looks for its class.
+    known = jpype.JClass("ij.IJ").class_.getDeclaredField("classLoader")
+    known.setAccessible(True)
+    known.set(None, loader)
+    lost = jpype.JClass(loader.loadClass("org.scijava.Context")).getLOST()
+    lost.clear()
+    lost.add(result)
 
 
 def _resolve(given: dict[str, str]) -> dict[str, Any]:
@@ -558,7 +578,6 @@ def _close_all() -> None:
             image.close()
     window_manager.setTempCurrentImage(None)
     _plugin.seen.clear()
-    _plugin.lost.clear()
 
 
 # ---- what a run left behind ------------------------------------------------------------------------------
@@ -633,7 +652,7 @@ def _stand_ins(folder: str) -> Any:
     if folder not in _loaders:
         thread = jpype.JClass("java.lang.Thread").currentThread()
         loader = jpype.JClass("groovy.lang.GroovyClassLoader")(thread.getContextClassLoader())
-        for name in ("Axes", "ImagePlusAdapter", "GenericNetwork", "Services"):
+        for name in ("Axes", "ImagePlusAdapter", "GenericNetwork", "Services", "Context"):
             source = Path(folder, f"{name}.groovy")
             loader.parseClass(source.read_text(encoding="utf-8"), source.name)
         _loaders[folder] = loader

@@ -573,6 +573,19 @@ def test_a_result_that_stays_outside_of_imagej_is_a_failure_and_not_the_input(
     assert not output.exists()
 
 
+def test_without_windows_the_lost_result_is_fetched_where_groovy_is(
+    imagej, bundles, tf1, write_image, tmp_path
+):
+    source, output = write_image("cell.tif"), tmp_path / "out"
+    arguments = f"model=[{bundles.planes}] ntiles=1 input=[{source}] output=[{output}]"
+    result, sentinel = run(imagej, "restore_twice", tmp_path, arguments, windows=False)
+    assert sentinel["status"] == "done", result
+    once = expected(tf1, bundles.planes, source, nTiles=1)
+    twice = expected(tf1, bundles.planes, source, applications=2, nTiles=1)
+    assert difference(read_image(output / "cell_once.tif"), once) <= ONCE
+    assert difference(read_image(output / "cell_twice.tif"), twice) <= TWICE
+
+
 def test_lines_written_for_a_model_run_as_they_are(imagej, bundles, tf1, write_image, tmp_path):
     from care_bridge.fiji.macros import for_model, lint
 
