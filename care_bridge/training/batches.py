@@ -67,7 +67,7 @@ def as_source(
     InputError
         If there are none, or a shape, the number of channels or a value (NaN) cannot be trained on.
     """
-    if isinstance(data, tuple):
+    if isinstance(data, tuple | list):
         source, target = data
         if config.n_channel_in == 1 and source.ndim == config.n_dim + 1:
             source = source[..., np.newaxis]
@@ -144,7 +144,7 @@ def _check_values(array: NDArray[Any], what: str) -> None:
 
 
 def fingerprint(data: PatchSource) -> str:
-    """Hash of the number of patches and of up to 16 of them: does a resumed run have the same data?"""
+    """SHA-256 of the number of patches and of up to 16 of them: does a resumed run have the same data?"""
     digest = hashlib.sha256(str(len(data)).encode())
     for index in np.unique(np.linspace(0, len(data) - 1, 16).astype(np.intp)):
         for array in data.batch(np.asarray([index])):

@@ -29,6 +29,7 @@ from care_bridge.training.folder import (
     CareModel,
     load_model,
     save_weights,
+    weights_in,
 )
 from care_bridge.training.history import draw_history, write_history
 from care_bridge.training.losses import LOSSES, background_weighted, mae, mse, next_alpha
@@ -130,7 +131,7 @@ def train(
     elif start is not None:
         weights = start.get_weights() if isinstance(start, keras.Model) else start
         run.network.set_weights([np.asarray(weight) for weight in weights])
-    write_config(folder, _with_versions(config))
+    write_config(folder, _with_versions(config, state.data))
     try:
         early = _train_epochs(run, folder, on_epoch, checkpoint_every_s, progress)
     finally:
@@ -312,6 +313,10 @@ def _take_up(
     folder: Path, config: CareConfig, data: str, *, resume: bool, overwrite: bool
 ) -> tuple[State, tuple[list[NDArray[Any]], list[NDArray[Any]]] | None]:
     settings = config.to_json()
+    if resume or overwrite:
+        # What a killed run was writing when it died.
+        for half in (*folder.glob(".part-*"), *folder.glob("training/.part-*")):
+            half.unlink(missing_ok=True)
     if resume:
         found = load_checkpoint(folder)
         if found is not None:
@@ -321,14 +326,14 @@ def _take_up(
             state.finished = state.finished and state.settings["train_epochs"] == config.train_epochs
             state.settings = settings
             return state, (weights, optimizer)
-    elif not overwrite and folder.is_dir() and any((*folder.glob("*.h5"), *folder.glob(str(CHECKPOINT)))):
+    elif not overwrite and (weights_in(folder) or (folder / CHECKPOINT).is_file()):
         raise InputError(
             f"{str(folder)!r} holds a model already; go on training it (resume), train anew in it "
             "(overwrite), or choose another folder"
         )
     if overwrite and not resume:
-        for stale in (*folder.glob("*.h5"), *folder.glob(str(CHECKPOINT))):
-            stale.unlink()
+        for stale in (*weights_in(folder), folder / CHECKPOINT):
+            stale.unlink(missing_ok=True)
     return State(settings=settings, data=data), None
 
 
@@ -357,14 +362,16 @@ def _foreground(data: PatchSource, threshold: float) -> float:
     return above / size
 
 
-def _with_versions(config: CareConfig) -> CareConfig:
+def _with_versions(config: CareConfig, fingerprint_of_data: str) -> CareConfig:
     versions = {
         "care_bridge": care_bridge.__version__,
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
         "numpy": np.__version__,
     }
-    return config.replace(provenance={**config.provenance, "versions": versions})
+    return config.replace(
+        provenance={"fingerprint": fingerprint_of_data, **config.provenance, "versions": versions}
+    )
 
 
 def _write_record(folder: Path, config: CareConfig, state: State) -> None:

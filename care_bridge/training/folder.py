@@ -176,6 +176,13 @@ def load_weights(network: keras.Model, path: str | os.PathLike[str]) -> None:
     network.set_weights([array for _, array in stored])
 
 
+def weights_in(path: str | os.PathLike[str]) -> list[Path]:
+    """Weights files of a folder, newest first; what a killed process left half-written is none."""
+    folder = Path(path)
+    found = [file for file in (*folder.glob("*.h5"), *folder.glob("*.hdf5")) if not file.name.startswith(".")]
+    return sorted(found, key=lambda file: file.stat().st_mtime, reverse=True)
+
+
 def find_weights(path: str | os.PathLike[str], name: str | None = None) -> Path:
     """The weights file of a model folder: `name`, or the newest with `best` in its name, or the newest.
 
@@ -185,9 +192,7 @@ def find_weights(path: str | os.PathLike[str], name: str | None = None) -> Path:
         If it is not there.
     """
     folder = Path(path)
-    found = sorted(
-        (*folder.glob("*.h5"), *folder.glob("*.hdf5")), key=lambda file: file.stat().st_mtime, reverse=True
-    )
+    found = weights_in(folder)
     if name is not None:
         if not (folder / name).is_file():
             there = ", ".join(sorted(file.name for file in found)) or "none"

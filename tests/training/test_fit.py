@@ -106,7 +106,9 @@ def test_killed_at_any_moment_it_goes_on_as_if_not(patches, small, tmp_path):
                 killed += process.wait() == -signal.SIGKILL
             time.sleep(0.001)
     assert killed, "the run was over before it could be killed"
+    (tmp_path / "killed" / ".part-abc.h5").write_bytes(b"half")
     train(config, *patches, tmp_path / "killed", resume=True)
+    assert not list((tmp_path / "killed").rglob(".part-*"))
     assert _bytes(tmp_path / "killed") == _bytes(tmp_path / "whole")
 
 
