@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.fiji import runtimes
 from care_bridge.fiji.installation import find_fiji
-from care_bridge.predictor import Predictor
+from care_bridge.predictor import Predictor, Runtime
 
 if TYPE_CHECKING:
     from care_bridge.fiji.plugin import PluginOptions
@@ -184,6 +184,40 @@ def choose_level(
         if not why_not(candidate, fiji=fiji, version=version):
             return candidate
     raise NotInstalledError("no level is there; run: care-bridge doctor")
+
+
+def try_level(level: str, *, fiji: str | os.PathLike[str] | None = None, version: str = "1.15.0") -> Runtime:
+    """Start what a level needs, pass its canary, and end it: what is said to be there really runs.
+
+    Returns
+    -------
+    Runtime
+        With the versions that answered.
+
+    Raises
+    ------
+    NotInstalledError
+        If the level is not there.
+    WorkerError
+        If it is there and does not run.
+    """
+    level = choose_level(level, fiji=fiji, version=version)
+    if level == "fiji":
+        from care_bridge.fiji.pyimagej import FijiSession
+
+        with FijiSession(fiji) as session:
+            return session.runtime
+    if level == "imagej":
+        from care_bridge.fiji.imagej import ImageJ
+
+        with ImageJ(tf1_version=version) as imagej:
+            return Runtime("imagej", imagej.versions, "imagej")
+    if level == "tf1":
+        from care_bridge.fiji.tf1 import Tf1Session
+
+        with Tf1Session(version) as tensorflow:
+            return Runtime("tf1", dict(tensorflow.worker.facts), "tf1")
+    return Runtime("tensorflow", {"tensorflow": _package_version("tensorflow")}, "emulation")
 
 
 def open_predictor(

@@ -141,6 +141,21 @@ def test_a_full_disk_is_one_line_and_exit_code_2(nothing_here: Path, monkeypatch
     assert "ij-1.54p.jar needs 2 MiB and 0 MiB are free" in error
 
 
+@pytest.mark.java
+def test_what_doctor_says_is_there_really_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    if runtimes.missing("all"):
+        pytest.skip("not all here; run: care-bridge doctor --install all")
+    monkeypatch.delenv("CARE_BRIDGE_FIJI", raising=False)
+    code, _, error = doctor("--try")
+    assert code == 0, error
+    assert "runs: tf1 (tensorflow 1.15.0, java" in error
+    assert "runs: imagej (imagej 1.54p" in error
+    monkeypatch.setenv("CARE_BRIDGE_HEAP_MB", "999999999")
+    code, _, error = doctor("--try")
+    assert code == 1
+    assert "DOES NOT RUN" in error
+
+
 def test_looking_loads_neither_tensorflow_nor_java() -> None:
     code = "import sys; from care_bridge import levels; levels.survey(); print(*sys.modules)"
     loaded = subprocess.run(

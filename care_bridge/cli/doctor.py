@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,13 +27,16 @@ def doctor(
     install: bool = typer.Option(
         False, "--install", help="Fetch what is missing, pinned by SHA-256, into the cache folder."
     ),
-    fiji: Path | None = typer.Option(  # noqa: B008 - typer's way
+    fiji: Path | None = typer.Option(
         None, "--fiji", help="Fiji folder with the CSBDeep update site; else CARE_BRIDGE_FIJI."
     ),
     level: str = typer.Option(
         "best",
         "--level",
         help="Exit with 1 if this level is not there: best, fiji, imagej, tf1 or emulation.",
+    ),
+    try_out: bool = typer.Option(
+        False, "--try", help="Start what each level needs and pass one array through it; 1 if one fails."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print all of it as JSON."),
     quiet: bool = typer.Option(False, "--quiet", help="No progress bar."),
@@ -48,7 +52,24 @@ def doctor(
     wanted = found.best if level == "best" else level
     reason = levels.why_not(wanted, fiji=fiji) if wanted else "no level is there"
     typer.echo(json.dumps(found.as_dict(), indent=2) if as_json else _as_text(found))
-    return NO if reason else DONE
+    works = not try_out or _try_levels([name for name in levels.LEVELS if not found.levels[name]], fiji)
+    return DONE if works and not reason else NO
+
+
+def _try_levels(there: list[str], fiji: Path | None) -> bool:
+    """Start each level; one line for each on stderr, which --json leaves free."""
+    from care_bridge import levels
+    from care_bridge.errors import WorkerError
+
+    all_run = True
+    for name in there:
+        start = time.monotonic()
+        try:
+            said = f"runs: {levels.try_level(name, fiji=fiji)}, {time.monotonic() - start:.1f} s"
+        except WorkerError as error:
+            said, all_run = f"DOES NOT RUN: {error}", False
+        typer.echo(f"  {name:<11} {said}", err=True)
+    return all_run
 
 
 def _as_text(found: Survey) -> str:
