@@ -52,7 +52,7 @@ def predict(
     input_dir: Path | None = typer.Option(None, "--input-dir", help="Folder of images."),
     input_pattern: str = typer.Option("*.tif*", "--input-pattern", help="Which files of a folder."),
     input_axes: str | None = typer.Option(
-        None, "--input-axes", help="Axes of the images, e.g. ZYX, where the files do not say."
+        None, "--axes", "--input-axes", help="Axes of the images, e.g. ZYX, where the files do not say."
     ),
     norm_pmin: float | None = typer.Option(None, "--norm-pmin", help="Low percentile; else the rule's own."),
     norm_pmax: float | None = typer.Option(None, "--norm-pmax", help="High percentile; else the rule's own."),

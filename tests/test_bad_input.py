@@ -1,0 +1,215 @@
+"""What people do wrong, through the commands they type: one sentence, exit code 2, nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from typer.testing import CliRunner
+
+from care_bridge import files
+from care_bridge.cli import app
+from care_bridge.images import Image, write_image
+
+pytestmark = pytest.mark.tf
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from care_bridge.config import CareConfig
+    from care_bridge.export.savedmodel import write_bundle
+    from care_bridge.training.folder import save_model
+    from care_bridge.training.unet import build
+
+    folder = tmp_path_factory.mktemp("bad") / "model"
+    config = CareConfig(axes="YX", unet_n_first=8, unet_kern_size=3)
+    save_model(folder, config, build(config, seed=1))
+    write_bundle(folder, folder / "fiji.zip", how_to=False)
+    return folder
+
+
+def noise(*shape: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).poisson(50, shape).astype(np.uint16)
+
+
+def tiff(path: Path, data: Any = None, axes: str = "YX") -> Path:
+    write_image(path, Image(noise(40, 44) if data is None else data, axes))
+    return path
+
+
+def refused(arguments: list[Any], *words: str, code: int = 2) -> str:
+    """Run a command that must be refused; gives what it said."""
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    said = done.stderr
+    assert done.exit_code == code, f"{done.exit_code}: {done.output}\n{done.exception!r}"
+    assert "Traceback" not in said
+    for word in words:
+        assert word in said, said
+    return said
+
+
+def nothing_in(folder: Path) -> bool:
+    return not folder.exists() or not [path for path in folder.rglob("*") if path.is_file()]
+
+
+# Images --------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_no_tiff_is_named(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.tif").write_text("not an image", encoding="utf-8")
+    refused(["predict", model, tmp_path / "text.tif", "--out", tmp_path / "out"], "text.tif")
+    assert nothing_in(tmp_path / "out")
+
+
+def test_a_truncated_tiff_is_not_filled_with_zeros(model: Path, tmp_path: Path) -> None:
+    whole = tiff(tmp_path / "whole.tif", noise(200, 200)).read_bytes()
+    (tmp_path / "cut.tif").write_bytes(whole[: len(whole) * 2 // 3])
+    refused(["predict", model, tmp_path / "cut.tif", "--out", tmp_path / "out"], "cut.tif")
+    assert nothing_in(tmp_path / "out")
+
+
+def test_a_colour_picture_does_not_fit_a_network_of_one_channel(model: Path, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "rgb.tif", noise(40, 44, 3).astype(np.uint8), photometric="rgb")
+    refused(["predict", model, tmp_path / "rgb.tif", "--out", tmp_path / "out"], "channel")
+    assert nothing_in(tmp_path / "out")
+
+
+def test_axes_that_are_none_are_told_with_those_that_are(model: Path, tmp_path: Path) -> None:
+    image = tiff(tmp_path / "cell.tif")
+    refused(["predict", model, image, "--axes", "QX", "--out", tmp_path / "out"], "STCZYX")
+    assert nothing_in(tmp_path / "out")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_nan_costs_its_surroundings_and_not_the_image(model: Path, tmp_path: Path) -> None:
+    data = noise(64, 64).astype(np.float32)
+    data[3, 4] = np.nan
+    image = tiff(tmp_path / "nan.tif", data)
+    done = CliRunner().invoke(app, ["predict", str(model), str(image), "--out", str(tmp_path / "out")])
+    if done.exit_code == 2:
+        assert "NaN" in done.stderr
+        assert nothing_in(tmp_path / "out")
+    else:
+        (result,) = (tmp_path / "out").rglob("*.tif")
+        assert np.isfinite(tifffile.imread(result)).mean() > 0.5
+
+
+def test_a_constant_image_stays_finite(model: Path, tmp_path: Path) -> None:
+    image = tiff(tmp_path / "flat.tif", np.full((40, 44), 7, np.uint16))
+    done = CliRunner().invoke(app, ["predict", str(model), str(image), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    (result,) = (tmp_path / "out").rglob("*.tif")
+    assert np.isfinite(tifffile.imread(result)).all()
+
+
+# Training pairs ------------------------------------------------------------------------------------------------
+
+
+def train(tmp_path: Path) -> list[Any]:
+    return ["train", tmp_path / "source", tmp_path / "target", "--out", tmp_path / "new", "--smoke"]
+
+
+def test_every_source_without_target_is_named_at_once(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        tiff(tmp_path / "source" / f"{name}.tif")
+    tiff(tmp_path / "target" / "a.tif")
+    refused(train(tmp_path), "b.tif", "c.tif", "no target")
+    assert nothing_in(tmp_path / "new")
+
+
+def test_pairs_of_unequal_shape_are_named(tmp_path: Path) -> None:
+    tiff(tmp_path / "source" / "a.tif", noise(80, 80))
+    tiff(tmp_path / "target" / "a.tif", noise(80, 79))
+    refused(train(tmp_path), "a.tif", "79")
+    assert nothing_in(tmp_path / "new")
+
+
+def test_an_image_smaller_than_a_patch_is_named(tmp_path: Path) -> None:
+    for side in ("source", "target"):
+        tiff(tmp_path / side / "tiny.tif", noise(9, 9))
+    refused(train(tmp_path), "tiny.tif")
+    assert nothing_in(tmp_path / "new")
+
+
+def test_an_empty_folder_is_named(tmp_path: Path) -> None:
+    for side in ("source", "target"):
+        (tmp_path / side).mkdir()
+    refused(train(tmp_path), "source")
+    assert nothing_in(tmp_path / "new")
+
+
+# Places to write to --------------------------------------------------------------------------------------------
+
+
+def test_a_place_that_cannot_be_written_to_is_named_before_anything_runs(model: Path, tmp_path: Path) -> None:
+    image = tiff(tmp_path / "cell.tif")
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    refused(["predict", model, image, "--out", tmp_path / "file" / "out"], "file")
+    refused(["export", model, "--out", tmp_path / "file" / "new.zip"], "file")
+
+
+def test_a_full_disk_leaves_nothing_half_written(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    image = tiff(tmp_path / "cell.tif")
+    monkeypatch.setattr(files, "_flush", full)
+    refused(["predict", model, image, "--out", tmp_path / "out"], "No space left on device")
+    refused(["export", model, "--out", tmp_path / "exported" / "new.zip"], "No space left on device")
+    assert nothing_in(tmp_path / "out")
+    assert nothing_in(tmp_path / "exported")
+
+
+# Bundles -------------------------------------------------------------------------------------------------------
+
+
+def repacked(bundle: Path, target: Path, prefix: str = "") -> Path:
+    with zipfile.ZipFile(bundle) as source, zipfile.ZipFile(target, "w") as packed:
+        for name in source.namelist():
+            packed.writestr(prefix + name, source.read(name))
+    return target
+
+
+@pytest.mark.java
+@pytest.mark.parametrize("version", ["1.12.0", "1.15.0"])
+def test_a_bundle_zipped_one_folder_too_deep_is_told_apart(model: Path, tmp_path: Path, version: str) -> None:
+    deep = repacked(model / "fiji.zip", tmp_path / "deep.zip", "TF_SavedModel/")
+    image = tiff(tmp_path / "cell.tif")
+    refused(["compare", model, deep, image, "--level", "tf1", "--tensorflow", version], "deep.zip")
+    done = CliRunner().invoke(app, ["check", str(deep)])
+    assert done.exit_code in (1, 2)
+    assert "TF_SavedModel" in done.output
+
+
+@pytest.mark.java
+def test_what_keras_exports_is_refused_with_what_fijis_tensorflow_says(model: Path, tmp_path: Path) -> None:
+    from care_bridge.training.folder import load_model
+
+    load_model(model).network.export(tmp_path / "exported", verbose=False)
+    bundle = shutil.make_archive(str(tmp_path / "keras"), "zip", tmp_path / "exported")
+    done = CliRunner().invoke(app, ["check", bundle])
+    assert done.exit_code == 1, done.output
+    # The refusal that people see in Fiji.
+    assert "debug_name" in done.output
+    assert "VarHandleOp" in done.output
+
+
+def test_without_runtime_and_network_the_command_that_adds_it_is_told(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARE_BRIDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CARE_BRIDGE_OFFLINE", "1")
+    monkeypatch.setenv("M2_REPO", str(tmp_path / "maven"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    image = tiff(tmp_path / "cell.tif")
+    refused(["compare", model, model, image, "--level", "tf1"], "care-bridge doctor --install tf1")
+    refused(["doctor", "--install", "tf1"], "CARE_BRIDGE_OFFLINE")
