@@ -12,6 +12,7 @@ from care_bridge.images import Image, read_image, write_image
 from care_bridge.inference.files import find_images, predict_files
 from care_bridge.inference.keras import load_predictor
 from care_bridge.inference.quality import INPUT, cross_evaluate, measure
+from care_bridge.patches import LeakingSplitWarning
 from care_bridge.predictor import NetworkPredictor, PredictOptions
 
 pytestmark = [pytest.mark.tf, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -177,3 +178,30 @@ def test_cross_evaluation_has_a_row_for_the_images_as_they_are(same, tmp_path):
         cross_evaluate({INPUT: nothing}, {"one": pairs})
     with pytest.raises(InputError, match="has shape"):
         measure(nothing, [(pairs[0][0], Image(truth[:8], "YX"))])
+
+
+def test_file_of_csbdeep_trains_from_the_command_line_and_ensembles_predict(tmp_path):
+    random = np.random.default_rng(0)
+    x, y = (random.random((20, 1, 8, 8), np.float32) for _ in range(2))
+    np.savez(tmp_path / "data.npz", X=x, Y=y, axes="SCYX")
+    small = ["--smoke", "--epochs", "1", "--steps", "1", "--depth", "1", "--features", "2", "--quiet"]
+    with pytest.warns(LeakingSplitWarning):
+        result = run(
+            app,
+            [
+                "train",
+                str(tmp_path / "data.npz"),
+                "--out",
+                str(tmp_path / "model"),
+                "--ensemble",
+                "2",
+                *small,
+            ],
+        )
+    assert result.exit_code == 0, result.output
+    write_image(tmp_path / "in.tif", Image(x[0, 0], "YX"))
+    result = run(
+        app, ["predict", str(tmp_path / "model"), str(tmp_path / "in.tif"), "--out", str(tmp_path / "out")]
+    )
+    assert result.exit_code == 0, result.output
+    assert read_image(tmp_path / "out" / "in.tif").shape == (8, 8)

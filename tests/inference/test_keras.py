@@ -71,3 +71,22 @@ def test_bfloat16_prediction_stays_near_float32(model_folder):
     exact = load_predictor(model_folder).predict(image).data
     rough = load_predictor(model_folder, precision="bfloat16").predict(image).data
     assert np.abs(rough - exact).max() < 0.02 * np.ptp(exact)
+
+
+def test_tiled_equals_whole_along_z_that_is_not_pooled():
+    config = CareConfig("ZYX", unet_n_depth=1, unet_pool=(1, 2, 2), unet_kern_size=3, unet_n_first=1)
+    network = build(config.replace(unet_residual=False), seed=1)
+    network.set_weights([np.abs(weight) for weight in network.get_weights()])
+    assert config.halo["Z"] == 6  # six convolutions one after another, half-width 1
+    model = CareModel(config, network)
+    image = Image(np.random.default_rng(0).random((31, 4, 4)).astype(np.float32), "ZYX")
+    whole = KerasPredictor(model).predict(image).data
+    tiled = KerasPredictor(model, PredictOptions(tiles=CsbdeepTiles((3, 1, 1)))).predict(image).data
+    np.testing.assert_allclose(tiled, whole, atol=2e-6 * np.ptp(whole))
+
+
+def test_kind_of_a_folder_of_csbdeep_can_be_named(model_folder):
+    stack = Image(np.random.default_rng(0).random((3, 8, 8)), "ZYX")
+    assert load_predictor(model_folder, kind="IsotropicCARE", factor=2.0).predict(stack).shape == (6, 8, 8, 2)
+    with pytest.raises(InputError, match="kind='Isotropic'"):
+        load_predictor(model_folder, kind="Isotropic")
