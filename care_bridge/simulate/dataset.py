@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import os
@@ -14,6 +15,7 @@ import numpy as np
 from care_bridge.axes import SPACE
 from care_bridge.errors import InputError
 from care_bridge.images import Image
+from care_bridge.patches.pairs import ImagePair, Stored
 from care_bridge.simulate.degrade import snr_db
 from care_bridge.simulate.pair import Pair
 from care_bridge.simulate.recipe import CleanImages, Recipe, load_recipe
@@ -84,6 +86,76 @@ def pair_stream(
     recipe = load_recipe(recipe)
     for epoch in itertools.count():
         yield from make_pairs(recipe, clean_images, seed, epoch=epoch)
+
+
+def image_pairs(
+    recipe: Recipe | str | os.PathLike[str],
+    clean_images: Sequence[Image] | None = None,
+    seed: int | None = None,
+    *,
+    epochs: int = 1,
+) -> list[ImagePair]:
+    """Pairs for `patches.sample_patches` that are simulated when their pixels are asked for.
+
+    Parameters
+    ----------
+    recipe, clean_images, seed
+        As for `make_pairs`.
+    epochs : int
+        Each gives every image and set once more, with new draws.
+
+    Returns
+    -------
+    list of ImagePair
+        Memory holds only what `sample_patches` keeps (its `cache_bytes`); what it let go is made again, the same.
+
+    Notes
+    -----
+    The sets of one clean image share its pixels: to validate honestly, split the clean images and call this
+    twice, rather than split the patches.
+    """
+    recipe = load_recipe(recipe)
+    seed = recipe.seed if seed is None else seed
+    if recipe.synthetic:
+        if clean_images is not None:
+            raise InputError(f"recipe {recipe.name!r} draws its samples itself; leave the images out")
+        count = recipe.clean.images  # type: ignore[union-attr]
+    else:
+        if not clean_images:
+            raise InputError(f"recipe {recipe.name!r} degrades clean images; give some")
+        count = len(clean_images)
+
+    @functools.lru_cache(maxsize=1)
+    def made(index: int, epoch: int) -> tuple[Pair, ...]:
+        if clean_images is None:
+            clean = draw_clean(recipe, index, seed=seed, epoch=epoch)
+        else:
+            given = clean_images[index]
+            clean = given.replace(name=stem(given.name) or f"image_{index:04d}")
+        return tuple(make_sets(recipe, clean, seed=seed, epoch=epoch))
+
+    def pixels(index: int, epoch: int, number: int, side: str) -> Any:
+        return getattr(made(index, epoch)[number], side).data
+
+    layouts: dict[Any, tuple[Pair, ...]] = {}
+    pairs = []
+    for epoch, index in itertools.product(range(epochs), range(count)):
+        shape = None if clean_images is None else (clean_images[index].axes, clean_images[index].shape)
+        # Shapes and types hang on the clean image's shape only: one trial each.
+        if shape not in layouts:
+            layouts[shape] = made(index, epoch)
+        for number, like in enumerate(layouts[shape]):
+            source, target = (
+                Stored(
+                    functools.partial(pixels, index, epoch, number, side),
+                    image.axes,
+                    image.shape,
+                    image.dtype,
+                )
+                for side, image in (("source", like.source), ("target", like.target))
+            )
+            pairs.append(ImagePair(source, target, f"{index}_{like.set}_{epoch}"))
+    return pairs
 
 
 def draw_clean(recipe: Recipe, index: int, *, seed: int, epoch: int = 0) -> Image:

@@ -6,6 +6,7 @@
       recipe.yaml         everything that decided the pairs, defaults included
       source/ target/     NAME_SET.tif, equal names (or pairs.npz, or pairs.zarr)
       manifest.csv        a row a pair: names, set, seed, SHA-256 of the clean image, every drawn value, SNR
+      psf/SET.tif         point spread functions that blurred, on the first image's pixels
       contact_sheet.png   some targets beside their sources
       unfinished.jsonl    only while a run is not finished: what is done, for --resume
 """
@@ -28,6 +29,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from care_bridge.axes import SPACE
 from care_bridge.errors import InputError
 from care_bridge.files import atomic_file, sha256, writable_folder, write_text
 from care_bridge.images import Image, read_image, write_image
@@ -35,6 +37,7 @@ from care_bridge.progress import Progress, silent
 from care_bridge.simulate.dataset import check_clean, draw_clean, make_sets, stem
 from care_bridge.simulate.pair import Pair
 from care_bridge.simulate.recipe import CleanImages, Recipe, dump_recipe, load_recipe
+from care_bridge.simulate.steps import AxialBlur, Blur
 
 Format = Literal["tiff", "npz", "zarr"]
 FORMATS: tuple[Format, ...] = ("tiff", "npz", "zarr")
@@ -172,6 +175,7 @@ def write_pairs(
     if file_format == "npz":
         _write_npz(folder / "pairs.npz", [arrays[name] for name in order], ordered[0]["axes"])
     _write_manifest(folder / MANIFEST, ordered)
+    _write_kernels(folder, recipe, items[0])
     _write_sheet(folder, recipe, items)
     (folder / UNFINISHED).unlink()
     snr = {
@@ -323,12 +327,14 @@ def _make_item(recipe: Recipe, item: _Item, folder: Path, file_format: Format) -
     return made
 
 
-def _pairs_of(recipe: Recipe, item: _Item) -> Iterator[Pair]:
+def _clean_of(recipe: Recipe, item: _Item) -> Image:
     if item.path is None:
-        clean = draw_clean(recipe, item.index, seed=recipe.seed)
-    else:
-        clean = read_image(item.path).replace(name=item.name)
-    yield from make_sets(recipe, clean, seed=recipe.seed)
+        return draw_clean(recipe, item.index, seed=recipe.seed)
+    return read_image(item.path).replace(name=item.name)
+
+
+def _pairs_of(recipe: Recipe, item: _Item) -> Iterator[Pair]:
+    yield from make_sets(recipe, _clean_of(recipe, item), seed=recipe.seed)
 
 
 def _channel_second(data: NDArray[Any], axes: str) -> NDArray[np.float32]:
@@ -384,6 +390,19 @@ def _write_manifest(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+def _write_kernels(folder: Path, recipe: Recipe, item: _Item) -> None:
+    clean, _ = check_clean(recipe, _clean_of(recipe, item))
+    for each in recipe.sets:
+        for step in each.steps:
+            if isinstance(step, Blur | AxialBlur):
+                kernel = step.kernel(clean)
+                space = "".join(letter for letter in clean.axes if letter in SPACE)
+                axes = "YX" if isinstance(step, AxialBlur) else ("C" + space)[-kernel.ndim :]
+                sizes = {axis: size for axis, size in clean.pixel_size_um.items() if axis in axes}
+                image = Image(kernel.astype(np.float32), axes, pixel_size_um=sizes)
+                write_image(folder / "psf" / f"{each.name}.tif", image)
 
 
 def _write_sheet(folder: Path, recipe: Recipe, items: Sequence[_Item]) -> None:

@@ -378,7 +378,7 @@ def _default_size(optics: Optics, axis: str, size: float) -> int:
 def from_beads(
     stack: Image,
     *,
-    shape: tuple[int, ...],
+    shape: tuple[int, ...] | None = None,
     threshold: float = 0.3,
     smooth_px: float = 1.0,
 ) -> Array:
@@ -388,8 +388,8 @@ def from_beads(
     ----------
     stack : Image
         Sub-resolution beads; axes YX or ZYX.
-    shape : tuple of int
-        Odd sizes of the result, in the order of the image's axes.
+    shape : tuple of int, optional
+        Odd sizes of the result, in the order of the image's axes. None takes a third of the image's, at most 31.
     threshold : float
         Beads are local maxima above this share of the range from background to maximum, 0-1.
     smooth_px : float
@@ -408,6 +408,8 @@ def from_beads(
     axes = stack.axes
     if set(axes) - set(SPACE):
         raise InputError(f"beads need axes YX or ZYX; {stack.name or 'the image'} has {axes!r}")
+    if shape is None:
+        shape = tuple(max(3, min(31, size // 3 // 2 * 2 + 1)) for size in stack.shape)
     if len(shape) != stack.data.ndim or any(length < 3 or length % 2 == 0 for length in shape):
         raise InputError(
             f"shape must have an odd size of 3 or more for each of axes {axes!r}; received {shape}"

@@ -16,7 +16,7 @@ from care_bridge.axes import SPACE
 from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.simulate import degrade, fibre, isotropic, structures
-from care_bridge.simulate.optics import Optics, psf
+from care_bridge.simulate.optics import Optics, from_beads, psf
 from care_bridge.simulate.pair import Pair
 
 
@@ -152,38 +152,38 @@ class Minimum(Closed):
 
 
 class Blur(Closed):
-    """Convolution with the objective's point spread function: 3-D for stacks, the plane in focus for 2-D
-    images.
+    """Convolution with the microscope's point spread function: 3-D for stacks, the plane in focus for 2-D images.
 
-    `optics` is one for all channels, or a list of one a channel. `measured` is a file with a measured one
-    instead.
+    `optics` is one for all channels, or a list of one a channel. Instead, `measured` is a file that holds a point
+    spread function on the images' pixels, and `beads` an image of beads to take it from.
     """
 
     step: Literal["psf"] = "psf"
     optics: EachOptics = ()
     measured: str | None = None
+    beads: str | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Blur:
-        if bool(self.optics) == (self.measured is not None):
-            raise ValueError("give either optics or measured")
+        if bool(self.optics) + (self.measured is not None) + (self.beads is not None) != 1:
+            raise ValueError("give one of optics, measured and beads")
         return self
 
     def apply(self, pair: Pair, rng: np.random.Generator) -> tuple[Pair, Drawn]:
         image = pair.source
-        axes = "".join(letter for letter in image.axes if letter in SPACE)
-        return _with_source(
-            pair, degrade.convolve(image.data, psf=self._kernel(image, axes), axes=image.axes)
-        ), {}
+        return _with_source(pair, degrade.convolve(image.data, psf=self.kernel(image), axes=image.axes)), {}
 
-    def _kernel(self, image: Image, axes: str) -> degrade.Array:
-        if self.measured is not None:
+    def kernel(self, image: Image) -> degrade.Array:
+        """The point spread function for an image: one dimension a space axis, or one more of channels."""
+        axes = "".join(letter for letter in image.axes if letter in SPACE)
+        file = self.measured or self.beads
+        if file is not None:
             from care_bridge.images import read_image
 
-            measured = read_image(self.measured)
-            if measured.axes != axes:
-                raise InputError(f"{self.measured}: has axes {measured.axes!r}, but the image has {axes!r}")
-            return np.maximum(measured.data.astype(np.float64), 0)
+            there = read_image(file)
+            if there.axes != axes:
+                raise InputError(f"{file}: has axes {there.axes!r}, but the image has {axes!r}")
+            return from_beads(there) if self.beads else np.maximum(there.data.astype(np.float64), 0)
         if len(self.optics) == 1:
             return psf(self.optics[0], pixel_size_um=image.pixel_size_um, axes=axes)
         if len(self.optics) != image.size("C"):
@@ -295,16 +295,21 @@ class AxialBlur(Closed):
 
     def apply(self, pair: Pair, rng: np.random.Generator) -> tuple[Pair, Drawn]:
         image = pair.source
+        # Every lateral slice for itself: planes are not space here.
+        flat = image.axes.replace("Z", "T")
+        return _with_source(pair, degrade.convolve(image.data, psf=self.kernel(image), axes=flat)), {
+            "axis": self.axis
+        }
+
+    def kernel(self, image: Image) -> degrade.Array:
+        """The kernel for an image's lateral slices, shape (y, x)."""
         y, x = image.pixel_size_um.get("Y"), image.pixel_size_um.get("X")
         if not x or (y and abs(y - x) > 0.01 * x):
             raise InputError(
                 f"axial_psf needs square pixels of known size; image {image.name!r} has Y {y} um and X {x} um"
             )
         kernel = isotropic.axial_kernel(self.optics, pixel_um=x, mode=self.mode)
-        kernel = kernel if self.axis == "Y" else kernel.T
-        # Every lateral slice for itself: planes are not space here.
-        flat = image.axes.replace("Z", "T")
-        return _with_source(pair, degrade.convolve(image.data, psf=kernel, axes=flat)), {"axis": self.axis}
+        return kernel if self.axis == "Y" else kernel.T
 
 
 class Subsample(Closed):

@@ -9,9 +9,9 @@ from scipy import stats
 
 from care_bridge.errors import InputError
 from care_bridge.images import Image
-from care_bridge.simulate.dataset import make_pairs, pair_stream
+from care_bridge.simulate.dataset import image_pairs, make_pairs, pair_stream
 from care_bridge.simulate.pair import as_arrays
-from care_bridge.simulate.recipe import Recipe, load_recipe, parse_recipe
+from care_bridge.simulate.recipe import Recipe, builtin_recipes, load_recipe, parse_recipe
 
 Make = Callable[..., Image]
 
@@ -155,6 +155,50 @@ def test_arrays_for_training_have_the_axes_that_are_asked_for() -> None:
     assert source.dtype == target.dtype == np.float32
 
 
+def test_patches_are_sampled_while_the_images_are_being_simulated(clean_image: Make) -> None:
+    from care_bridge.patches import sample_patches
+
+    images = [clean_image(name=f"cell{k}", seed=k) for k in range(2)]
+    pairs = image_pairs("mito", images, seed=3, epochs=2)
+    assert len(pairs) == 2 * 2 * 3
+    eager = {
+        (epoch, pair.image, pair.set): pair
+        for epoch in range(2)
+        for pair in make_pairs("mito", images, seed=3, epoch=epoch)
+    }
+    for number, pair in enumerate(pairs):
+        epoch, index, each = number // 6, number % 6 // 3, ("mild", "medium", "strong")[number % 3]
+        wanted = eager[epoch, f"cell{index}", each]
+        np.testing.assert_array_equal(pair.source.open(), wanted.source.data)
+        np.testing.assert_array_equal(pair.target.open(), wanted.target.data)
+        assert (pair.source.shape, pair.source.dtype) == (wanted.source.shape, wanted.source.dtype)
+    patches = sample_patches(pairs, patch_size=(16, 16), n_patches_per_image=4, cache_bytes=1)
+    source, target = patches.batch(np.arange(48))
+    assert source.shape == target.shape == (48, 16, 16, 1)
+    np.testing.assert_array_equal(source, patches.batch(np.arange(48))[0])
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (6, 64, 64), (2, 64, 64)], ids=["plane", "stack", "channels"])
+@pytest.mark.parametrize("name", [name for name in builtin_recipes() if not load_recipe(name).synthetic])
+def test_recipes_of_the_package_take_planes_stacks_and_channels(
+    name: str, shape: tuple[int, ...], clean_image: Make
+) -> None:
+    image = clean_image(shape=shape)
+    if shape[0] == 2:
+        image = image.replace(axes="CYX", pixel_size_um={"Y": 0.1, "X": 0.1})
+    pairs = list(make_pairs(name, [image]))
+    assert [pair.set for pair in pairs] == [each.name for each in load_recipe(name).sets]
+    for pair in pairs:
+        assert pair.source.shape == pair.target.shape
+        assert pair.source.axes == image.axes
+        assert np.isfinite(pair.source.data).all()
+
+
+def test_fewer_photons_give_a_worse_signal_to_noise_ratio(clean_image: Make) -> None:
+    snr = [pair.parameters["snr_db"] for pair in make_pairs("photons", [clean_image()])]
+    assert snr == sorted(snr, reverse=True)
+
+
 @pytest.mark.tf
 def test_tensorflow_takes_the_arrays_as_a_data_set() -> None:
     import tensorflow as tf
@@ -246,3 +290,18 @@ def test_a_measured_psf_comes_from_a_file(clean_image: Make, tmp_path) -> None:
     (pair,) = make_pairs(recipe, [image])
     expected = image.data[20, 9:12].mean()
     assert pair.source.data[20, 10] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_psf_can_be_taken_from_an_image_of_beads(clean_image: Make, tmp_path) -> None:
+    from care_bridge.images import write_image
+
+    y, x = np.indices((60, 60))
+    beads = sum(np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * 1.5**2)) for cy, cx in ((15, 14), (45, 44)))
+    write_image(tmp_path / "beads.tif", Image((1000 * beads).astype(np.uint16), "YX"))
+    recipe = recipe_of(f"{{step: psf, beads: '{tmp_path}/beads.tif'}}")
+    image = clean_image()
+    (pair,) = make_pairs(recipe, [image])
+    from scipy.ndimage import gaussian_filter
+
+    expected = gaussian_filter(image.data.astype(float), 1.5, mode="reflect")
+    np.testing.assert_allclose(pair.source.data, expected, rtol=0.05)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from typer.testing import CliRunner
 
 from care_bridge.cli import app
@@ -42,6 +43,7 @@ def test_a_data_set_holds_pairs_recipe_manifest_and_sheet(clean_folder: Path, tm
     assert sorted(path.name for path in out.iterdir()) == [
         "contact_sheet.png",
         "manifest.csv",
+        "psf",
         "recipe.yaml",
         "source",
         "target",
@@ -62,6 +64,16 @@ def test_a_data_set_holds_pairs_recipe_manifest_and_sheet(clean_folder: Path, tm
     assert source.dtype == np.uint16
     assert source.pixel_size_um == pytest.approx({"Y": 0.1, "X": 0.1})
     assert read_image(out / "target" / "cell0_mild.tif").shape == source.shape
+    kernel = read_image(out / "psf" / "strong.tif")
+    assert kernel.pixel_size_um == pytest.approx({"Y": 0.1, "X": 0.1})
+    assert kernel.data.sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_isotropic_data_keep_their_factor_and_kernel(clean_folder: Path, tmp_path: Path) -> None:
+    out = write_pairs("isotropic", [clean_folder], out=tmp_path / "out").folder
+    assert {row["subsample.factor"] for row in rows(out)} == {"4.0"}
+    along_y, along_x = (read_image(out / "psf" / f"along-{axis}.tif").data for axis in "yx")
+    np.testing.assert_array_equal(along_y, along_x.T)
 
 
 def test_the_number_of_processes_changes_nothing(clean_folder: Path, tmp_path: Path) -> None:
@@ -171,6 +183,8 @@ def bad(tmp_path: Path, clean_folder: Path, clean_image: Callable[..., Image]) -
     holes[0, 0] = np.nan
     half = made(folder, "half.tif", clean)
     half.write_bytes(half.read_bytes()[:3000])
+    furlongs = folder / "furlongs.tif"
+    tifffile.imwrite(furlongs, clean.data, imagej=True, resolution=(10, 10), metadata={"unit": "furlong"})
     (tmp_path / "empty").mkdir()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
@@ -199,6 +213,7 @@ def bad(tmp_path: Path, clean_folder: Path, clean_image: Callable[..., Image]) -
             ["mito", made(folder, "bare.tif", clean.replace(pixel_size_um={})), "--out", out],
             "pixel size along Y is not known",
         ),
+        "unknown unit": (["mito", furlongs, "--out", out], "pixel size along Y is not known"),
         "coarse pixels": (["mito", cell, "--pixel-size", 1, "--out", out], "too coarse"),
         "negative pixel size": (["mito", cell, "--pixel-size", -1, "--out", out], "must be above 0 um"),
         "folder of somebody": (["mito", cell, "--out", tmp_path / "full"], "holds files already"),
@@ -228,6 +243,7 @@ BAD = (
     "mixed shapes",
     "unknown format",
     "no pixel size",
+    "unknown unit",
     "coarse pixels",
     "negative pixel size",
     "folder of somebody",

@@ -53,7 +53,7 @@ def test_the_presets_have_three_sets_with_shifted_intervals() -> None:
         (STEPS + "      - {step: gaussian, sigma: wide}", "sigma"),
         (STEPS + "      - {step: subsample, factor: 11}", "less than or equal to 10"),
         (STEPS + "      - {step: minimum}", "give either radius_px or radius_um"),
-        (STEPS + "      - {step: psf}", "give either optics or measured"),
+        (STEPS + "      - {step: psf}", "give one of optics, measured and beads"),
         (STEPS + "      - {step: thin, fraction: 2}", "fraction is at most 1"),
         (
             STEPS + "      - {step: psf, optics: {na: 1.5, immersion_index: 1.33, emission_nm: 600}}",
