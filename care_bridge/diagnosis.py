@@ -509,7 +509,7 @@ def conventions(reference: NetworkPredictor, image: Image) -> Iterator[Conventio
     options = reference.options
 
     def run(changed: PredictOptions, data: Image = image) -> Callable[[], Image]:
-        return lambda: _with(reference, changed).predict(data)
+        return lambda: reference.with_options(changed).predict(data)
 
     rule, pmin, pmax = options.rule, options.pmin, options.pmax
     if rule is not None:
@@ -608,17 +608,6 @@ def _pooled(image: Image, low: float, high: float) -> Image:
     return image.replace(data=normalize(image.data, rule=CSBDEEP, pmin=low, pmax=high)[0])
 
 
-def _with(predictor: NetworkPredictor, options: PredictOptions) -> NetworkPredictor:
-    return NetworkPredictor(
-        predictor.network,
-        options,
-        axes=predictor.axes,
-        size_multiple=predictor.size_multiple,
-        halo=predictor._halo,
-        probabilistic=predictor.probabilistic,
-    )
-
-
 # ---- the ladder
 
 
@@ -702,7 +691,7 @@ def stepwise(
         csbdeep = PredictOptions(denormalize=False)
 
     def here(options: PredictOptions) -> NetworkPredictor:
-        return _with(reference, options)
+        return reference.with_options(options)
 
     def there(*, normalized: bool, cut: FijiTiles) -> Predictor:
         if isinstance(candidate, Variable):

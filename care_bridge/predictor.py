@@ -231,6 +231,17 @@ class NetworkPredictor:
         """What executes the network."""
         return self.network.runtime
 
+    def with_options(self, options: PredictOptions) -> NetworkPredictor:
+        """The same network with other options; what was measured of it is kept."""
+        return NetworkPredictor(
+            self.network,
+            options,
+            axes=self.axes,
+            size_multiple=self.size_multiple,
+            halo=self._halo,
+            probabilistic=self.probabilistic,
+        )
+
     @property
     def lost_axis(self) -> str:
         """The axis that a projection network removes: its first of space; "" for any other network."""

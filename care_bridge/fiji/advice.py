@@ -271,11 +271,11 @@ def expected_differences(
     tuple of Expected
         Advised first.
     """
-    python = _with(predictor, PredictOptions(denormalize=False))
+    python = predictor.with_options(PredictOptions(denormalize=False))
     same = PredictOptions(
         rule=FIJI, pmin=advised.percentileBottom, pmax=advised.percentileTop, denormalize=False
     )
-    plain = _with(predictor, same).predict(image)
+    plain = predictor.with_options(same).predict(image)
     own = python.predict(image)
     defaults = PluginOptions(
         percentileBottom=advised.percentileBottom,
@@ -288,16 +288,6 @@ def expected_differences(
         rows.append(_expected(what, predictor, options, image, plain, own))
     progress(2, 2, "comparing")
     return tuple(rows)
-
-
-def _with(predictor: NetworkPredictor, options: PredictOptions) -> NetworkPredictor:
-    return NetworkPredictor(
-        predictor.network,
-        options,
-        axes=predictor.axes,
-        size_multiple=predictor.size_multiple,
-        probabilistic=predictor.probabilistic,
-    )
 
 
 def _expected(

@@ -11,6 +11,7 @@ Where the plugin gives no result and stays silent, there is an exception with it
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -58,8 +59,20 @@ class PluginFailure(PluginError):  # noqa: N818
 
 
 @dataclass
-class _Node:
-    """One end of the network, and the image there: the plugin's `ImageTensor`. Image axes fastest first."""
+class Node:
+    """One end of the network, and the image there: the plugin's `ImageTensor`.
+
+    Attributes
+    ----------
+    sizes : list of int
+        Of the tensor; -1 = any.
+    types : list of str or None
+        What each dimension of the tensor means; None where the plugin does not know.
+    image : list of (str or None, int)
+        Axes and sizes of the image, fastest first.
+    mapping : list of int or None
+        Which dimension of the image each dimension of the tensor is.
+    """
 
     sizes: list[int]
     types: list[str | None]
@@ -160,15 +173,19 @@ class Plan:
         The tiles; None for networks that lose more than one dimension, which get the image whole.
     n_tiles : int
         Tiles of one batch, as the plugin reports them.
+    dropped : tuple of int
+        Dimensions with a single position that are left out, fastest first.
+    input_node, output_node : Node
+        The two ends of the network.
     """
 
     axes: str
     tile_axes: tuple[str | None, ...]
     layout: FijiLayout | None
     n_tiles: int
-    _dropped: tuple[int, ...]
-    _input: _Node
-    _output: _Node
+    dropped: tuple[int, ...]
+    input_node: Node
+    output_node: Node
 
     @property
     def seams(self) -> dict[str, list[int]]:
@@ -224,7 +241,7 @@ def plan(
     ends = []
     for node_shape in (input_shape, output_shape):
         node_sizes = [-1 if size is None else int(size) for size in node_shape or ()]
-        node = _Node(node_sizes, [None] * len(node_sizes), list(zip(named, sizes, strict=True)))
+        node = Node(node_sizes, [None] * len(node_sizes), list(zip(named, sizes, strict=True)))
         node.set_defaults()
         ends.append(node)
     first, last = ends
@@ -268,9 +285,9 @@ def plan(
         tile_axes=tuple(tile_axes),
         layout=layout,
         n_tiles=n_tiles,
-        _dropped=tuple(dropped),
-        _input=first,
-        _output=last,
+        dropped=tuple(dropped),
+        input_node=first,
+        output_node=last,
     )
 
 
@@ -279,7 +296,7 @@ def _name_unlabelled(labels: Sequence[str]) -> list[str | None]:
     return [next(free, UNLABELLED) if label == UNLABELLED else label for label in labels]
 
 
-def _validate(node: _Node, image: dict[str, int]) -> None:
+def _validate(node: Node, image: dict[str, int]) -> None:
     if len(node.sizes) == 4 and image.get("T", 1) > 1 and image.get("Z", 1) > 1:
         raise PluginRefusal(
             "Network is meant for 2D images and can handle one additional batch dimension (Z or TIME), but this "
@@ -296,7 +313,7 @@ def _validate(node: _Node, image: dict[str, int]) -> None:
             )
 
 
-def _reduce_dimensions(first: _Node, last: _Node) -> bool:
+def _reduce_dimensions(first: Node, last: Node) -> bool:
     """Prepare a network that loses dimensions; tells whether it gets the image whole."""
     difference = len(last.sizes) - len(first.sizes)
     if difference == 0:
@@ -440,8 +457,8 @@ def _pixels(data: NDArray[Any], options: PluginOptions) -> NDArray[np.float32]:
 def in_plugin_order(pixels: NDArray[np.float32], steps: Plan) -> NDArray[np.float32]:
     """Fastest dimension first, single positions dropped, and dimensions added until the network's rank is reached."""
     image = pixels.transpose()
-    image = image[tuple(0 if d in steps._dropped else slice(None) for d in range(image.ndim))]
-    return image[(...,) + (np.newaxis,) * (len(steps._input.sizes) - image.ndim)]
+    image = image[tuple(0 if d in steps.dropped else slice(None) for d in range(image.ndim))]
+    return image[(...,) + (np.newaxis,) * (len(steps.input_node.sizes) - image.ndim)]
 
 
 def run_tiles(
@@ -463,7 +480,7 @@ def run_tiles(
     ndarray
         Fastest dimension first, before single positions are dropped.
     """
-    into, back = steps._input.to_tensor_order(), steps._output.to_tensor_order()
+    into, back = steps.input_node.to_tensor_order(), steps.output_node.to_tensor_order()
 
     def execute(tile: NDArray[np.float32]) -> NDArray[np.float32]:
         return _from_tensor(_call(network, np.ascontiguousarray(_reordered(tile, into))), back)
@@ -471,7 +488,7 @@ def run_tiles(
     layout = steps.layout
     if layout is None:
         return execute(image)
-    axes = steps._output.final_axes()
+    axes = steps.output_node.final_axes()
     matching = [
         steps.tile_axes.index(axis) if axis in steps.tile_axes and axis != UNLABELLED else None
         for axis in axes
@@ -556,7 +573,7 @@ def _from_tensor(tensor: Tensor, order: Sequence[int]) -> Tensor:
 
 
 def _wrap(result: NDArray[np.float32], steps: Plan) -> PluginResult:
-    node = steps._output
+    node = copy.deepcopy(steps.output_node)
     node.image = list(zip(node.final_axes(), result.shape, strict=True))
     dropped = node.drop_singletons()
     result = result[tuple(0 if d in dropped else slice(None) for d in range(result.ndim))]

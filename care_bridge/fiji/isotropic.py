@@ -76,7 +76,7 @@ def run_isotropic_plugin(
     )
     order = steps.axes[::-1]
     x, y, z = (order.find(axis) for axis in "XYZ")
-    if min(x, y, z) < 0 or steps._dropped or steps.layout is None:
+    if min(x, y, z) < 0 or steps.dropped or steps.layout is None:
         raise PluginFailure(
             "java.lang.ArrayIndexOutOfBoundsException: Index -1 out of bounds",
             "it needs X, Y and Z, and no axis with a single position",
@@ -105,7 +105,7 @@ def run_isotropic_plugin(
     second = results[1].swapaxes(y, z).swapaxes(x, z)
     with np.errstate(invalid="ignore"):
         mean = np.sqrt((first * second).astype(np.float64)).astype(np.float32)
-    names = [axis or "?" for axis in steps._output.output_axes()[: mean.ndim]]
+    names = [axis or "?" for axis in steps.output_node.output_axes()[: mean.ndim]]
     return PluginResult(
         data=np.ascontiguousarray(mean.transpose()), axes="".join(reversed(names)), plan=steps
     )
