@@ -52,6 +52,10 @@ PARTS = ("tf1", "tf1-all", "imagej", "all", "groovy")
 """
 
 _NETWORK_TIMEOUT_S = 60
+_ATTEMPTS = 3
+_PAUSE_S = 1.0
+_CHUNK_BYTES = 1 << 18
+_FULL_DISK = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _LOCK_TIMEOUT_S = 1800
 
 
@@ -444,7 +448,7 @@ def _fetch(artifact: Artifact, progress: Progress) -> None:
             try:
                 file = fetch(artifact, Path(folder), progress)
             except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                if error.errno in _FULL_DISK:
                     raise
                 reasons.append(f"{name}: {_first_line(error)}")
                 continue
@@ -467,39 +471,46 @@ def _fetch(artifact: Artifact, progress: Progress) -> None:
 
 
 def _sources() -> Iterator[tuple[str, Callable[[Artifact, Path, Progress], Path]]]:
-    yield os.environ.get("CARE_BRIDGE_MAVEN_REPOSITORY") or "Maven Central", _fetch_by_jgo
+    yield os.environ.get("CARE_BRIDGE_MAVEN_REPOSITORY") or "Maven Central", _fetch_by_http
     if shutil.which("mvn"):
         yield "mvn", _fetch_by_maven
 
 
-def _fetch_by_jgo(artifact: Artifact, folder: Path, progress: Progress) -> Path:
-    from jgo.maven import MavenContext
-    from jgo.maven._resolver import PythonResolver  # the only way to hear how far a download is
-
-    @contextmanager
-    def listen(_name: str, total: int) -> Iterator[Callable[[int], None]]:
-        done = 0
-
-        def add(count: int) -> None:
-            nonlocal done
-            done += count
-            progress(done, total, artifact.file_name)
-
-        yield add
+def _fetch_by_http(artifact: Artifact, folder: Path, progress: Progress) -> Path:
+    """From Maven Central or the repository named instead; goes on where an earlier download was cut off."""
+    from jgo.constants import MAVEN_CENTRAL_URL
+    from jgo.util import http  # honours the proxy and certificate variables, waits where a server asks for it
 
     named = os.environ.get("CARE_BRIDGE_MAVEN_REPOSITORY")
-    remote, local = ({"central": named} if named else None), None
     if named and "://" not in named:
-        remote, local = {}, [Path(named).expanduser()]
-    context = MavenContext(
-        repo_cache=folder,
-        resolver=PythonResolver(progress_callback=listen),
-        remote_repos=remote,
-        local_repos=local,
-        timeout=_NETWORK_TIMEOUT_S,
-    )
-    component = context.project(artifact.group, artifact.name).at_version(artifact.version)
-    return Path(component.artifact().resolve())
+        return Path(shutil.copyfile(Path(named).expanduser() / artifact.repository_path, folder / "copy.jar"))
+    address = f"{(named or MAVEN_CENTRAL_URL).rstrip('/')}/{artifact.repository_path}"
+    partial = cache_folder() / "partial" / artifact.file_name
+    partial.parent.mkdir(exist_ok=True)
+    for attempts_left in reversed(range(_ATTEMPTS)):
+        start = partial.stat().st_size if partial.is_file() else 0
+        if start >= artifact.size_bytes:
+            start = 0
+        wanted = {"Range": f"bytes={start}-"} if start else {}
+        try:
+            with http.get(address, stream=True, timeout=_NETWORK_TIMEOUT_S, headers=wanted) as response:
+                if response.status_code not in (200, 206):
+                    raise RuntimeError(f"it answers {response.status_code} {response.reason}")
+                done = start if response.status_code == 206 else 0
+                with open(partial, "ab" if done else "wb") as file:
+                    for chunk in response.iter_content(_CHUNK_BYTES):
+                        file.write(chunk)
+                        done += len(chunk)
+                        progress(min(done, artifact.size_bytes), artifact.size_bytes, artifact.file_name)
+            if done >= artifact.size_bytes:
+                break
+            raise OSError(f"the connection ended after {done} of {artifact.size_bytes} bytes")
+        except OSError as error:  # all of requests' errors are
+            if not attempts_left or error.errno in _FULL_DISK:
+                raise
+            time.sleep(_PAUSE_S)
+    # Out of the way: if its content is wrong, the next attempt must not go on from it.
+    return Path(shutil.move(partial, folder / artifact.file_name))
 
 
 def _fetch_by_maven(artifact: Artifact, folder: Path, progress: Progress) -> Path:
@@ -570,7 +581,7 @@ def _full_disk_named() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+        if error.errno in _FULL_DISK and error.filename is None:
             raise OSError(error.errno, error.strerror, str(cache_folder())) from error
         raise
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import http.server
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,8 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("M2_REPO", str(tmp_path / "m2"))
     monkeypatch.delenv("CARE_BRIDGE_OFFLINE", raising=False)
     monkeypatch.setattr(runtimes.shutil, "which", lambda _name: None)  # no mvn
+    monkeypatch.setattr(runtimes, "_PAUSE_S", 0)
+    monkeypatch.setattr(runtimes, "_CHUNK_BYTES", 1)  # a chunk that does not come whole is lost
     pins = {}
     for name in ("libtensorflow", "libtensorflow_jni"):
         artifact = Artifact("org.tensorflow", name, "1.15.0", 0, "")
@@ -101,6 +106,82 @@ def test_no_network_says_what_was_tried_and_what_would_do(
         runtimes.install("tf1-1.15.0")
     assert "\n" not in str(error.value)
     assert files_in(runtimes.cache_folder()) == [".lock"]
+
+
+class HalfServer(http.server.BaseHTTPRequestHandler):
+    """Serves a repository, at first with connections that break in the middle."""
+
+    folder: Path
+    breaks: int
+    asked: list[str | None]
+
+    def do_GET(self) -> None:
+        content = (self.folder / self.path.lstrip("/")).read_bytes()
+        wanted = self.headers.get("Range")
+        self.asked.append(wanted)
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        rest = content[start:]
+        if type(self).breaks:
+            type(self).breaks -= 1
+            rest = rest[: len(rest) // 2]
+        self.wfile.write(rest)
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[HalfServer]]:
+    HalfServer.folder, HalfServer.breaks, HalfServer.asked = repository, 0, []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), HalfServer) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        monkeypatch.setenv("CARE_BRIDGE_MAVEN_REPOSITORY", f"http://127.0.0.1:{running.server_port}/")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield HalfServer
+        running.shutdown()
+
+
+def test_a_broken_download_goes_on_where_it_broke(server: type[HalfServer]) -> None:
+    server.breaks = 2
+    runtimes.install("tf1-1.15.0")
+    size = runtimes._TENSORFLOW["1.15.0"][0]
+    half = size // 2
+    assert server.asked == [None, f"bytes={half}-", f"bytes={half + (size - half) // 2}-", None]
+    assert files_in(runtimes.cache_folder()) == COMPLETE
+
+
+def test_a_download_that_keeps_breaking_is_kept_for_the_next_time(server: type[HalfServer]) -> None:
+    server.breaks = 3
+    with pytest.raises(NotInstalledError, match="could not be fetched"):
+        runtimes.install("tf1-1.15.0")
+    assert files_in(runtimes.cache_folder()) == [".lock", "partial/libtensorflow-1.15.0.jar"]
+    assert len(runtimes.missing("tf1-1.15.0")) == 3  # a half download is no jar
+    server.asked.clear()
+    runtimes.install("tf1-1.15.0")
+    assert server.asked[0] is not None
+    assert files_in(runtimes.cache_folder()) == COMPLETE
+
+
+def test_a_half_download_with_wrong_content_is_thrown_away(server: type[HalfServer]) -> None:
+    partial = runtimes.cache_folder() / "partial" / "libtensorflow-1.15.0.jar"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(b"from another file")
+    with pytest.raises(NotInstalledError, match="not the pinned content"):
+        runtimes.install("tf1-1.15.0")
+    assert not partial.exists()
+    runtimes.install("tf1-1.15.0")
+    assert files_in(runtimes.cache_folder()) == COMPLETE
+
+
+def test_a_repository_without_the_file_is_told(
+    server: type[HalfServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HalfServer, "do_GET", lambda self: self.send_error(404))
+    with pytest.raises(NotInstalledError, match="it answers 404 Not Found"):
+        runtimes.install("tf1-1.15.0")
 
 
 def test_another_content_than_the_pinned_one_is_never_used(repository: Path) -> None:
