@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -205,7 +207,7 @@ def read_image(
     path = Path(path)
     directories = _check_whole(path)
     try:
-        with tifffile.TiffFile(path) as file:
+        with _quiet(), tifffile.TiffFile(path) as file:
             _check_imagej_stack(file, path, directories)
             data, file_axes = _pixels(file, path, axes, series, mapped)
             pixel_size_um, unit, frame_interval_s = _calibration(file)
@@ -253,7 +255,7 @@ def read_header(
     path = Path(path)
     directories = _check_whole(path)
     try:
-        with tifffile.TiffFile(path) as file:
+        with _quiet(), tifffile.TiffFile(path) as file:
             _check_imagej_stack(file, path, directories)
             found, letters = _series(file, path, axes, series)
             shape = found[0].shape if len(found) == 1 else (len(found), *found[0].shape)
@@ -272,7 +274,7 @@ def stored_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
     import tifffile
 
     _check_whole(Path(path))
-    with tifffile.TiffFile(path) as file:
+    with _quiet(), tifffile.TiffFile(path) as file:
         return tuple(file.series[0].shape)
 
 
@@ -290,6 +292,13 @@ def _series(file: Any, path: Path, axes: str | None, series: int | None) -> tupl
         raise InputError(
             f"{str(path)!r} holds {len(found)} images of different kinds ({kinds}); "
             "choose one with series=..., or save one image a file"
+        )
+    if file.is_ome and any(
+        one.dataoffset is None and any(page is None for page in one.pages) for one in found
+    ):
+        raise InputError(
+            f"{str(path)!r} is one file of several that make up an OME-TIFF, and the others are not beside it; "
+            "copy them there, or save the image as one file"
         )
     if len(found) > 1 and not file.is_ome:
         # Only OME-TIFF means something by several series; elsewhere equal pages are one stack.
@@ -451,6 +460,18 @@ def _positive(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if 0 < number < float("inf") else None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No log lines of tifffile's on stderr: what they tell of is looked at, and said, here."""
+    logger = logging.getLogger("tifffile")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 # Is the file whole? -----------------------------------------------------------------------------------------

@@ -387,3 +387,21 @@ def test_the_shared_images_are_read_as_their_list_says(shared: Path) -> None:
     ):
         header = read_header(shared / "data" / file)
         assert (header.axes, header.shape) == (axes, shape)
+
+
+OME_SET = """<?xml version="1.0" encoding="UTF-8"?>
+<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:00000000-0000-0000-0000-000000000001">
+<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="6" SizeY="5" SizeC="1"
+SizeZ="2" SizeT="1"><Channel ID="Channel:0:0" SamplesPerPixel="1"/>
+<TiffData FirstZ="0" IFD="0" PlaneCount="1"><UUID
+FileName="a.ome.tif">urn:uuid:00000000-0000-0000-0000-000000000001</UUID></TiffData>
+<TiffData FirstZ="1" IFD="0" PlaneCount="1"><UUID
+FileName="b.ome.tif">urn:uuid:00000000-0000-0000-0000-000000000002</UUID></TiffData>
+</Pixels></Image></OME>"""
+
+
+def test_one_file_of_a_set_is_not_filled_up_with_zeros(tmp_path: Path, capfd) -> None:
+    tifffile.imwrite(tmp_path / "a.ome.tif", np.ones((5, 6), np.uint8), description=OME_SET, metadata=None)
+    with pytest.raises(InputError, match="the others are not beside it"):
+        read_image(tmp_path / "a.ome.tif")
+    assert capfd.readouterr().err == ""

@@ -270,6 +270,18 @@ def test_no_validation_pixel_is_a_training_pixel(shape, patch, images, fraction,
         assert not painted[image[row], y : y + patch[0], x : x + patch[1]].any()
 
 
+def test_training_keeps_its_distance_from_validation_blocks() -> None:
+    position = np.arange(100)[:, np.newaxis]
+    training, validation = split_patches(
+        np.zeros(100, int), position, patch_size=(8,), fraction=0.2, gap_px=5
+    )
+    held, kept = position[validation, 0], position[training, 0]
+    gap = kept.min() - (held.max() + 8) if kept.min() > held.max() else held.min() - (kept.max() + 8)
+    assert gap == 5
+    # 8 + 5 - 1 patches lie across.
+    assert len(training) + len(validation) == 100 - 12
+
+
 def test_csbdeeps_split_does_leak_where_ours_does_not() -> None:
     # The last tenth of shuffled patches, as csbdeep takes it: most of its pixels are trained on.
     _, _, patches = sampled(shape=(256, 256), n=200, images=1, patch=(64, 64), foreground=None)
@@ -321,6 +333,15 @@ def test_patches_written_to_either_file_come_back(tmp_path: Path) -> None:
         training, validation = back.split(0.3)
         np.testing.assert_array_equal(training.origin.position, patches.split(0.3)[0].origin.position)
         assert validation.batch(np.arange(1))[0].shape == (1, 16, 16, 1)
+
+
+def test_large_images_are_looked_at_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = noise((100, 100), dtype="float32")
+    whole = Ranks([values], total=values.size).at(50.0)
+    monkeypatch.setattr("care_bridge.patches.scale._SAMPLE", 2500)
+    part = Ranks([values], total=values.size)
+    assert part.size == 2500
+    assert part.at(50.0) == pytest.approx(whole, rel=0.05)
 
 
 def test_the_npz_is_csbdeeps(tmp_path: Path) -> None:

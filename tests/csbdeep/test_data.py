@@ -355,6 +355,16 @@ def test_zarr_holds_the_same_patches_and_stays_on_the_disk(tmp_path: Path, image
     assert len(source) + len(held) <= 30
 
 
+def test_fewer_images_than_announced_leave_no_empty_patches(tmp_path: Path, images) -> None:
+    x, y = images()
+    raw = ours.RawData.from_arrays(x, y, "YX")._replace(size=5, names=())
+    made = ours.create_patches(raw, (16, 16), 4, save_file=tmp_path / "a.zarr")
+    assert made[0].shape == (12, 16, 16, 1)
+    assert ours.create_patches(raw, (16, 16), 4)[0].shape == (12, 1, 16, 16)
+    with pytest.warns(UserWarning, match="more than the 2 images"):
+        ours.create_patches(raw._replace(size=2), (16, 16), 4)
+
+
 def test_patches_that_do_not_fit_into_memory_are_refused_with_the_way_out(images) -> None:
     x, y = images(n=1)
     with pytest.raises(MemoryError, match=r"save_file='patches\.zarr'"):
