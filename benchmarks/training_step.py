@@ -21,14 +21,16 @@ import numpy as np
 SHAPES = {"2d": ("YX", 16, (64, 64)), "3d": ("ZYX", 4, (16, 64, 64))}
 
 
-def ours(axes: str, batch: int, data: tuple[np.ndarray, np.ndarray], precision: str) -> Callable[[int], None]:
+def ours(
+    axes: str, batch: int, data: tuple[np.ndarray, np.ndarray], precision: str, features: int
+) -> Callable[[int], None]:
     """Steps of our loop."""
     from care_bridge.config import CareConfig
     from care_bridge.training import fit
     from care_bridge.training.batches import as_source, batches
     from care_bridge.training.checkpoint import State
 
-    config = CareConfig(axes, train_batch_size=batch, train_precision=precision)
+    config = CareConfig(axes, train_batch_size=batch, train_precision=precision, unet_n_first=features)
     source = as_source(data, config, what="training")
     run = fit._Run(config, source, source, State(settings={}, data=""))
 
@@ -39,12 +41,14 @@ def ours(axes: str, batch: int, data: tuple[np.ndarray, np.ndarray], precision: 
     return steps
 
 
-def csbdeeps(axes: str, batch: int, data: tuple[np.ndarray, np.ndarray]) -> Callable[[int], None]:
+def csbdeeps(
+    axes: str, batch: int, data: tuple[np.ndarray, np.ndarray], features: int
+) -> Callable[[int], None]:
     """Steps of csbdeep's fit."""
     from csbdeep.internals.train import DataWrapper
     from csbdeep.models import CARE, Config
 
-    config = Config(axes, train_batch_size=batch, train_tensorboard=False)
+    config = Config(axes, train_batch_size=batch, train_tensorboard=False, unet_n_first=features)
     model = CARE(config, "model", tempfile.mkdtemp())
     model.prepare_for_training()
     x, y = (array[..., np.newaxis] for array in data)
@@ -65,14 +69,15 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--precision", nargs="*", default=["float32", "bfloat16"])
+    parser.add_argument("--features", type=int, default=32, help="csbdeep's default is 32")
     given = parser.parse_args()
     for which in given.which:
         axes, batch, size = SHAPES[which]
         random = np.random.default_rng(0)
         data = tuple(random.random((2 * batch, *size), np.float32) for _ in range(2))
-        runners = {"csbdeep float32": csbdeeps(axes, batch, data)}
+        runners = {"csbdeep float32": csbdeeps(axes, batch, data, given.features)}
         for precision in given.precision:
-            runners[f"care_bridge {precision}"] = ours(axes, batch, data, precision)
+            runners[f"care_bridge {precision}"] = ours(axes, batch, data, precision, given.features)
         for run in runners.values():
             run(1)  # tracing
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in runners}
@@ -84,7 +89,7 @@ def main() -> None:
                     ((time.perf_counter() - wall) / given.steps, (time.process_time() - cpu) / given.steps)
                 )
         base = [statistics.median(column) for column in zip(*times["csbdeep float32"], strict=True)]
-        print(f"{which}: {batch} patches of {'x'.join(map(str, size))}, default network")
+        print(f"{which}: {batch} patches of {'x'.join(map(str, size))}, {given.features} features")
         for name, rows in times.items():
             wall, cpu = (statistics.median(column) for column in zip(*rows, strict=True))
             print(
