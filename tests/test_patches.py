@@ -300,6 +300,14 @@ def test_csbdeeps_split_does_leak_where_ours_does_not() -> None:
     assert shares[1] == 0
 
 
+def test_one_image_gives_about_the_share_that_is_asked_for() -> None:
+    # The size of an FMD image; a border that only saves patches would leave 2 of 128 for validation.
+    position = np.random.default_rng(0).integers(0, 512 - 64 + 1, (128, 2))
+    training, validation = split_patches(np.zeros(128, int), position, patch_size=(64, 64), fraction=0.1)
+    assert 0.07 < len(validation) / (len(training) + len(validation)) < 0.14
+    assert len(training) + len(validation) > 100
+
+
 def test_whole_images_validate_when_there_are_many() -> None:
     _, _, patches = sampled(images=10, n=4)
     training, validation = patches.split(0.2)

@@ -98,7 +98,8 @@ def _block(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Indices on both sides of a border, along the axis and at the place that cost least.
 
-    The cost of a border is how far the share that validates is from `fraction`, plus the share that lies across.
+    The cost of a border is how far the share that validates is from `fraction`, in units of it, plus the share
+    that lies across.
     """
     n = len(position)
     cost, best = np.inf, (np.arange(n), np.zeros(0, np.intp))
@@ -110,7 +111,7 @@ def _block(
         borders = np.unique(start) + size[axis]
         held = np.searchsorted(in_order, borders - size[axis], side="right")
         kept = n - np.searchsorted(in_order, borders + gap_px, side="left")
-        costs = np.abs(held / np.maximum(held + kept, 1) - fraction) + (n - held - kept) / n
+        costs = np.abs(held / np.maximum(held + kept, 1) / fraction - 1) + (n - held - kept) / n
         costs[kept == 0] = np.inf
         least = int(np.argmin(costs))
         if costs[least] < cost:
