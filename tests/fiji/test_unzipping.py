@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
+import re
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from care_bridge.errors import InputError
+from care_bridge.errors import InputError, WorkerError
 from care_bridge.fiji.emulation import PluginError, run_plugin
 from care_bridge.fiji.plugin import PluginOptions
 from care_bridge.fiji.unzipping import NO_MODEL, Unpacked, unpack, zip_verdict
@@ -20,6 +22,13 @@ SHARED = Path(os.environ.get("CARE_BRIDGE_SHARED", Path(__file__).resolve().pare
 ODD = SHARED / "fiji-recorded" / "unusual-zips"
 RECORDED = json.loads((ODD / "results.json").read_text()) if (ODD / "results.json").exists() else {}
 RUNS = ("64_t1", "64_t4", "40x44_t1")  # in this order, with one cache folder
+
+
+@functools.cache
+def tensorflow_2(name):
+    from care_bridge.inference.savedmodel import SavedModelNetwork
+
+    return SavedModelNetwork(ODD / f"{name}.zip")
 
 
 @pytest.mark.tf
@@ -39,17 +48,14 @@ def test_recorded_zips_load_or_fail_as_in_the_plugin(name):
                 True  # a matter of the graph: tests of the tables of operations and of TensorFlow 1.x
             )
             continue
-        check_result(name, run, recorded)
+        check_result(tensorflow_2(name), name, run, recorded)
     assert refused_by_tensorflow == (name in {"attrs_not_stripped_explicit_paddings", "keras3_export"})
 
 
-def check_result(name, run, recorded):
-    from care_bridge.inference.savedmodel import SavedModelNetwork
-
+def check_result(network, name, run, recorded):
     data = np.load(ODD / ("input_64.npy" if run.startswith("64") else "input_40x44.npy"))
     # tiles of 32 with margins of 16: what makes the halving network's tiles vanish ("/ by zero")
     options = PluginOptions(nTiles=4 if run.endswith("t4") else 1, blockMultiple=4, overlap=16)
-    network = SavedModelNetwork(ODD / f"{name}.zip")
     if recorded["output"] is None:
         with pytest.raises(PluginError) as caught:
             run_plugin(network, data, "YX", options=options)
@@ -59,6 +65,33 @@ def check_result(name, run, recorded):
     assert [result.axes, list(result.data.shape)] == recorded["output"]
     expected = np.load(ODD / f"{name}.{run}.npy")
     np.testing.assert_allclose(result.data, expected, rtol=0, atol=2e-5 * np.ptp(expected))
+
+
+@pytest.fixture(scope="module")
+def sessions(tf1_ready):
+    from care_bridge.fiji.tf1 import Tf1Session
+
+    with Tf1Session("1.15.0") as new, Tf1Session("1.12.0") as old:
+        yield {"1.15.0": new, "1.12.0": old}
+
+
+@pytest.mark.java
+@pytest.mark.parametrize("version", ["1.15.0", "1.12.0"])
+@pytest.mark.parametrize(
+    "name", [name for name in sorted(RECORDED) if zip_verdict(ODD / f"{name}.zip").loads]
+)
+def test_recorded_zips_load_or_fail_in_the_same_tensorflow(sessions, name, version):
+    recorded = RECORDED[name][version]
+    refusals = [line for run in RUNS for line in recorded[run]["messages"] if "NodeDef mentions attr" in line]
+    if refusals:
+        attribute = re.search(r"NodeDef mentions attr '(\w+)' not in Op<name=(\w+)", refusals[0]).group(0)
+        with pytest.raises(WorkerError) as caught:
+            sessions[version].open(ODD / f"{name}.zip")
+        assert attribute in str(caught.value)
+        return
+    network = sessions[version].open(ODD / f"{name}.zip")
+    for run in RUNS:
+        check_result(network, name, run, recorded[run])
 
 
 def write(path, *names):
