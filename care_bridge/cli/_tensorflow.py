@@ -1,31 +1,7 @@
-"""TensorFlow without its greetings: what it says about missing GPUs is not for a person who restores images."""
+"""TensorFlow for commands; see `training.startup`."""
 
 from __future__ import annotations
 
-import os
-import sys
+from care_bridge.training.startup import load_tensorflow
 
-
-def load_tensorflow() -> None:
-    """Import TensorFlow with stderr closed to its C++ side; a command's own lines stay the only ones there.
-
-    Errors of the import itself are raised as ever. Messages of severity ERROR while computing are still shown.
-    """
-    if "tensorflow" in sys.modules:
-        return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        kept = os.dup(2)
-    except OSError:  # no stderr at all
-        import tensorflow
-
-        return
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            import tensorflow
-
-            tensorflow.config.list_physical_devices()  # says more on its first look at the machine
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+__all__ = ["load_tensorflow"]

@@ -18,6 +18,7 @@ from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
 from care_bridge.files import atomic_file, write_text
 from care_bridge.progress import Progress, silent
+from care_bridge.training.startup import load_tensorflow
 
 PATCH_SIZE = "patch_size"
 """The one key of a grid that is no setting of `CareConfig`."""
@@ -158,7 +159,8 @@ def run_sweep(
 
 
 def _one(sweep: Sweep, name: str, out: str, threads: int) -> SweepRow:
-    if threads:
+    if threads:  # a process of its own
+        load_tensorflow()
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)
