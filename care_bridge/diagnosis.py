@@ -660,8 +660,8 @@ def stepwise(
     reference : NetworkPredictor
         Python's network; its own options are csbdeep's side of each rung, apart from the scaling back.
     candidate : Predictor
-        Fiji's side. Where it has a method `variant` (see `Variable`), its network alone and its tiles are
-        looked at too; otherwise the first two rungs compare the reference with itself.
+        Fiji's side. The rungs that take its normalisation or tiles away need its method `variant` (see
+        `Variable`) and are left out without it: nothing is said of what did not run.
     image : Image
     tiles : FijiTiles, optional
         What the candidate is run with; None takes the plugin's defaults.
@@ -696,7 +696,7 @@ def stepwise(
     def there(*, normalized: bool, cut: FijiTiles) -> Predictor:
         if isinstance(candidate, Variable):
             return candidate.variant(normalize=normalized, tiles=cut)
-        return candidate if normalized else here(bare.replace(tiles=cut))
+        return candidate
 
     fed = image.replace(data=normalize(image.data, rule=FIJI, pmin=pmin, pmax=pmax, clip=clip)[0])
     none = Geometry(halo_px=geometry.halo_px)
@@ -720,13 +720,14 @@ def stepwise(
         rungs.append(Rung(title, difference, cost, residual))
         progress(len(rungs), total, "comparing")
 
-    alone = here(bare.replace(tiles=whole)).predict(fed)
-    plain = here(bare).predict(fed)
-    rung("network alone", alone, there(normalized=False, cut=whole).predict(fed), plain, none)
-
     cut_here = here(bare.replace(tiles=tiles))
-    in_tiles = cut_here.predict(fed)
-    rung("tiles", in_tiles, there(normalized=False, cut=tiles).predict(fed), plain, geometry)
+    variable = isinstance(candidate, Variable)
+    if variable:
+        alone = here(bare.replace(tiles=whole)).predict(fed)
+        plain = here(bare).predict(fed)
+        rung("network alone", alone, there(normalized=False, cut=whole).predict(fed), plain, none)
+        in_tiles = cut_here.predict(fed)
+        rung("tiles", in_tiles, there(normalized=False, cut=tiles).predict(fed), plain, geometry)
 
     follows = here(fiji)
     first = follows.predict(image)
@@ -748,9 +749,10 @@ def stepwise(
         geometry,
     )
 
-    kept = cut_here.predict(means_first)
-    other = there(normalized=False, cut=tiles)
-    rung("second application, not normalised again", kept, other.predict(means_first), again, geometry)
+    if variable:
+        kept = cut_here.predict(means_first)
+        other = there(normalized=False, cut=tiles)
+        rung("second application, not normalised again", kept, other.predict(means_first), again, geometry)
     return tuple(rungs)
 
 

@@ -14,20 +14,19 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge import __version__
 from care_bridge.axes import move_axes
-from care_bridge.diagnosis import Convention, Geometry, Rung, diagnose, explain
+from care_bridge.diagnosis import Convention, Geometry, Rung, Variable, diagnose, explain
 from care_bridge.errors import InputError
 from care_bridge.files import write_text
 from care_bridge.images import Image
 from care_bridge.normalize import FIJI, PercentileRule, normalize
 from care_bridge.predictor import (
-    Network,
     NetworkPredictor,
     PredictOptions,
     Predictor,
@@ -35,6 +34,7 @@ from care_bridge.predictor import (
     mean_channels,
 )
 from care_bridge.progress import Progress, silent
+from care_bridge.tiling import FijiTiles
 
 TOLERANCE = 1e-5
 """Largest difference allowed after one application, on the normalised scale (5e-7 is what is seen)."""
@@ -256,7 +256,7 @@ def compare(
 ) -> ParityReport:
     """Give two predictors the same image and say how much their results differ.
 
-    Where both have a `network`, the networks are first compared alone: on the image normalised once by `rule`, whole, in
+    Where it can be had, the networks are first compared alone: on the image normalised once by `rule`, whole, in
     one tile. Then the predictors themselves. From the second application on, the candidate is fed its own
     result, and once more the reference's, which separates new differences from those handed on.
 
@@ -292,11 +292,10 @@ def compare(
     if applications < 1:
         raise InputError(f"applications must be at least 1; received {applications}")
     stages: list[tuple[str, Predictor, Predictor, Image]] = []
-    networks = (getattr(reference, "network", None), getattr(candidate, "network", None))
-    if all(network is not None for network in networks):
-        alone = [_alone(cast(Network, network), image) for network in networks]
+    alone = _alone(reference, candidate)
+    if alone:
         normalized, _ = normalize(image.data, rule=rule, axes=image.axes)
-        stages.append(("network alone", alone[0], alone[1], image.replace(data=normalized)))
+        stages.append(("network alone", *alone, image.replace(data=normalized)))
     stages.append(("whole prediction", reference, candidate, image))
 
     rows: list[ParityRow] = []
@@ -350,8 +349,20 @@ def compare(
     )
 
 
-def _alone(network: Network, image: Image) -> Predictor:
-    return NetworkPredictor(network, PredictOptions(rule=None, tiles=None))
+def _alone(reference: Predictor, candidate: Predictor) -> tuple[Predictor, Predictor] | None:
+    """Both sides without normalisation and in one tile; None where that cannot be had."""
+    here, there = getattr(reference, "network", None), getattr(candidate, "network", None)
+    if here is None:
+        return None
+    if there is not None:
+        bare = PredictOptions(rule=None, tiles=None)
+        return NetworkPredictor(here, bare), NetworkPredictor(there, bare)
+    if not (isinstance(reference, Variable) and isinstance(candidate, Variable)):
+        return None
+    # A real ImageJ or Fiji feeds its network by its own command: take away what can be switched off there.
+    multiple = max(NetworkPredictor(here).size_multiple.values())
+    whole = FijiTiles(n_tiles=1, block_multiple=multiple, overlap=0)
+    return reference.variant(normalize=False, tiles=whole), candidate.variant(normalize=False, tiles=whole)
 
 
 def _row(

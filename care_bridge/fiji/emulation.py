@@ -618,13 +618,7 @@ class FijiPredictor:
 
     def variant(self, *, normalize: bool, tiles: FijiTiles) -> FijiPredictor:
         """The same network with other tiles, and with or without normalisation."""
-        options = self.options.replace(
-            normalizeInput=normalize,
-            nTiles=tiles.n_tiles,
-            blockMultiple=tiles.block_multiple,
-            overlap=tiles.overlap,
-            batchSize=tiles.batch_size,
-        )
+        options = self.options.with_tiles(tiles, normalizeInput=normalize)
         return FijiPredictor(self.network, options)
 
     def plan(self, image: Image) -> Plan:

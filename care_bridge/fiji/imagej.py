@@ -25,6 +25,7 @@ from care_bridge.fiji.worker import Answer, Array, Worker, heap_mb
 from care_bridge.files import atomic_file
 from care_bridge.images import Image
 from care_bridge.predictor import Network, Runtime
+from care_bridge.tiling import FijiTiles
 
 IMAGEJ_VERSION = "1.54p"
 
@@ -323,6 +324,11 @@ class ImageJPredictor:
     @property
     def runtime(self) -> Runtime:
         return Runtime("imagej", self._imagej.versions, "imagej")
+
+    def variant(self, *, normalize: bool, tiles: FijiTiles) -> ImageJPredictor:
+        """The same bundle in the same ImageJ with other tiles, and with or without normalisation."""
+        options = self.options.with_tiles(tiles, normalizeInput=normalize)
+        return ImageJPredictor(self._network or self.bundle, options, imagej=self._imagej)
 
     def predict(self, image: Image) -> Image:
         """Restore an image; see `ImageJ.predict`."""

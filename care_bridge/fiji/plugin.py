@@ -105,6 +105,16 @@ class PluginOptions:
             batch_size=self.batchSize,
         )
 
+    def with_tiles(self, tiles: FijiTiles, **changes: Any) -> PluginOptions:
+        """The same options with other tiles, and with `changes`."""
+        return self.replace(
+            nTiles=tiles.n_tiles,
+            blockMultiple=tiles.block_multiple,
+            overlap=tiles.overlap,
+            batchSize=tiles.batch_size,
+            **changes,
+        )
+
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

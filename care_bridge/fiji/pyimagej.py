@@ -16,6 +16,7 @@ from care_bridge.fiji.worker import Answer, Worker, heap_mb
 from care_bridge.images import Image, write_image
 from care_bridge.predictor import Runtime
 from care_bridge.progress import Progress, silent
+from care_bridge.tiling import FijiTiles
 
 HEAP_SHARE = 0.5
 """Part of the free memory for Fiji's heap: the plugin copies the image several times."""
@@ -151,6 +152,11 @@ class FijiPlugin:
     def runtime(self) -> Runtime:
         """Name and level `fiji`, with the versions of ImageJ, plugin, TensorFlow and Java; starts Fiji."""
         return self._session.runtime
+
+    def variant(self, *, normalize: bool, tiles: FijiTiles) -> FijiPlugin:
+        """The same bundle in the same Fiji with other tiles, and with or without normalisation."""
+        options = self.options.with_tiles(tiles, normalizeInput=normalize)
+        return FijiPlugin(self.bundle, options, session=self._session)
 
     def predict(self, image: Image, *, progress: Progress = silent) -> Image:
         """Run the plugin's command on an image.
