@@ -1,43 +1,16 @@
-"""Fixtures of the Java side: what is fetched once by `care-bridge doctor --install`, and bundles made by hand."""
+"""Fixtures of the Java side: a Fiji of your own, and bundles made by hand."""
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from care_bridge.fiji import runtimes
 from care_bridge.fiji.installation import find_fiji
 
 WriteBundle = Callable[..., Path]
-
-
-def _skip_or_fail(message: str) -> None:
-    """Skip with the command to run, or fail where the Java side is demanded (CARE_BRIDGE_REQUIRE_JAVA=1)."""
-    if os.environ.get("CARE_BRIDGE_REQUIRE_JAVA", "") not in ("", "0"):
-        pytest.fail(message)
-    pytest.skip(message)
-
-
-def _ready(what: str) -> None:
-    lacking = runtimes.missing(what)
-    if lacking:
-        _skip_or_fail(f"not here: {', '.join(lacking)}; run: care-bridge doctor --install {what}")
-
-
-@pytest.fixture(scope="session")
-def tf1_ready() -> None:
-    """TensorFlow 1.12.0 and 1.15.0 are here."""
-    _ready("tf1")
-
-
-@pytest.fixture(scope="session")
-def imagej_ready() -> None:
-    """Headless ImageJ is here."""
-    _ready("imagej")
 
 
 @pytest.fixture(scope="session")
