@@ -38,9 +38,9 @@ def simulate(
     ),
     channel: int = typer.Option(None, "--channel", min=0, help="Take one channel of the images, from 0."),
     file_format: str = typer.Option(
-        "tiff", "--format", help="tiff (two folders), npz (csbdeep's layout) or zarr."
+        None, "--format", help="tiff (two folders; the default), npz (csbdeep's layout) or zarr."
     ),
-    jobs: int = typer.Option(1, "--jobs", min=1, help="Processes; the result does not depend on it."),
+    jobs: int = typer.Option(None, "--jobs", min=1, help="Processes; the result does not depend on it."),
     resume: bool = typer.Option(False, "--resume", help="Continue an interrupted run exactly."),
     show: bool = typer.Option(False, "--show", help="Print the whole recipe and make nothing."),
     list_recipes: bool = typer.Option(False, "--list", help="List the recipes that come with the package."),
@@ -71,16 +71,11 @@ def simulate(
         return DONE
     if out is None:
         raise InputError("say where the pairs go: --out DIR")
+    # What is not given is left to the function's own defaults.
+    given: dict[str, Any] = {"file_format": file_format, "jobs": jobs}
+    given = {key: value for key, value in given.items() if value is not None}
     with progress_bar(quiet=quiet) as progress:
-        summary = write_pairs(
-            chosen,
-            words,
-            out=out,
-            file_format=file_format,  # type: ignore[arg-type]
-            jobs=jobs,
-            resume=resume,
-            progress=progress,
-        )
+        summary = write_pairs(chosen, words, out=out, resume=resume, progress=progress, **given)
     typer.echo(f"{summary.pairs} pairs in {summary.folder} ({summary.made} made now)")
     for name, snr in summary.snr_db.items():
         typer.echo(f"  {name}: median signal-to-noise ratio {snr:.1f} dB")

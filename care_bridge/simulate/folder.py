@@ -265,10 +265,11 @@ def _begin(
     lines = list(_whole_lines(log))
     if not lines or lines[0] != header:
         before = lines[0] if lines else {}
-        other = [key for key in header if before.get(key) != header[key]]
+        words = {"recipe": "another recipe or seed", "images": "other images", "format": "another format"}
+        other = " and ".join(words[key] for key in header if before.get(key) != header[key])
         raise InputError(
-            f"folder {str(folder)!r} holds a run with another {' and '.join(other)}; resume with what it was begun "
-            f"with ({RECIPE} lies there), or choose another --out"
+            f"folder {str(folder)!r} holds a run with {other}; resume with what it was begun with "
+            f"({RECIPE} lies there), or choose another --out"
         )
     # A line cut short by a crash would swallow the next one: write the whole ones again.
     write_text(log, "".join(json.dumps(line) + "\n" for line in lines))

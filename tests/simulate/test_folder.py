@@ -106,11 +106,11 @@ def test_an_interrupted_run_continues_exactly(
     log.write_text(log.read_text() + '{"name": "cell3_mi')
     with pytest.raises(InputError, match=r"holds an unfinished run .* --resume"):
         write_pairs("mito", [clean_folder], out=out, file_format=file_format)
-    with pytest.raises(InputError, match="a run with another recipe"):
+    with pytest.raises(InputError, match="a run with another recipe or seed;"):
         write_pairs("mito", [clean_folder], out=out, seed=5, file_format=file_format, resume=True)
-    with pytest.raises(InputError, match="a run with another format"):
+    with pytest.raises(InputError, match="a run with another format;"):
         write_pairs("mito", [clean_folder], out=out, file_format="npz", resume=True)
-    with pytest.raises(InputError, match="a run with another images"):
+    with pytest.raises(InputError, match="a run with other images;"):
         write_pairs("mito", [clean_folder / "cell1.tif"], out=out, file_format=file_format, resume=True)
     summary = write_pairs("mito", [clean_folder], out=out, file_format=file_format, resume=True)
     assert (summary.pairs, summary.made) == (12, 6)

@@ -127,3 +127,10 @@ def test_pixels_that_are_not_square_are_refused(clean_image: Callable[..., Image
     image = clean_image().replace(pixel_size_um={"Y": 0.1, "X": 0.2})
     with pytest.raises(InputError, match="square pixels"):
         list(make_pairs("isotropic", [image]))
+
+
+def test_subsampling_keeps_the_ends_and_draws_straight_lines_between() -> None:
+    # Two of ten samples are left, the first and the last: a line from 3 to 12.
+    data = np.array([3.0, 50, 50, 50, 50, 50, 50, 50, 50, 12])
+    found = isotropic.subsample(np.stack([data, data]), factor=5, dimension=1)
+    np.testing.assert_allclose(found, [np.linspace(3, 12, 10)] * 2)
