@@ -1,4 +1,4 @@
-"""The traps between Python and Fiji, each provoked and recognised. Numbers: the list of traps in docs/architecture.md."""
+"""The traps between Python and Fiji, each provoked and recognised. Numbers: docs/differences.md."""
 
 from __future__ import annotations
 
