@@ -116,10 +116,16 @@ def smoke(config: CareConfig) -> CareConfig:
     The patience on a plateau shrinks with the epochs, so that the learning rate still falls.
     """
     epochs, steps = min(config.train_epochs, SMOKE_EPOCHS), min(config.train_steps_per_epoch, SMOKE_STEPS)
+    features = min(config.unet_n_first, SMOKE_FEATURES)
+    less = []
+    if (epochs, steps) != (config.train_epochs, config.train_steps_per_epoch):
+        less.append(
+            f"{epochs} epochs of {steps} steps instead of {config.train_epochs} of {config.train_steps_per_epoch}"
+        )
+    if features != config.unet_n_first:
+        less.append(f"{features} features instead of {config.unet_n_first}")
     notice = (
-        f"smoke run: {epochs} epochs of {steps} steps instead of {config.train_epochs} of "
-        f"{config.train_steps_per_epoch}, {min(config.unet_n_first, SMOKE_FEATURES)} features instead of "
-        f"{config.unet_n_first}; shows that training works, not how good it gets"
+        f"smoke run: {', '.join(less) or 'small already'}; shows that training works, not how good it gets"
     )
     reduce = config.train_reduce_lr
     if reduce is not None:
@@ -132,7 +138,7 @@ def smoke(config: CareConfig) -> CareConfig:
         train_epochs=epochs,
         train_steps_per_epoch=steps,
         train_batch_size=min(config.train_batch_size, SMOKE_BATCH),
-        unet_n_first=min(config.unet_n_first, SMOKE_FEATURES),
+        unet_n_first=features,
         unet_kern_size=min(kernel, SMOKE_KERNEL) if isinstance(kernel, int) else kernel,
         train_reduce_lr=reduce,
         provenance={**config.provenance, "notice": notice},
