@@ -4,7 +4,7 @@
 // wrote (care-bridge predict MODEL IMAGE --rule fiji --dtype float32). Says the largest and the mean difference, where
 // the largest one is, and whether both agree within the tolerance; shows the difference as an image.
 // From a macro:
-//   run("Compare With Python", "python=[/out/cell.tif] tolerance=0.0001 model=[/folder/my model.zip] "
+//   run("Compare With Python", "imp=[cell.tif] python=[/out/cell.tif] tolerance=0.0001 model=[/folder/my model.zip] "
 //       + "normalizeinput=true percentilebottom=3.0 percentiletop=99.8 clip=false ntiles=1 blockmultiple=32 "
 //       + "overlap=32 batchsize=1 sentinel=[]");
 // Use one tile for the comparison: borders of tiles are Fiji's own.

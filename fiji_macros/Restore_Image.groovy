@@ -3,8 +3,8 @@
 // Restores the image in front with a CARE model through the CSBDeep plugin and keeps what the plugin loses: pixel
 // size and units, slice labels, lookup tables, display range, title. The image itself stays as it is. Works with
 // and without windows, from the menu Plugins > CARE bridge, and from macros:
-//   run("Restore Image", "model=[/folder/my model.zip] normalizeinput=true percentilebottom=3.0 percentiletop=99.8 "
-//       + "clip=false ntiles=8 blockmultiple=32 overlap=32 batchsize=1 bits=32 output=[] sentinel=[]");
+//   run("Restore Image", "imp=[cell.tif] model=[/folder/my model.zip] normalizeinput=true percentilebottom=3.0 "
+//       + "percentiletop=99.8 clip=false ntiles=8 blockmultiple=32 overlap=32 batchsize=1 bits=32 output=[] sentinel=[]");
 //   selectWindow("cell_restored");
 // Give every option there: without windows the script does not run at all where one is missing.
 // Result: values around 0 to 1 (the model's own range) in 32 bits; 16 bits hold the grey levels of the input,

@@ -2,8 +2,8 @@
 //
 // Restores the image in front, and then the result of that once more, with the same model. Both results are shown,
 // named ..._once and ..._twice. Works with and without windows, from Plugins > CARE bridge, and from macros:
-//   run("Restore Twice", "model=[/folder/my model.zip] normalizeinput=true percentilebottom=3.0 percentiletop=99.8 "
-//       + "clip=false ntiles=8 blockmultiple=32 overlap=32 batchsize=1 normalizeagain=true output=[] sentinel=[]");
+//   run("Restore Twice", "imp=[cell.tif] model=[/folder/my model.zip] normalizeinput=true percentilebottom=3.0 "
+//       + "percentiletop=99.8 clip=false ntiles=8 blockmultiple=32 overlap=32 batchsize=1 normalizeagain=true output=[] sentinel=[]");
 // Normalize again is what pressing the plugin's button twice does: the first result is scaled to its own
 // percentiles. Without it the first result is fed on as it is. Of a model that also gives an uncertainty only the
 // mean is fed on.

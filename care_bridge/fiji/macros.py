@@ -652,7 +652,7 @@ def for_model(model: str | os.PathLike[str], image: Image | None = None) -> Gene
     listed = " ".join(f"{key.lower()}={value}" for key, value in plain.items())
     line = f'run("{PLUGIN}", "input=[" + getTitle() + "] {listed} modelfile=[{path}] modelurl=[]");'
     ours = " ".join(f"{key.lower()}={value}" for key, value in plain.items() if key != "showProgressDialog")
-    script = f'run("Restore Image", "model=[{path}] {ours} bits=32 output=[] sentinel=[]");'
+    script = f'run("Restore Image", "imp=[" + getTitle() + "] model=[{path}] {ours} bits=32 output=[] sentinel=[]");'
     package = bundle.with_suffix("")
     deepimagej = f'run("{DEEPIMAGEJ}", "model_path=[{package.as_posix()}] display_output=[all]");'
     return Generated(_macro(path, options), line, script, deepimagej, options, tuple(notes))
