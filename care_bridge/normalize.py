@@ -489,11 +489,14 @@ def _chunks(data: NDArray[Any]) -> Iterator[NDArray[Any]]:
         flat = data.reshape(-1)
         for start in range(0, flat.size, _CHUNK):
             yield flat[start : start + _CHUNK].astype(native, copy=False)
-    elif data.ndim > 1:
-        for plane in data:
-            yield from _chunks(plane)
-    else:
-        yield np.ascontiguousarray(data, native)
+        return
+    rows = max(1, _CHUNK * len(data) // data.size) if data.size else 1
+    for start in range(0, len(data), rows):
+        block = data[start : start + rows]
+        if block.size > 2 * _CHUNK and block.ndim > 1:
+            yield from _chunks(block[0])
+        else:
+            yield np.ascontiguousarray(block, native).reshape(-1)
 
 
 def _count_finite(data: NDArray[Any]) -> int:
