@@ -39,6 +39,7 @@ def check_bundle(
     *,
     versions: Sequence[str] = VERSIONS,
     sessions: Sequence[Tf1Session] = (),
+    image: NDArray[Any] | None = None,
 ) -> CheckReport:
     """Judge a bundle as "Run your network" would: accepted only where the result is full and right.
 
@@ -50,6 +51,8 @@ def check_bundle(
         TensorFlow releases to run it in; all must agree.
     sessions : sequence of Tf1Session
         Running ones to use.
+    image : ndarray, optional
+        Only packages take one.
 
     Notes
     -----
@@ -57,6 +60,8 @@ def check_bundle(
     larger one in tiles with the block multiple and overlap that are recommended, against one tile; and the
     result fed back. Right is what the bare network gives for the same normalised pixels.
     """
+    if image is not None:
+        raise InputError(f"{path} is a bundle; it is judged on images of its own, so leave the image out")
     path = Path(path)
     findings = Findings()
     with tempfile.TemporaryDirectory(prefix="check-") as folder:

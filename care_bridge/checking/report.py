@@ -79,6 +79,8 @@ class CheckReport:
         for rule in self.rules:
             lines.append(f"{rule.result:>8}  {rule.rule}")
             for text, label in ((rule.run, ""), (rule.remedy, "-> ")):
+                if not text:
+                    continue
                 lines += textwrap.wrap(label + text, 100, initial_indent=" " * 10, subsequent_indent=" " * 10)
         facts = [f"          {key}: {value}" for key, value in self.facts.items()]
         return "\n".join([*lines, *facts, self.verdict])

@@ -16,12 +16,25 @@ def check(
     report: list[Path] = typer.Option(
         [], help="Write the table to FILE.html, .json or .txt; may be repeated."
     ),
+    image: Path = typer.Option(
+        None, help="What deepImageJ is given (.npy as the package's axes); the test tensor when left out."
+    ),
     quiet: bool = typer.Option(False, "--quiet", help="The verdict only."),
 ) -> int:
     """Judge a bundle or package by every reader's rules; exit code 1 when it is not accepted."""
     from care_bridge.checking import check as judge
 
-    result = judge(path)
+    options = {}
+    if image is not None:
+        import numpy as np
+
+        from care_bridge.errors import InputError
+
+        try:
+            options["image"] = np.load(image)
+        except (ValueError, EOFError) as error:
+            raise InputError(f"--image {str(image)!r} is no .npy file of numbers: {error}") from None
+    result = judge(path, **options)
     typer.echo(result.verdict if quiet else str(result))
     for file in report:
         result.save(file)

@@ -1,0 +1,720 @@
+"""The BioImage.IO package: one model, written once, for the zoo, deepImageJ, bioimageio.core and Fiji."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import yaml
+from numpy.typing import NDArray
+
+from care_bridge import __version__
+from care_bridge.errors import InputError, NotInstalledError
+from care_bridge.export.graph import freeze, signature
+from care_bridge.export.metadata import FILE, ModelCard, check_card, read_card
+from care_bridge.export.onnx import OPSET, check_against_keras, onnx_bytes
+from care_bridge.export.probe import Geometry, measure, round_up
+from care_bridge.export.savedmodel import bundle_bytes, check_written, describe
+from care_bridge.export.source import Model, Source, open_source
+from care_bridge.files import atomic_file
+from care_bridge.images import Image, read_image
+
+FORMAT_VERSION = "0.5.10"
+"""The last form that bioimageio.core 0.9 to 0.11 and deepImageJ all read."""
+
+TENSORFLOW_1 = "1.15"
+"""As a text of two numbers: with "1.15.0" deepImageJ may take the ONNX weights, and its engine ends Fiji."""
+
+EPS = 1e-6
+PMIN, PMAX = 3.0, 99.8
+"""Percentiles written down: the plugin's defaults, so that Fiji and the package agree."""
+
+RANK_TOLERANCE = 1e-6
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_CARE = {
+    "text": "Weigert et al., Content-aware image restoration: pushing the limits of fluorescence microscopy, "
+    "Nature Methods 15, 1090-1097 (2018)",
+    "doi": "10.1038/s41592-018-0216-7",
+}
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that was written.
+
+    Attributes
+    ----------
+    path : Path
+    completeness : float
+        Share of the metadata that is filled, 0-1, by the zoo's own formula.
+    """
+
+    path: Path
+    completeness: float
+
+
+def write_package(
+    model: Model,
+    path: str | os.PathLike[str],
+    *,
+    metadata: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    test_image: str | os.PathLike[str] | Image | None = None,
+    ground_truth: str | os.PathLike[str] | Image | None = None,
+    pmin: float | None = None,
+    pmax: float | None = None,
+    custom_objects: Mapping[str, Any] | None = None,
+) -> Package:
+    """Write a model as a package that the BioImage.IO readers and Fiji open.
+
+    Parameters
+    ----------
+    model : keras.Model, CareModel or path
+        See `source.open_source`.
+    path : path
+        The zip; a name without `.zip` is a folder, and the package in it is called after the model.
+    metadata : path or mapping, optional
+        model.toml, or its content. None looks for model.toml in the model folder.
+    test_image : path or Image, optional
+        Shown on the cover and shipped as test and sample; cropped so that all readers' percentiles agree.
+        None draws one.
+    ground_truth : path or Image, optional
+        What the test image should become; makes an evaluation (PSNR before and after).
+    pmin, pmax : float, optional
+        Percentiles written down; None takes 3 and 99.8, Fiji's defaults.
+    custom_objects : mapping, optional
+        Layers of your own by name, for a Keras file that needs them.
+
+    Raises
+    ------
+    InputError
+        All that is missing in the metadata at once; or what a format cannot hold. Nothing is left at `path`.
+    NotInstalledError
+        If the packages of the zoo are missing.
+
+    Notes
+    -----
+    Weights: `keras_hdf5`, `tensorflow_saved_model_bundle` (opens in "Run your network" as it is) and `onnx`,
+    with the `.keras` file attached. Output stays in normalised units: no reader can undo percentiles.
+    """
+    source = open_source(model, custom_objects=custom_objects)
+    card = _card(metadata, source)
+    low, high = (PMIN if pmin is None else pmin), (PMAX if pmax is None else pmax)
+    graph = freeze(source.network)
+    geometry = measure(graph)
+    image, truth = _test_pair(test_image, ground_truth, source, geometry, low, high)
+    tensor = _tensor(image, source)
+    normalised = scale_range(tensor, low, high)
+    output = np.asarray(source.network(normalised, training=False), np.float32)
+    given = Path(path)
+    target = given if given.suffix.lower() == ".zip" else given / f"{source.name}.bioimageio.zip"
+    with tempfile.TemporaryDirectory(prefix="package-") as name, atomic_file(target) as part:
+        folder = Path(name)
+        weights = _write_weights(folder, source, graph, geometry, low, high)
+        _write_tensors(folder, tensor, output)
+        (folder / "cover.png").write_bytes(cover(tensor, output))
+        meta = describe(source, graph, geometry, pmin=low, pmax=high)
+        (folder / "care_bridge.json").write_text(json.dumps(_way_back(source, meta), indent=1) + "\n")
+        evaluations = _evaluations(card, tensor, output, truth, low, high)
+        rdf = _rdf(source, card, geometry, graph, weights, tensor, low, high, evaluations)
+        (folder / "README.md").write_text(readme(source, card, meta, evaluations), encoding="utf-8")
+        _fill_hashes(rdf, folder)
+        (folder / "rdf.yaml").write_text(
+            yaml.safe_dump(rdf, sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
+        completeness = validate(folder / "rdf.yaml")
+        _zip(folder, part)
+    return Package(target, completeness)
+
+
+# --- the pieces
+
+
+def _card(metadata: Any, source: Source) -> ModelCard:
+    if isinstance(metadata, Mapping):
+        return check_card(dict(metadata))
+    if metadata is not None:
+        return read_card(metadata)
+    folder = source.path if source.path is not None and source.path.is_dir() else None
+    folder = folder or (source.path.parent if source.path else Path())
+    return read_card(folder / FILE)
+
+
+def _write_weights(
+    folder: Path, source: Source, graph: Any, geometry: Geometry, low: float, high: float
+) -> dict[str, Any]:
+    # A clone without its training: compiled models do not open elsewhere.
+    with _quiet_keras():
+        source.network.save(folder / f"{source.name}.h5", include_optimizer=False)
+        source.network.save(folder / f"{source.name}.keras", include_optimizer=False)
+    bundle = folder / f"{source.name}.zip"
+    bundle.write_bytes(bundle_bytes(graph, describe(source, graph, geometry, pmin=low, pmax=high)))
+    to_bundle = check_written(bundle, source, geometry)
+    content = onnx_bytes(freeze(source.network, target=None), space=source.space)
+    (folder / f"{source.name}.onnx").write_bytes(content)
+    to_onnx = check_against_keras(content, source, graph, geometry)
+    return {
+        "keras_hdf5": {
+            "source": f"{source.name}.h5",
+            "tensorflow_version": tf.__version__,
+            "comment": f"Whole model without its training, written by Keras {keras.__version__}.",
+        },
+        "tensorflow_saved_model_bundle": {
+            "source": f"{source.name}.zip",
+            "parent": "keras_hdf5",
+            "tensorflow_version": TENSORFLOW_1,
+            "comment": "Frozen graph without variables: runs in TensorFlow 1.12 to 2.x, and opens in Fiji's "
+            "Run your "
+            f"network; differs from Keras by {to_bundle:.1g} of the range. Written by TensorFlow "
+            f"{tf.__version__}.",
+        },
+        "onnx": {
+            "source": f"{source.name}.onnx",
+            "parent": "keras_hdf5",
+            "opset_version": OPSET,
+            "comment": f"Differs from Keras by {to_onnx:.1g} of the range.",
+        },
+    }
+
+
+@contextmanager
+def _quiet_keras() -> Iterator[None]:
+    import logging
+
+    import absl.logging
+
+    logger = absl.logging.get_absl_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _way_back(source: Source, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What `care-bridge import` needs to make a folder again."""
+    config = source.config.to_json() if source.config else None
+    return {"format_version": 1, "name": source.name, "config": config, "meta": dict(meta)}
+
+
+def scale_range(tensor: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
+    """What bioimageio.core makes of a tensor (batch, [z,] y, x, channel): percentiles over space."""
+    axes = tuple(range(1, tensor.ndim - 1))
+    bottom, top = (np.percentile(tensor, p, axis=axes, keepdims=True) for p in (low, high))
+    return np.asarray((tensor - bottom) / (top - bottom + EPS), np.float32)
+
+
+def ranks_agree(pixels: NDArray[Any], low: float, high: float) -> bool:
+    """Whether linear, nearest-rank and floor percentiles of an image are the same two values."""
+    values = np.sort(np.asarray(pixels, np.float64).ravel())
+    n = values.size
+    for p in (low, high):
+        linear = float(np.percentile(values, p))
+        nearest = values[
+            int(np.clip(np.floor(np.float32(n - 1) * np.float32(p) / np.float32(100) + 0.5), 0, n - 1))
+        ]
+        floor = values[min(n - 1, int(n * p / 100))]
+        span = max(values[-1] - values[0], 1e-12)
+        if max(abs(linear - nearest), abs(linear - floor)) > RANK_TOLERANCE * span:
+            return False
+    return True
+
+
+def _test_pair(
+    image: Any, truth: Any, source: Source, geometry: Geometry, low: float, high: float
+) -> tuple[Image, Image | None]:
+    if image is None:
+        return drawn_test_image(source, geometry, low, high)
+    picture = image if isinstance(image, Image) else read_image(image)
+    wanted = None if truth is None else truth if isinstance(truth, Image) else read_image(truth)
+    if wanted is not None and wanted.shape != picture.shape:
+        raise InputError(
+            f"the ground truth has shape {wanted.shape}, the test image {picture.shape}; give a pair"
+        )
+    return _crop(picture, wanted, source, geometry, low, high)
+
+
+def _crop(
+    image: Image, truth: Image | None, source: Source, geometry: Geometry, low: float, high: float
+) -> tuple[Image, Image | None]:
+    sizes = _test_sizes(source, geometry)
+    limits = {axis: image.size(axis) for axis in source.space}
+    chosen = {}
+    for axis, multiple in zip(source.space, geometry.size_multiple, strict=True):
+        chosen[axis] = min(sizes[axis], limits[axis] // multiple * multiple)
+        if chosen[axis] < multiple:
+            raise InputError(
+                f"the test image has {limits[axis]} pixels along {axis}; at least {multiple} are needed"
+            )
+    cuts: list[dict[str, int]] = []
+    for shift in range(0, 64, 7):
+        cuts.append({axis: min(shift, limits[axis] - chosen[axis]) for axis in source.space})
+    for start in cuts:
+        index = tuple(
+            slice(start[axis], start[axis] + chosen[axis]) if axis in chosen else slice(None)
+            for axis in image.axes
+        )
+        part = image.replace(data=image.data[index])
+        if ranks_agree(part.data, low, high) or start == cuts[-1]:
+            return part, None if truth is None else truth.replace(data=truth.data[index])
+    raise AssertionError
+
+
+def _test_sizes(source: Source, geometry: Geometry) -> dict[str, int]:
+    wanted = {"Z": 16, "Y": 128, "X": 128} if len(source.space) == 3 else {"Y": 256, "X": 256}
+    multiples = zip(source.space, geometry.size_multiple, strict=True)
+    return {axis: round_up(wanted.get(axis, 16), multiple) for axis, multiple in multiples}
+
+
+def drawn_test_image(
+    source: Source, geometry: Geometry, low: float, high: float
+) -> tuple[Image, Image | None]:
+    """Filaments of camera counts, in whole numbers, on which all percentiles agree; and without noise."""
+    sizes = _test_sizes(source, geometry)
+    shape = tuple(sizes[axis] for axis in source.space)
+    channels = source.network.inputs[0].shape[-1]
+    for seed in range(50):
+        random = np.random.default_rng(seed)
+        grid = np.meshgrid(*(np.linspace(0, 1, size) for size in shape), indexing="ij")
+        picture = np.zeros(shape)
+        for _ in range(12):
+            phase, slope, wave = random.random(3)
+            line = grid[-2] - phase - (slope - 0.5) * grid[-1] - 0.1 * np.sin(6 * grid[-1] + 9 * wave)
+            depth = np.exp(-(((grid[0] - random.random()) / 0.4) ** 2)) if len(shape) == 3 else 1.0
+            picture += depth * np.exp(-((line / 0.012) ** 2))
+        counts = random.poisson(12 + 60 * picture[..., None].repeat(channels, axis=-1))
+        data = np.asarray(counts, np.uint16)
+        if all(ranks_agree(data[..., channel], low, high) for channel in range(channels)):
+            break
+    axes = source.space + "C"
+    clean = Image((12 + 60 * picture[..., None]).astype(np.float32), axes)
+    comparable = channels == source.network.outputs[0].shape[-1] == 1 and geometry.dropped is None
+    return Image(data, axes, name="drawn filaments"), clean if comparable else None
+
+
+def _tensor(image: Image, source: Source) -> NDArray[np.float32]:
+    from care_bridge.axes import move_axes
+
+    data = move_axes(image.data, image.axes, source.space + "C")
+    channels = source.network.inputs[0].shape[-1]
+    if data.shape[-1] != channels:
+        raise InputError(f"the test image has {data.shape[-1]} channels, the network takes {channels}")
+    return np.asarray(data[None], np.float32)
+
+
+def _write_tensors(folder: Path, tensor: NDArray[np.float32], output: NDArray[np.float32]) -> None:
+    from tifffile import imwrite
+
+    for name, data in (("input", tensor), ("output", output)):
+        np.save(folder / f"test_{name}.npy", data)
+        imwrite(folder / f"sample_{name}.tif", data[0].squeeze(), metadata=None)
+
+
+def cover(tensor: NDArray[np.float32], output: NDArray[np.float32]) -> bytes:
+    """Input left, restored right, 2:1, each with its own contrast limits by the same percentiles; PNG."""
+    from care_bridge.page import png
+
+    halves = []
+    for data in (tensor, output):
+        plane = data[0, ..., 0]
+        plane = plane.max(axis=0) if plane.ndim == 3 else plane
+        side = min(plane.shape)
+        plane = plane[:side, :side]
+        low, high = np.percentile(plane, (1, 99.8))
+        halves.append(np.clip((plane - low) / max(high - low, 1e-9), 0, 1).astype(np.float32))
+    side = min(half.shape[0] for half in halves)
+    return png(np.concatenate([half[:side, :side] for half in halves], axis=1), limits=(0.0, 1.0))
+
+
+def _evaluations(
+    card: ModelCard, tensor: Any, output: Any, truth: Image | None, low: float, high: float
+) -> list[dict[str, Any]]:
+    given = list(card.more.get("evaluations", []))
+    if truth is None:
+        return given
+    from care_bridge.axes import move_axes
+
+    space = "ZYX"[-(tensor.ndim - 2) :]
+    wanted = scale_range(
+        np.asarray(move_axes(truth.data, truth.axes, space + "C")[None], np.float32), 0.1, 99.9
+    )
+    rows = []
+    for candidate in (scale_range(tensor, low, high), output):
+        # Scale and offset are free between two normalisations: the best linear fit is compared.
+        slope, offset = np.polyfit(candidate.ravel(), wanted.ravel(), 1)
+        error = float(np.mean((slope * candidate + offset - wanted) ** 2))
+        rows.append([round(10 * float(np.log10(1 / max(error, 1e-12))), 2)])
+    data = card.more.get("training_data", {}) or {}
+    return [
+        *given,
+        {
+            "dataset_id": str(data.get("id", "test-image")),
+            "dataset_source": str(data.get("source", "https://pypi.org/project/care-bridge/")),
+            "dataset_role": "test",
+            "sample_count": 1,
+            "evaluation_factors": ["input", "restored"],
+            "evaluation_factors_long": ["the test image", "the test image restored"],
+            "metrics": ["PSNR"],
+            "metrics_long": ["peak signal-to-noise ratio in dB, after the best linear fit"],
+            "results": [[row[0] for row in rows]],
+            "results_summary": f"PSNR {rows[0][0]} dB before and {rows[1][0]} dB after restoration",
+        },
+    ]
+
+
+def _rdf(
+    source: Source,
+    card: ModelCard,
+    geometry: Geometry,
+    graph: Any,
+    weights: dict[str, Any],
+    tensor: NDArray[np.float32],
+    low: float,
+    high: float,
+    evaluations: list[dict[str, Any]],
+) -> dict[str, Any]:
+    inputs, outputs = signature(graph)
+    space = source.space.lower()
+    halo = halos(source, geometry)
+    more = card.more
+    authors = [dict(person) for person in card.authors]
+    maintainers = [dict(person) for person in card.maintainers] or [
+        p for p in authors if p.get("github_user")
+    ]
+    rdf: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "type": "model",
+        "name": card.name,
+        "description": card.description,
+        "covers": ["cover.png"],
+        "documentation": "README.md",
+        "authors": authors,
+        "packaged_by": [dict(person) for person in card.packaged_by] or authors[:1],
+        "maintainers": maintainers,
+        "cite": [*card.cite, *([] if any("s41592-018-0216-7" in str(c) for c in card.cite) else [_CARE])],
+        "license": card.license,
+        "tags": _tags(card, len(space)),
+        "links": more.get("links", ["deepimagej/deepimagej", "ilastik/ilastik"]),
+        "version": str(more.get("version", "0.1.0")),
+        "version_comment": str(more.get("version_comment", "first upload")),
+        "timestamp": str(more.get("timestamp", "2026-01-01T00:00:00+00:00")),
+        "attachments": [{"source": name} for name in (f"{source.name}.keras", "care_bridge.json")],
+        "inputs": [_input(space, inputs, geometry, halo, low, high, more)],
+        "outputs": [_output(space, outputs, geometry, halo, source, more)],
+        "weights": {name: {**entry, "authors": authors} for name, entry in weights.items()},
+        "config": _config(source, card, geometry, tensor, low, high, evaluations),
+    }
+    for key in ("git_repo", "training_data", "uploader", "parent"):
+        if key in more:
+            rdf[key] = more[key]
+    return {key: value for key, value in rdf.items() if value not in ([], None)}
+
+
+def _tags(card: ModelCard, n_dim: int) -> list[str]:
+    fixed = [card.modality, f"{n_dim}d", card.content, "tensorflow", "fiji", "deepimagej", "unet"]
+    task = [card.task] if card.task != "denoising" else ["denoising"]
+    tags = [*fixed, *task, "image-restoration", "care", "csbdeep", *card.more.get("tags", [])]
+    return list(dict.fromkeys(tags))
+
+
+def halos(source: Source, geometry: Geometry) -> dict[str, int]:
+    """Halo a space axis: the receptive field up to the next multiple of the step, one step along Z.
+
+    Notes
+    -----
+    deepImageJ needs multiples of the step (others shift the pooling grid), and fails on stacks thinner than
+    about the halo: so Z gets a small one of its own.
+    """
+    found = {}
+    for axis, multiple, reach in zip(
+        source.space, geometry.size_multiple, geometry.receptive_field, strict=True
+    ):
+        if source.space.index(axis) == geometry.dropped or reach is None:
+            found[axis.lower()] = 0
+        elif axis in "ZT":
+            found[axis.lower()] = min(round_up(reach, multiple), max(multiple, 2))
+        else:
+            found[axis.lower()] = round_up(reach, multiple)
+    return {
+        axis: round_up(halo, m) for (axis, halo), m in zip(found.items(), geometry.size_multiple, strict=True)
+    }
+
+
+def _input(
+    space: str, shape: Any, geometry: Geometry, halo: Mapping[str, int], low: float, high: float, more: Any
+) -> dict[str, Any]:
+    axes: list[dict[str, Any]] = [{"id": "batch", "type": "batch"}]
+    for axis, step in zip(space, geometry.size_multiple, strict=True):
+        least = round_up(2 * halo[axis] + 1, step)
+        axes.append({"id": axis, "type": "space", "size": {"min": least, "step": step}, "concatenable": True})
+    names = more.get("input_channels") or [f"channel {n}" for n in range(shape[-1])]
+    names = names if shape[-1] > 1 or "input_channels" in more else ["low quality"]
+    axes.append({"id": "channel", "type": "channel", "channel_names": names})
+    return {
+        "id": "input",
+        "description": "image of low quality, in camera counts",
+        "axes": axes,
+        "test_tensor": {"source": "test_input.npy"},
+        "sample_tensor": {"source": "sample_input.tif"},
+        "data": {"type": "float32", "range": [0.0, None], "unit": "arbitrary unit"},
+        "preprocessing": [
+            {
+                "id": "scale_range",
+                "kwargs": {"axes": list(space), "min_percentile": low, "max_percentile": high, "eps": EPS},
+            }
+        ],
+    }
+
+
+def _output(
+    space: str, shape: Any, geometry: Geometry, halo: Mapping[str, int], source: Source, more: Any
+) -> dict[str, Any]:
+    axes: list[dict[str, Any]] = [{"id": "batch", "type": "batch"}]
+    for number, axis in enumerate(space):
+        if number == geometry.dropped:
+            continue
+        size = {"tensor_id": "input", "axis_id": axis}
+        entry: dict[str, Any] = {"id": axis, "type": "space", "size": size}
+        if halo[axis]:
+            entry["halo"] = halo[axis]
+        axes.append(entry)
+    names = more.get("output_channels") or _output_names(shape[-1], source)
+    axes.append({"id": "channel", "type": "channel", "channel_names": names})
+    return {
+        "id": "output",
+        "description": "restored image in normalised units: 0 and 1 are the input's two percentiles",
+        "axes": axes,
+        "test_tensor": {"source": "test_output.npy"},
+        "sample_tensor": {"source": "sample_output.tif"},
+        "data": {"type": "float32"},
+    }
+
+
+def _output_names(channels: int, source: Source) -> list[str]:
+    if source.config is not None and source.config.probabilistic:
+        half = channels // 2
+        suffix = [""] if half == 1 else [f" {n}" for n in range(half)]
+        return [f"{word}{s}" for word in ("mean", "scale") for s in suffix]
+    return ["restored"] if channels == 1 else [f"restored {n}" for n in range(channels)]
+
+
+def _config(
+    source: Source,
+    card: ModelCard,
+    geometry: Geometry,
+    tensor: NDArray[np.float32],
+    low: float,
+    high: float,
+    evaluations: list[dict[str, Any]],
+) -> dict[str, Any]:
+    more, config = card.more, source.config
+    n_dim = len(source.space)
+    training: dict[str, Any] = {"training_preprocessing": "percentile normalisation of the training images"}
+    if config is not None:
+        training |= {
+            "training_epochs": float(config.train_epochs),
+            "training_batch_size": float(config.train_batch_size),
+            "initial_learning_rate": config.train_learning_rate,
+            "learning_rate_schedule": json.dumps(config.train_reduce_lr)
+            if config.train_reduce_lr
+            else "constant",
+            "loss_function": config.train_loss,
+            "loss_function_kwargs": {},
+            "optimizer": "adam",
+            "optimizer_kwargs": {},
+            "regularization": "none",
+        }
+    training |= more.get("training", {})
+    megabytes = max(1, source.network.count_params() * 4 // 2**20)
+    bioimageio: dict[str, Any] = {
+        "nickname": more.get("nickname") or re.sub(r"[^a-z0-9]+", "-", card.name.lower()).strip("-"),
+        "reproducibility_tolerance": [
+            {"relative_tolerance": 1e-4, "absolute_tolerance": 1e-4, "mismatched_elements_per_million": 10}
+        ],
+        "funded_by": more.get("funded_by", "not stated"),
+        "architecture_type": "U-Net",
+        "architecture_description": _architecture(source),
+        "modality": card.modality,
+        "target_structure": more.get("target_structure", [card.content]),
+        "task": card.task,
+        "out_of_scope_use": more.get(
+            "out_of_scope_use",
+            "Other microscopes, stains, structures or noise levels than it was trained on; measuring "
+            "intensities "
+            "without validation on pairs of your own.",
+        ),
+        "bias_risks_limitations": {
+            "known_biases": more.get(
+                "known_biases", "It knows only structures like those of its training images."
+            ),
+            "risks": "A restoration network can draw plausible structure where the signal is too low.",
+            "limitations": "The output is in units of the normalised input.",
+            "recommendations": "Validate on pairs of your own data before drawing conclusions.",
+        },
+        "model_parameter_count": int(source.network.count_params()),
+        "training": training,
+        "inference_time": more.get(
+            "inference_time", f"about {2 if n_dim == 2 else 10} s a megapixel on two CPU cores"
+        ),
+        "memory_requirements_inference": more.get(
+            "memory_requirements_inference", f"{megabytes} MB of weights and about 1 GB a megapixel"
+        ),
+        "memory_requirements_training": more.get("memory_requirements_training", "about 4 GB"),
+        "environmental_impact": {
+            "hardware_type": "not stated",
+            "hours_used": float(training.get("training_duration", 0.0)),
+            "cloud_provider": "none",
+            "compute_region": "not stated",
+            **more.get("environmental_impact", {}),
+        },
+    }
+    if evaluations:
+        bioimageio["evaluations"] = evaluations
+    own = {
+        "version": __version__,
+        "keras_version": keras.__version__,
+        "axes": f"{source.space}C",
+        "percentiles": [low, high],
+        "receptive_field_px": [
+            reach if reach is not None else "whole image" for reach in geometry.receptive_field
+        ],
+        "pixel_size_um": more.get("pixel_size_um", {}),
+        "test_image_percentiles_agree": all(
+            ranks_agree(tensor[..., channel], low, high) for channel in range(tensor.shape[-1])
+        ),
+    }
+    return {"bioimageio": bioimageio, "care_bridge": own}
+
+
+def _architecture(source: Source) -> str:
+    config = source.config
+    if config is None:
+        return f"fully convolutional Keras model {source.name}"
+    return (
+        f"{'residual ' if config.unet_residual else ''}U-Net of CSBDeep ({config.kind}), depth "
+        f"{config.unet_n_depth}, "
+        f"kernel {config.unet_kern_size}, {config.unet_n_first} features at first"
+    )
+
+
+def _fill_hashes(rdf: dict[str, Any], folder: Path) -> None:
+    described = [*rdf["attachments"], *rdf["weights"].values()]
+    for tensor in (*rdf["inputs"], *rdf["outputs"]):
+        described += [tensor["test_tensor"], tensor["sample_tensor"]]
+    for entry in described:
+        entry["sha256"] = hashlib.sha256((folder / entry["source"]).read_bytes()).hexdigest()
+
+
+def validate(rdf: Path) -> float:
+    """Build bioimageio.spec's own description of a package, offline; its completeness, 0-1.
+
+    Raises
+    ------
+    InputError
+        Every complaint of the format at once.
+    """
+    try:
+        with offline(rdf):
+            from bioimageio import spec
+
+            context = spec.ValidationContext(
+                root=rdf.parent,
+                file_name=rdf.name,
+                known_files=dict.fromkeys(urls(rdf)),
+                perform_io_checks=True,
+            )
+            with context, warnings.catch_warnings():
+                # It warns of every mapping that it first takes for something else.
+                warnings.simplefilter("ignore")
+                description = spec.load_description(rdf, format_version="latest")
+    except ImportError as error:
+        raise NotInstalledError(
+            f"packages need bioimageio.core: pip install 'care-bridge[zoo]' ({error})"
+        ) from None
+    summary = description.validation_summary
+    if isinstance(description, spec.InvalidDescr):
+        if "SerializationInfo" in str(summary.details):
+            raise NotInstalledError(
+                "this bioimageio.spec cannot work with the pydantic that is installed: pip install 'pydantic<2.14'"
+            )
+        problems = [
+            f"{'.'.join(map(str, error.loc))}: {error.msg}"
+            for detail in summary.details
+            for error in detail.errors
+        ]
+        raise InputError("the package is not valid:\n" + "\n".join(f"  {p}" for p in dict.fromkeys(problems)))
+    return float(summary.metadata_completeness)
+
+
+@contextmanager
+def offline(rdf: Path) -> Iterator[None]:
+    """Let bioimageio.spec ask nobody: GitHub names are taken as known while this lasts."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    from bioimageio.spec._internal import constants
+
+    names = {
+        name.lower() for name in re.findall(r"github_user:\s*['\"]?([\w-]+)", rdf.read_text(encoding="utf-8"))
+    }
+    added = names - constants.KNOWN_GITHUB_USERS
+    constants.KNOWN_GITHUB_USERS |= added
+    try:
+        yield
+    finally:
+        constants.KNOWN_GITHUB_USERS -= added
+
+
+def urls(rdf: Path) -> list[str]:
+    """Every address in a description, as text."""
+    return sorted(set(re.findall(r"https?://[^\s'\"<>]+", rdf.read_text(encoding="utf-8"))))
+
+
+def _zip(folder: Path, path: Path) -> None:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as file:
+        for part in sorted(folder.iterdir(), key=lambda part: (part.name != "rdf.yaml", part.name)):
+            entry = zipfile.ZipInfo(part.name, _EPOCH)
+            entry.create_system, entry.external_attr = 3, 0o100644 << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            file.writestr(entry, part.read_bytes())
+    path.write_bytes(content.getvalue())
+
+
+def readme(
+    source: Source, card: ModelCard, meta: Mapping[str, Any], evaluations: list[dict[str, Any]]
+) -> str:
+    """The package's README, from the same data as its metadata."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("care_bridge", "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    own = meta["care_bridge"]
+    return environment.get_template("package_readme.md.j2").render(
+        card=card,
+        bundle=f"{source.name}.zip",
+        architecture=_architecture(source),
+        fiji=own["fiji"],
+        normalisation=own["normalisation"],
+        outside=own["outside_the_graph"],
+        parameters=own["training"]["parameters"],
+        training=json.dumps(own["training"], indent=1),
+        results=[entry.get("results_summary", "") for entry in evaluations],
+    )

@@ -1,0 +1,136 @@
+"""The way back: a model folder from a package, to train on and to predict with."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from care_bridge.config import CareConfig, read_config
+from care_bridge.errors import InputError
+from care_bridge.export.source import open_source
+from care_bridge.files import atomic_folder
+from care_bridge.training.folder import WEIGHTS_BEST, load_weights, save_model
+from care_bridge.training.unet import build
+
+CONFIG = "care_bridge.json"
+
+
+def import_package(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
+    """Make a model folder of a BioImage.IO package.
+
+    Parameters
+    ----------
+    path : path
+        The package of `bioimageio.write_package`, or one of CSBDeep's networks with its config.json
+        attached: a
+        zip, or an unpacked folder.
+    out : path
+        The folder; must not exist or be empty.
+
+    Returns
+    -------
+    Path
+        A folder that trains on and predicts: the weights are those that were exported, bit for bit.
+
+    Raises
+    ------
+    InputError
+        If it is no package, its network's settings are not in it, or its weights are not Keras' or are
+        damaged.
+    """
+    path, out = Path(path), Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(
+            f"{str(out)!r} exists and is not empty; choose another folder, so that no model is lost"
+        )
+    with tempfile.TemporaryDirectory(prefix="import-") as name:
+        root = _unpacked(path, Path(name))
+        rdf = _description(root, path)
+        config = _config(root, path)
+        entry = (rdf.get("weights") or {}).get("keras_hdf5")
+        weights = root / str((entry or {}).get("source"))
+        if not weights.is_file():
+            held = ", ".join(rdf.get("weights") or {}) or "none"
+            raise InputError(
+                f"{path} holds no Keras weights (keras_hdf5), only: {held}; they cannot train on"
+            )
+        network = build(config)
+        load_weights(network, weights)
+        _check_same(network, weights)
+        with atomic_folder(out) as part:
+            save_model(part, config, network, weights=WEIGHTS_BEST)
+    return out
+
+
+def _unpacked(path: Path, folder: Path) -> Path:
+    if path.is_dir():
+        return path
+    if not path.is_file():
+        raise InputError(f"no package at {str(path)!r}; give a BioImage.IO zip or its folder")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.namelist():
+                if not (folder / entry).resolve().is_relative_to(folder.resolve()):
+                    raise InputError(
+                        f"{path}: the entry {entry!r} points outside of the zip; it was not unpacked"
+                    )
+            archive.extractall(folder)
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{path}: not a zip file ({error})") from None
+    return folder
+
+
+def _description(root: Path, path: Path) -> dict[str, Any]:
+    if not (root / "rdf.yaml").is_file():
+        raise InputError(f"{path} holds no rdf.yaml; a bundle for Fiji holds no weights that can train on")
+    try:
+        rdf = yaml.safe_load((root / "rdf.yaml").read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: its rdf.yaml is not YAML: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(rdf, dict):
+        raise InputError(f"{path}: its rdf.yaml describes nothing")
+    return rdf
+
+
+def _config(root: Path, path: Path) -> CareConfig:
+    if (root / CONFIG).is_file():
+        try:
+            values = json.loads((root / CONFIG).read_text(encoding="utf-8"))["config"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{path}: its {CONFIG} is damaged; take the package again") from None
+        if values is None:
+            raise InputError(
+                f"{path} holds a network that is not CARE's; open its .keras file with "
+                "keras.models.load_model"
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "config.json").write_text(json.dumps(values), encoding="utf-8")
+            return read_config(folder)
+    if (root / "config.json").is_file():
+        return read_config(root)
+    raise InputError(
+        f"{path} does not say how its network is built ({CONFIG} or config.json); it was not made here"
+    )
+
+
+def _check_same(network: Any, weights: Path) -> None:
+    """The rebuilt network must compute what the stored one does, not only hold weights of equal shapes."""
+    stored = open_source(weights).network
+    shape = (1, *(16 if size is None else size for size in network.inputs[0].shape[1:]))
+    image = np.random.default_rng(0).random(shape, np.float32)
+    off = float(
+        np.abs(np.asarray(stored(image, training=False)) - np.asarray(network(image, training=False))).max()
+    )
+    if off > 1e-6:
+        raise InputError(
+            f"{weights.name} computes something else than its settings say (difference {off:.2g}); the "
+            "package is "
+            "damaged or was put together by hand"
+        )

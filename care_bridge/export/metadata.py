@@ -1,0 +1,181 @@
+"""What people have to say about a model, read from one `model.toml`; every complaint at once."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from care_bridge.errors import InputError
+
+FILE = "model.toml"
+
+MODALITIES = (
+    "electron-microscopy",
+    "cryo-electron-microscopy",
+    "fluorescence-light-microscopy",
+    "transmission-light-microscopy",
+    "super-resolution-microscopy",
+    "x-ray-microscopy",
+    "force-microscopy",
+    "high-content-imaging",
+    "whole-slide-imaging",
+    "other",
+)
+"""The zoo's tags of the category modality (bioimageio.spec, static/tag_categories.json)."""
+
+CONTENTS = (
+    "cells",
+    "nuclei",
+    "extracellular-vesicles",
+    "tissue",
+    "plant",
+    "mitochondria",
+    "vasculature",
+    "cell-membrane",
+    "brain",
+    "whole-organism",
+)
+"""The zoo's tags of the category content."""
+
+EXAMPLE = """\
+name = "CARE denoising of nuclei - confocal - 2D"   # 5-64 letters, digits, _ + - ( ) and blanks
+description = "What organism, stain and microscope; what low and high quality mean; what comes out."
+license = "CC-BY-4.0"                               # SPDX
+modality = "fluorescence-light-microscopy"
+content = "nuclei"
+task = "denoising"
+[[authors]]
+name = "Jane Doe"
+affiliation = "Institute"
+orcid = "0000-0002-1825-0097"
+github_user = "jane-doe"
+"""
+
+_NAME = re.compile(r"[A-Za-z0-9_+\-() ]{5,128}")
+_LISTS = ("authors", "maintainers", "packaged_by", "cite", "tags", "evaluations", "target_structure", "links")
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Checked metadata of a model.
+
+    Attributes
+    ----------
+    name, description, license, modality, content, task : str
+    authors, maintainers, packaged_by, cite : tuple of mapping
+        As in model.toml.
+    more : mapping
+        Every other key, e.g. tags, git_repo, training_data, version, out_of_scope_use, evaluations.
+    """
+
+    name: str
+    description: str
+    license: str
+    modality: str
+    content: str
+    task: str
+    authors: tuple[dict[str, Any], ...]
+    maintainers: tuple[dict[str, Any], ...] = ()
+    packaged_by: tuple[dict[str, Any], ...] = ()
+    cite: tuple[dict[str, Any], ...] = ()
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+def read_card(path: str | os.PathLike[str]) -> ModelCard:
+    """Read and check a model.toml.
+
+    Raises
+    ------
+    InputError
+        If it is missing, is no TOML, or lacks something: every complaint at once, each with the key to fill.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"a package needs to say whose and what the model is; write {str(path)!r}, e.g.\n{EXAMPLE}"
+        )
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{str(path)!r} is not TOML: {error}") from None
+    return check_card(values, where=str(path))
+
+
+def check_card(values: dict[str, Any], *, where: str = FILE) -> ModelCard:
+    """Metadata from plain values; see `read_card`."""
+    problems = []
+    values = dict(values)
+    for key in _LISTS:
+        if key in values and not isinstance(values[key], list):
+            problems.append(f"{key}: give a list ([[{key}]] or [...]); received {values.pop(key)!r}")
+    if not _NAME.fullmatch(str(values.get("name", ""))):
+        problems.append(
+            f"name: 5-128 letters, digits, blanks and _ + - ( ); received {values.get('name', 'nothing')!r}"
+        )
+    for key, what in (
+        ("description", "what it restores, from what and for what"),
+        ("license", "an SPDX name such as CC-BY-4.0"),
+    ):
+        if not isinstance(values.get(key), str) or not values[key].strip():
+            problems.append(f"{key}: {what}")
+    if len(str(values.get("description", ""))) > 1024:
+        problems.append("description: at most 1024 letters")
+    for key, allowed in (("modality", MODALITIES), ("content", CONTENTS)):
+        if values.get(key) not in allowed:
+            problems.append(f"{key}: one of {', '.join(allowed)}; received {values.get(key, 'nothing')!r}")
+    problems += _people(values)
+    if problems:
+        raise InputError(f"{where} is not complete:\n" + "\n".join(f"  {problem}" for problem in problems))
+    known: dict[str, Any] = {
+        key: values.pop(key)
+        for key in ("name", "description", "license", "modality", "content")
+        if key in values
+    }
+    people: dict[str, Any] = {
+        key: tuple(values.pop(key, ())) for key in ("authors", "maintainers", "packaged_by", "cite")
+    }
+    task = values.pop("task", "denoising")
+    return ModelCard(**known, task=task, more=values, **people)
+
+
+def _people(values: dict[str, Any]) -> list[str]:
+    problems = []
+    if not values.get("authors"):
+        problems.append("authors: at least one [[authors]] with a name")
+    for key in ("authors", "maintainers", "packaged_by"):
+        for number, person in enumerate(values.get(key, ())):
+            where = f"{key}[{number}]"
+            if not isinstance(person, dict) or not str(person.get("name", "")).strip():
+                problems.append(f"{where}.name: the person's name")
+                continue
+            if "/" in person["name"]:
+                problems.append(f"{where}.name: without a slash; received {person['name']!r}")
+            orcid = person.get("orcid")
+            if orcid is not None and not orcid_is_right(str(orcid)):
+                problems.append(
+                    f"{where}.orcid: {orcid!r} has a wrong check digit or form; 0000-0002-1825-0097"
+                )
+            if key == "maintainers" and not person.get("github_user"):
+                problems.append(f"{where}.github_user: the zoo asks it of maintainers")
+    for number, citation in enumerate(values.get("cite", ())):
+        if (
+            not isinstance(citation, dict)
+            or not citation.get("text")
+            or not (citation.get("doi") or citation.get("url"))
+        ):
+            problems.append(f"cite[{number}]: text, and doi or url")
+    return problems
+
+
+def orcid_is_right(orcid: str) -> bool:
+    """Whether an ORCID has the right form and check digit (ISO 7064, mod 11-2)."""
+    if not re.fullmatch(r"\d{4}-\d{4}-\d{4}-\d{3}[\dX]", orcid):
+        return False
+    total = 0
+    for digit in orcid.replace("-", "")[:-1]:
+        total = (total + int(digit)) * 2
+    return (12 - total % 11) % 11 == (10 if orcid[-1] == "X" else int(orcid[-1]))
