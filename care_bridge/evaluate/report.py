@@ -93,8 +93,8 @@ def report_page(
     )
     _add_first_screen(page, evaluation)
     _add_scores(page, evaluation)
-    for shown, place in zip(evaluation.shown[:pictures], ("middle", "worst", "best"), strict=False):
-        _add_pictures(page, evaluation, shown, place if len(evaluation.shown) > 1 else "only")
+    for shown in evaluation.shown[:pictures]:
+        _add_pictures(page, evaluation, shown)
     _add_applications(page, evaluation)
     _add_profile(page, evaluation)
     _add_histogram(page, evaluation)
@@ -244,14 +244,12 @@ def _add_method_chart(page: Page, evaluation: Evaluation) -> None:
     page.figure(figure, caption="Error of every method on every image.", data=data, name="errors")
 
 
-def _add_pictures(page: Page, evaluation: Evaluation, shown: Shown, place: str) -> None:
+def _add_pictures(page: Page, evaluation: Evaluation, shown: Shown) -> None:
     filter_name = evaluation.best_filter
     wanted = [INPUT, *LABELS, *(key for key in shown.planes if key.endswith(" times"))]
     wanted += [filter_name] if filter_name else []
     wanted += ["truth"]
-    page.section(
-        f"{place.capitalize()} image: {shown.name}" if place != "only" else f"The image: {shown.name}"
-    )
+    page.section(f"{_place(evaluation, shown)} image: {shown.name}")
     pictures = [Picture(shown.planes[key], _label(key)) for key in wanted if key in shown.planes]
     page.pictures(
         pictures, limits=_limits(shown), pixel_um=shown.pixel_um, link=shown.name,
@@ -281,6 +279,16 @@ def _add_pictures(page: Page, evaluation: Evaluation, shown: Shown, place: str) 
     page.pictures(
         maps, pixel_um=shown.pixel_um, link=shown.name, caption="Errors on one scale; D on its own."
     )
+
+
+def _place(evaluation: Evaluation, shown: Shown) -> str:
+    """Where an image stands among those shown, by the error of the first application."""
+    errors = dict(zip(evaluation.images, evaluation.values("once", "nrmse"), strict=True))
+    among = [errors[one.name] for one in evaluation.shown]
+    if len(among) == 1:
+        return "The"
+    places = {max(among): "Worst", min(among): "Best"}
+    return places.get(errors[shown.name], "Middle")
 
 
 def _add_applications(page: Page, evaluation: Evaluation) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from care_bridge.errors import InputError
-from care_bridge.evaluate import NOT_FOR_QUANTIFICATION, write_json, write_report
+from care_bridge.evaluate import NOT_FOR_QUANTIFICATION, evaluate, report_page, write_json, write_report
 from care_bridge.evaluate import report as report_module
 from care_bridge.evaluate.report import add_cross, add_sweep
 from care_bridge.page import Page
@@ -63,10 +63,21 @@ def test_json_holds_the_numbers_of_the_page(written, found):
     assert numbers == json.loads((written[0].parent / "report_data" / "evaluation.json").read_text())
 
 
-def test_pictures_are_left_out_before_the_report_grows_too_large(found, tmp_path, monkeypatch):
-    whole = write_report(found, tmp_path / "whole.html").stat().st_size
+def test_pictures_are_left_out_before_the_report_grows_too_large(found, written, tmp_path, monkeypatch):
+    whole = written[0].stat().st_size
     monkeypatch.setattr(report_module, "LARGEST_BYTES", int(0.8 * whole))
     assert write_report(found, tmp_path / "less.html").stat().st_size < 0.8 * whole
+
+
+def test_shown_images_are_called_what_they_are(found, pairs, smoother, written):
+    html = written[0].read_text()
+    errors = dict(zip(found.images, found.values("once", "nrmse"), strict=True))
+    assert f"Worst image: {max(errors, key=errors.get)}" in html
+    assert f"Best image: {min(errors, key=errors.get)}" in html
+    assert f"Middle image: {found.shown[0].name}" in html
+    html = report_page(evaluate(smoother, pairs[:2], baselines=())).html()
+    assert html.count("Worst image:") == html.count("Best image:") == 1
+    assert "Middle image" not in html
 
 
 def test_a_report_that_is_no_html_is_refused(found, tmp_path):

@@ -113,6 +113,7 @@ def test_print_shows_both_sides_of_the_slider_and_no_controls(browser, report):
         "[...document.querySelectorAll('.slider .layer')].map(l => l.getBoundingClientRect()).map(b => [b.left, b.right])"
     )
     assert boxes[0][1] <= boxes[1][0]
+    assert browser.js("getComputedStyle(document.querySelector('.slider .right')).clipPath") == "none"
     assert browser.js("getComputedStyle(document.querySelector('.zoom')).display") == "none"
     assert browser.pdf().startswith(b"%PDF")
 
