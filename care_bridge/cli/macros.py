@@ -98,15 +98,15 @@ def run(
         given[key] = str(Path(value).absolute()) if path else value
     if image is not None and not image.is_file():
         raise InputError(f"there is no image {str(image)!r}")
-    result = run_macro(name, given, image=image, timeout_s=timeout)
-    own = [line for line in result.log.splitlines() if line.startswith("CARE bridge: ")]
-    for line in own or result.log.splitlines():
-        typer.echo(line)
+    result, ending = run_macro(name, given, image=image, timeout_s=timeout)
+    for line in result.log.splitlines():
+        if line.startswith("CARE bridge: ") and ending.status != "failed":
+            typer.echo(line)
     for reason in result.plugin_failures:
         typer.echo(f"the plugin's own reason: {reason}", err=True)
-    if result.aborted and not own:
-        typer.echo(f"it stopped: {result.error}", err=True)
-    return NO if result.aborted or result.plugin_failures else DONE
+    if ending.status in ("failed", "stopped"):
+        raise InputError(ending.message)
+    return DONE if ending.status == "done" else NO
 
 
 def for_model(

@@ -7,6 +7,7 @@ import difflib
 import json
 import os
 import re
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -664,10 +665,16 @@ def _values(bundle: Path, image: Image | None) -> tuple[PluginOptions, list[str]
     known = {key: value for key, value in written.items() if key in vars(options)}
     if known:
         options = PluginOptions.from_mapping(known)
-    else:
-        notes.append("the bundle does not say its values; these are the plugin's defaults, so look for seams")
     if image is None:
+        if not known:
+            notes.append(
+                "the bundle does not say its values; these are the plugin's defaults, so look for seams"
+            )
         return options, notes
+    if not known:
+        notes.append(
+            "the bundle does not say its values; these are for csbdeep's usual network (depth 2, kernel 5)"
+        )
     from care_bridge.fiji.advice import advise
 
     meta = _meta(bundle)
@@ -720,13 +727,33 @@ def _written(value: Any) -> str:
 # --- running
 
 
+@dataclass(frozen=True)
+class Ending:
+    """What a macro or script of ours says of itself at its end, in its sentinel file.
+
+    Attributes
+    ----------
+    status : str
+        `done`, `done with failures`, `different` (of Compare_With_Python), `failed`; `stopped` where it did not
+        come to its end.
+    done, skipped, failed : int
+    message : str
+    """
+
+    status: str
+    done: int
+    skipped: int
+    failed: int
+    message: str
+
+
 def run(
     name: str,
     settings: Mapping[str, str],
     *,
     image: Path | None = None,
     timeout_s: float | None = None,
-) -> MacroResult:
+) -> tuple[MacroResult, Ending]:
     """Run one of our macros or scripts, unchanged, in headless ImageJ with TensorFlow 1.x behind the plugin's command.
 
     Parameters
@@ -737,19 +764,35 @@ def run(
     image : Path, optional
         Image that is in front when a script starts.
     timeout_s : float, optional
+        Seconds without a sign of life.
 
     Raises
     ------
     InputError, NotInstalledError, WorkerError
     """
+    from care_bridge.fiji import runtimes
     from care_bridge.fiji.imagej import ImageJ
 
     entry = find_shipped(name)
     script = entry.kind == "script"
-    from care_bridge.fiji import runtimes
+    with tempfile.TemporaryDirectory(prefix="care-bridge-") as folder:
+        sentinel = Path(settings.get("sentinel") or Path(folder, "sentinel.json"))
+        given = {**settings, "sentinel": sentinel.as_posix()}
+        sentinel.unlink(missing_ok=True)
+        with ImageJ(groovy=script or not runtimes.missing("groovy"), timeout_s=timeout_s) as imagej:
+            if script:
+                result = imagej.run_script(entry.path, given, image=image)
+            else:
+                argument = " ".join(f"{key}=[{value}]" for key, value in given.items())
+                result = imagej.run_macro(entry.path, argument)
+        return result, _ending(sentinel, result)
 
-    with ImageJ(groovy=script or not runtimes.missing("groovy"), timeout_s=timeout_s) as imagej:
-        if script:
-            return imagej.run_script(entry.path, dict(settings), image=image)
-        argument = " ".join(f"{key}=[{value}]" for key, value in settings.items())
-        return imagej.run_macro(entry.path, argument)
+
+def _ending(sentinel: Path, result: MacroResult) -> Ending:
+    if sentinel.is_file():
+        said = json.loads(sentinel.read_text(encoding="utf-8"))
+        return Ending(said["status"], said["done"], said["skipped"], said["failed"], said["message"])
+    own = [line for line in result.log.splitlines() if line.startswith("CARE bridge: ")]
+    if own:
+        return Ending("failed", 0, 0, 1, own[-1].removeprefix("CARE bridge: "))
+    return Ending("stopped", 0, 0, 0, result.error or "it did not come to its end")

@@ -312,3 +312,26 @@ def test_what_all_scripts_share_is_the_same_in_each():
         assert end
         parts.add(shared)
     assert len(parts) == 1
+
+
+def test_the_command_line_runs_them_and_tells_how_they_ended(bundles, write_image, bad_files, tmp_path):
+    from typer.testing import CliRunner
+
+    from care_bridge.cli import app
+
+    source = write_image("in/cell.tif")
+    start = ["macros", "run"]
+    runner = CliRunner()
+    given = [f"model={bundles.planes}", f"input={source}", f"output={tmp_path / 'out.tif'}", "ntiles=1"]
+    done = runner.invoke(app, [*start, "restore_image", *given])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "out.tif").is_file()
+    assert "CARE bridge: restored cell_restored" in done.output
+    wrong = runner.invoke(app, [*start, "restore_image", *given, "ntile=3"])
+    assert wrong.exit_code == 2
+    assert "did you mean ntiles?" in wrong.output
+    bad_files(tmp_path / "in")
+    folder = [f"model={bundles.planes}", f"input={tmp_path / 'in'}", f"outputFolder={tmp_path / 'all'}"]
+    some = runner.invoke(app, [*start, "Restore_Folder", *folder])
+    assert some.exit_code == 1
+    assert "1 restored, 0 skipped, 6 failed" in some.output
