@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +10,6 @@ import pytest
 
 from care_bridge.images import Image, write_image
 from care_bridge.simulate import structures
-
-DATA = Path(__file__).with_name("data")
 
 
 @pytest.fixture
@@ -34,17 +31,3 @@ def clean_folder(clean_image: Callable[..., Image], tmp_path: Path) -> Path:
     for seed in range(4):
         write_image(folder / f"cell{seed}.tif", clean_image(seed=seed))
     return folder
-
-
-@pytest.fixture(scope="session")
-def imagej_ready() -> None:
-    """Headless ImageJ is here."""
-    from care_bridge.fiji import runtimes
-
-    lacking = runtimes.missing("imagej")
-    if not lacking:
-        return
-    message = f"not here: {', '.join(lacking)}; run: care-bridge doctor --install imagej"
-    if os.environ.get("CARE_BRIDGE_REQUIRE_JAVA", "") not in ("", "0"):
-        pytest.fail(message)
-    pytest.skip(message)
