@@ -40,6 +40,7 @@ CARE_BRIDGE_HEAP_MB
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import queue
@@ -342,13 +343,22 @@ def hand_over(
         path = folder / f"{name}-{len(paths)}.npy"
         try:
             np.save(path, array, allow_pickle=False)
-        except BaseException:
+        except BaseException as error:
             _remove(path)
+            if isinstance(error, OSError) and error.errno in (None, errno.ENOSPC):
+                # NumPy says how much was written, and not why it was no more.
+                raise no_room(folder, array.nbytes) from error
             raise
         if written is not None:
             written.append(path)
         paths[key] = str(path)
     return paths
+
+
+def no_room(folder: Path, needed_bytes: int) -> OSError:
+    """What to say where the disk for a worker's arrays is full."""
+    text = f"no room for an array of {needed_bytes / 2**20:.0f} MiB; set TMPDIR to a folder on a larger disk"
+    return OSError(errno.ENOSPC, text, str(folder))
 
 
 def take_over(paths: Mapping[str, str], *, consume: bool = False) -> dict[str, Array]:

@@ -5,6 +5,7 @@ Started as ``python -m care_bridge.fiji.worker_process MODULE FOLDER PARENT_PID`
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from care_bridge.errors import InputError, NotInstalledError, WorkerError
-from care_bridge.fiji.worker import Answer, hand_over, take_over
+from care_bridge.fiji.worker import Answer, hand_over, no_room, take_over
 
 _PARENT_CHECK_S = 0.5
 
@@ -62,7 +63,15 @@ class Call:
         if hasattr(os, "posix_fallocate"):
             # A memory map on a full disk ends the process; asking for the room first gives an error.
             with open(path, "rb+") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+                try:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+                except OSError as error:
+                    # Some network file systems know no such request; then it goes without.
+                    if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                        path.unlink()
+                        raise (
+                            no_room(self.folder, array.nbytes) if error.errno == errno.ENOSPC else error
+                        ) from None
         self._outputs[name] = str(path)
         return array
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -166,6 +167,20 @@ def test_a_full_disk_is_an_error_and_not_a_crash() -> None:
         with pytest.raises(WorkerError, match=r"OSError.*File too large"):
             worker.call("misbehave", how="full disk")
         assert worker.alive
+
+
+def test_a_full_disk_on_the_way_to_the_worker_is_one_sentence_and_leaves_nothing(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(path: Path, *_what: object, **_how: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError("1000000 requested and 4096 written")  # as NumPy says it, without a number
+
+    monkeypatch.setattr(np, "save", fill)
+    with pytest.raises(OSError, match="no room for an array of 1 MiB; set TMPDIR") as caught:
+        worker.call("double", arrays={"image": np.ones(1 << 20, np.uint8)})
+    assert caught.value.errno == errno.ENOSPC
+    assert [file.name for file in worker.folder.iterdir()] == ["log.txt"]
 
 
 def test_a_worker_can_ask_back(worker: Worker) -> None:
