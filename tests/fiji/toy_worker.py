@@ -31,7 +31,10 @@ def start(settings: dict[str, Any]) -> dict[str, Any]:
 def double(call: Call) -> dict[str, Any]:
     image = call.arrays["image"]
     np.multiply(image, 2, out=call.output("image", shape=image.shape, dtype=image.dtype))
-    return {"mean": float(image.flat[:10].sum() / max(1, min(10, image.size))), "factor": call.arguments.get("factor")}
+    return {
+        "mean": float(image.flat[:10].sum() / max(1, min(10, image.size))),
+        "factor": call.arguments.get("factor"),
+    }
 
 
 def say(call: Call) -> dict[str, Any]:
