@@ -282,9 +282,10 @@ def _cause(
             f"differences of at most {size[worst] / span:.0e} of the range, everywhere: the arithmetic of another "
             "TensorFlow, processor or number of threads"
         )
+    shifted = "; or sizes were filled up at other ends, which shifts the pooling" if geometry.mirrored else ""
     return NORMALIZATION, (
         "differences all over the image: the two sides did not feed the network the same values; "
-        "compare the percentile rule, the percentiles and the floor at zero"
+        f"compare the percentile rule, the percentiles and the floor at zero{shifted}"
     )
 
 
