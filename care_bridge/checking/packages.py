@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -263,7 +264,9 @@ def _test(root: Path, weights: str) -> tuple[str, str]:
                 spec.ValidationContext(known_files=dict.fromkeys(urls(rdf)), perform_io_checks=True),
                 contextlib.redirect_stdout(io.StringIO()),
                 contextlib.redirect_stderr(io.StringIO()),
+                warnings.catch_warnings(),
             ):
+                warnings.simplefilter("ignore")
                 summary = test_description(rdf, weight_format=weights)  # type: ignore[arg-type,unused-ignore]
         finally:
             os.chdir(here)

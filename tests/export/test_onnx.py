@@ -1,0 +1,70 @@
+"""ONNX: written, named, and run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from care_bridge.errors import InputError
+
+pytestmark = pytest.mark.tf
+onnx = pytest.importorskip("onnx")
+
+
+def dimensions(value: Any) -> list[str | int]:
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+@pytest.mark.parametrize(
+    "name", ["leaky_strided_transposed", "fixed_size_with_bilinear_sequential", "custom_layer"]
+)
+def test_models_of_anybody_give_in_onnx_runtime_what_they_give_here(
+    name: str, foreign: ModuleType, noise: Any, tmp_path: Path
+) -> None:
+    from care_bridge.export.graph import freeze, run
+    from care_bridge.export.onnx import write_onnx
+    from care_bridge.inference.onnx import OnnxNetwork
+
+    model = foreign.seeded(foreign.ACCEPTED[name]())
+    network = OnnxNetwork(write_onnx(model, tmp_path / "net.onnx"))
+    for size in (16, 24, 40):
+        image = noise(size, (1, size, size + 4, 1))
+        assert np.abs(network(image) - run(freeze(model), image)).max() <= 1e-5
+
+
+def test_tensors_and_free_dimensions_are_named(tiny: Path, tmp_path: Path) -> None:
+    from care_bridge.export.onnx import write_onnx
+    from care_bridge.inference.onnx import OnnxNetwork
+
+    path = write_onnx(tiny, tmp_path)
+    assert path.name == "tiny_care.onnx"
+    model = onnx.load(path)
+    assert (model.ir_version, model.opset_import[0].version) == (8, 17)
+    (tensor,), (result,) = model.graph.input, model.graph.output
+    assert (tensor.name, dimensions(tensor)) == ("input", ["batch", "y", "x", 1])
+    assert (result.name, dimensions(result)) == ("output", ["batch", "y", "x", 1])
+    network = OnnxNetwork(path)
+    assert network.input_shape == (None, None, None, 1)
+    with pytest.raises(InputError, match="takes shape"):
+        network(np.zeros((1, 8, 8, 2), np.float32))
+
+
+def test_an_opset_that_readers_lack_is_refused(tiny: Path, tmp_path: Path) -> None:
+    from care_bridge.export.onnx import write_onnx
+
+    with pytest.raises(InputError, match="17"):
+        write_onnx(tiny, tmp_path, opset=18)
+
+
+def test_a_file_that_is_no_onnx_is_one_sentence(tmp_path: Path) -> None:
+    from care_bridge.inference.onnx import OnnxNetwork
+
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        OnnxNetwork(tmp_path / "bad.onnx")
+    with pytest.raises(InputError, match="not there"):
+        OnnxNetwork(tmp_path / "missing.onnx")
