@@ -11,11 +11,11 @@ import importlib.metadata
 import os
 import platform
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.fiji import runtimes
+from care_bridge.fiji.bundle import find_bundle as find_bundle
 from care_bridge.fiji.installation import find_fiji
 from care_bridge.predictor import Predictor, Runtime
 
@@ -277,27 +277,6 @@ def open_predictor(
     from care_bridge.inference.savedmodel import SavedModelNetwork
 
     return FijiPredictor(SavedModelNetwork(bundle), options)
-
-
-def find_bundle(path: str | os.PathLike[str]) -> Path:
-    """The bundle of a path: itself, or the one that lies in a model folder.
-
-    Raises
-    ------
-    InputError
-        If there is none, or several.
-    """
-    path = Path(path)
-    if not path.is_dir() or (path / "saved_model.pb").is_file():
-        return path
-    found = sorted(path.glob("*.zip"))
-    if len(found) != 1:
-        names = ", ".join(file.name for file in found) or "none"
-        raise InputError(
-            f"{path} is a folder with not just one bundle in it (found: {names}); name the .zip, or write "
-            f"one: care-bridge export {path} --format fiji --out {path / 'fiji.zip'}"
-        )
-    return found[0]
 
 
 def _why_no_fiji(fiji: str | os.PathLike[str] | None) -> str:

@@ -166,6 +166,27 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
     return Bundle(path, entries, graphs)
 
 
+def find_bundle(path: str | os.PathLike[str]) -> Path:
+    """The bundle of a path: itself, or the one that lies in a model folder.
+
+    Raises
+    ------
+    InputError
+        If there is none, or several.
+    """
+    path = Path(path)
+    if not path.is_dir() or (path / SAVED_MODEL).is_file():
+        return path
+    found = sorted(path.glob("*.zip"))
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise InputError(
+            f"{path} is a folder with not just one bundle in it (found: {names}); name the .zip, or write "
+            f"one: care-bridge export {path} --format fiji --out {path / 'fiji.zip'}"
+        )
+    return found[0]
+
+
 def _read_zip(path: Path) -> tuple[tuple[str, ...], bytes]:
     if not path.is_file():
         raise InputError(f"{path}: no such bundle; give the .zip that 'Run your network' opens")

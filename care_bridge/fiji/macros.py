@@ -641,7 +641,7 @@ def for_model(model: str | os.PathLike[str], image: Image | None = None) -> Gene
     InputError
         If there is no bundle, or its path cannot be written into a macro.
     """
-    from care_bridge.levels import find_bundle
+    from care_bridge.fiji.bundle import find_bundle
 
     bundle = Path(find_bundle(model)).absolute()
     path = bundle.as_posix()
