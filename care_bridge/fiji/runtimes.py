@@ -48,7 +48,7 @@ DEFAULT_TF1_VERSIONS = ("1.12.0", "1.15.0")
 PARTS = ("tf1", "tf1-all", "imagej", "all", "groovy")
 """What `install` and `missing` take; also `tf1-1.13.1` for a single version.
 
-`groovy` is what the tests of the Fiji scripts run them with; a Fiji brings its own, so it is not in `all`.
+`groovy` runs the Fiji scripts where there is no Fiji.
 """
 
 _NETWORK_TIMEOUT_S = 60
@@ -185,7 +185,7 @@ def artifacts(what: str) -> tuple[Artifact, ...]:
     found: tuple[Artifact, ...] = ()
     for version in _tf1_versions(what):
         found += (_tensorflow_api(version), _tensorflow_native(version))
-    return found + {"imagej": _IMAGEJ, "all": _IMAGEJ, "groovy": _GROOVY}.get(what, ())
+    return found + {"imagej": _IMAGEJ, "all": _IMAGEJ + _GROOVY, "groovy": _GROOVY}.get(what, ())
 
 
 def missing(what: str) -> list[str]:
@@ -235,7 +235,8 @@ def install(what: str = "all", *, progress: Progress = silent) -> list[Path]:
     Parameters
     ----------
     what : str
-        `tf1` (1.12.0 and 1.15.0), `tf1-all`, `tf1-<version>`, `imagej` or `all` (`tf1` and `imagej`).
+        `tf1` (1.12.0 and 1.15.0), `tf1-all`, `tf1-<version>`, `imagej`, `groovy` or `all` (`tf1`, `imagej` and
+        `groovy`).
     progress : callable
         Told bytes done and total for each file.
 
