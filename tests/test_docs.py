@@ -17,7 +17,8 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def command_lines(text: str) -> list[str]:
-    """Lines and code spans that begin with care-bridge."""
+    """Lines (with those they go on in) and code spans that begin with care-bridge."""
+    text = re.sub(r" \\\n +", " ", text)
     lines = re.findall(r"^    (care-bridge .*?)(?:\s+#.*)?$", text, re.MULTILINE)
     spans = re.findall(r"`(care-bridge [^`]+)`", text)
     return [line for line in (*lines, *spans) if "..." not in line and "|" not in line]
