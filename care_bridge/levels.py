@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.fiji import runtimes
-from care_bridge.fiji.bundle import find_bundle as find_bundle
+from care_bridge.fiji.bundle import find_bundle
 from care_bridge.fiji.installation import find_fiji
 from care_bridge.predictor import Predictor, Runtime
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from care_bridge import parity
 from care_bridge.diagnosis import Convention, Rung, geometry_of, stepwise
 from care_bridge.errors import InputError
+from care_bridge.fiji.bundle import find_bundle
 from care_bridge.images import Image
-from care_bridge.levels import DEFAULT_LEVEL, find_bundle, open_predictor
+from care_bridge.levels import DEFAULT_LEVEL, open_predictor
 from care_bridge.normalize import FIJI
 from care_bridge.parity import TOLERANCE, TOLERANCE_REPEATED, ParityReport
 from care_bridge.predictor import NetworkPredictor, PredictOptions, Predictor

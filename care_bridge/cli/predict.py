@@ -211,8 +211,8 @@ def _opened(
 
             network = OnnxNetwork(_onnx_file(model))
         else:
+            from care_bridge.fiji.bundle import find_bundle
             from care_bridge.fiji.tf1 import Tf1Network
-            from care_bridge.levels import find_bundle
 
             network = Tf1Network(find_bundle(model))
         opened, predictor = network, _around(network, model, options, kind, factor)
