@@ -20,6 +20,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest --quiet tests/test_docs.py tests/test_layers.py
 
 bench: $(VENV)/.dev runtimes
 	$(BIN)/python benchmarks/run.py

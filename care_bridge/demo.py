@@ -22,7 +22,7 @@ from care_bridge.files import writable_folder, write_text
 from care_bridge.images import Image, read_image, write_image
 from care_bridge.levels import why_not
 from care_bridge.metrics import nrmse, psnr, ssim
-from care_bridge.page import Page, Picture, chart
+from care_bridge.page import NOT_FOR_QUANTIFICATION, Page, Picture, chart
 from care_bridge.parity import ParityReport
 from care_bridge.parity_page import add_histogram, add_pictures, add_rows, plane
 from care_bridge.predictor import apply_repeatedly, mean_channels
@@ -349,9 +349,9 @@ def _write_report(
     )
     page.text(
         f"The Gaussian filter was tuned on the same training images ({gaussian.settings}): a network that "
-        "cannot beat it proves nothing. The network does not measure: restored intensities are not for "
-        "intensity-based quantification."
+        "cannot beat it proves nothing."
     )
+    page.text(NOT_FOR_QUANTIFICATION, important=True)
     _add_profiles(page, on_one_scale, pixel_um)
     for version, report in result.parity.items():
         page.section(f"Does Fiji agree? TensorFlow {version}", report.verdict)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge.images import Image
-from care_bridge.page import Mark, Page, Picture, chart
+from care_bridge.page import NOT_FOR_QUANTIFICATION, Mark, Page, Picture, chart
 from care_bridge.parity import ParityReport, ParityRow, residual
 
 
@@ -32,6 +32,7 @@ def parity_page(report: ParityReport) -> Page:
     add_histogram(page, report)
     if report.rungs:
         add_ladder(page, report)
+    page.text(NOT_FOR_QUANTIFICATION, important=True)
     page.section("What ran")
     page.settings(
         {
