@@ -202,20 +202,11 @@ def read_image(
     inches are what printers use and count only where ImageJ says that its unit is the inch. ImageJ stores
     signed 16-bit images as unsigned ones with an offset of -32768; they come back signed.
     """
-    import tifffile
-
     path = Path(path)
-    directories = _check_whole(path)
-    try:
-        with _quiet(), tifffile.TiffFile(path) as file:
-            _check_imagej_stack(file, path, directories)
-            data, file_axes = _pixels(file, path, axes, series, mapped)
-            pixel_size_um, unit, frame_interval_s = _calibration(file)
-            data = _signed(file, data)
-    except tifffile.TiffFileError as error:
-        raise InputError(
-            f"{str(path)!r} is a damaged TIFF ({error}); save it again from the original"
-        ) from error
+    with _opened(path) as file:
+        data, file_axes = _pixels(file, path, axes, series, mapped)
+        pixel_size_um, unit, frame_interval_s = _calibration(file)
+        data = _signed(file, data)
     return Image(
         data=data,
         axes=file_axes,
@@ -250,20 +241,11 @@ def read_header(
     path: str | os.PathLike[str], axes: str | None = None, *, series: int | None = None
 ) -> ImageHeader:
     """Axes, shape and type of a TIFF, with the checks of `read_image` but without reading its pixels."""
-    import tifffile
-
     path = Path(path)
-    directories = _check_whole(path)
-    try:
-        with _quiet(), tifffile.TiffFile(path) as file:
-            _check_imagej_stack(file, path, directories)
-            found, letters = _series(file, path, axes, series)
-            shape = found[0].shape if len(found) == 1 else (len(found), *found[0].shape)
-            return ImageHeader(letters, tuple(shape), found[0].dtype.newbyteorder("="))
-    except tifffile.TiffFileError as error:
-        raise InputError(
-            f"{str(path)!r} is a damaged TIFF ({error}); save it again from the original"
-        ) from error
+    with _opened(path) as file:
+        found, letters = _series(file, path, axes, series)
+        shape = found[0].shape if len(found) == 1 else (len(found), *found[0].shape)
+        return ImageHeader(letters, tuple(shape), found[0].dtype.newbyteorder("="))
 
 
 def stored_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
@@ -271,10 +253,7 @@ def stored_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
 
     Dimensions of size 1 other than Y and X are left out.
     """
-    import tifffile
-
-    _check_whole(Path(path))
-    with _quiet(), tifffile.TiffFile(path) as file:
+    with _opened(Path(path)) as file:
         return tuple(file.series[0].shape)
 
 
@@ -313,8 +292,12 @@ def _pixels(
     found, letters = _series(file, path, axes, series)
     try:
         arrays = [_array(one, path, mapped and len(found) == 1) for one in found]
-    except MemoryError:
-        raise
+    except MemoryError as error:
+        needed = sum(one.nbytes for one in found) / 2**30
+        raise InputError(
+            f"{str(path)!r} holds {needed:.3g} GiB of pixels, more than there is memory; if that cannot be, the file "
+            "is damaged, else cut it into parts or save it uncompressed, so that it can be mapped"
+        ) from error
     except Exception as error:
         raise InputError(
             f"{str(path)!r}: its pixels cannot be decoded ({error or type(error).__name__}); "
@@ -463,13 +446,27 @@ def _positive(value: Any) -> float | None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No log lines of tifffile's on stderr: what they tell of is looked at, and said, here."""
+def _opened(path: Path) -> Iterator[Any]:
+    """A whole TIFF as tifffile has it; everything that damage makes tifffile raise becomes one sentence."""
+    import tifffile
+
+    directories = _check_whole(path)
+    # No log lines on stderr: what they tell of is looked at, and said, here.
     logger = logging.getLogger("tifffile")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with tifffile.TiffFile(path) as file:
+            _check_imagej_stack(file, path, directories)
+            yield file
+    except InputError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise InputError(
+            f"{str(path)!r} is a damaged TIFF ({type(error).__name__}: {error}); save it again from the original"
+        ) from error
     finally:
         logger.setLevel(before)
 
@@ -492,7 +489,7 @@ def _check_whole(path: Path) -> int:
             )
         try:
             ends = list(_extents(file, header))
-        except struct.error:
+        except struct.error:  # also for offsets and counts that no file has
             ends = [size + 1]
     needed = max(ends, default=0)
     if needed > size:
@@ -512,8 +509,10 @@ def _extents(file: BinaryIO, header: bytes) -> Iterator[int]:
     seen = set()
     while position and position not in seen:
         seen.add(position)
-        file.seek(position)
+        _seek(file, position)
         (count,) = struct.unpack(order + count_format, file.read(struct.calcsize(count_format)))
+        if count > os.fstat(file.fileno()).st_size:
+            raise struct.error("more entries than the file has bytes")
         block = file.read(count * entry_size + struct.calcsize(offset_format))
         own_end = position + struct.calcsize("=" + count_format) + count * entry_size
         (following,) = struct.unpack_from(order + offset_format, block, count * entry_size)
@@ -541,9 +540,17 @@ def _tag_values(
         return ()
     length = number * struct.calcsize("=" + letter)
     if length > len(inline):
-        file.seek(struct.unpack(order + offset_format, inline)[0])
+        _seek(file, struct.unpack(order + offset_format, inline)[0])
+        if length > os.fstat(file.fileno()).st_size:
+            raise struct.error("more values than the file has bytes")
         inline = file.read(length)
     return struct.unpack_from(f"{order}{number}{letter}", inline)
+
+
+def _seek(file: BinaryIO, position: int) -> None:
+    if position > os.fstat(file.fileno()).st_size:
+        raise struct.error("an offset behind the end")
+    file.seek(position)
 
 
 def _check_imagej_stack(file: Any, path: Path, directories: int) -> None:

@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -387,6 +388,36 @@ def test_the_shared_images_are_read_as_their_list_says(shared: Path) -> None:
     ):
         header = read_header(shared / "data" / file)
         assert (header.axes, header.shape) == (axes, shape)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif", "z.tif", "big.tif"])
+def test_damage_anywhere_ends_in_a_sentence_or_an_image(tmp_path: Path, name: str, capfd) -> None:
+    if name == "big.tif":
+        tifffile.imwrite(
+            tmp_path / name,
+            picture("ZYX").data,
+            bigtiff=True,
+            photometric="minisblack",
+            metadata={"axes": "ZYX"},
+        )
+    else:
+        write_image(tmp_path / name, picture("ZYX"), compression="zlib" if name == "z.tif" else None)
+    content = (tmp_path / name).read_bytes()
+    draw = np.random.default_rng(0)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(content)
+        for place in draw.integers(0, len(content), 3):
+            damaged[place] = draw.integers(256)
+        (tmp_path / "b.tif").write_bytes(damaged)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                read_image(tmp_path / "b.tif")
+        except InputError:
+            refused += 1
+    assert refused > 10
+    assert capfd.readouterr().err == ""
 
 
 OME_SET = """<?xml version="1.0" encoding="UTF-8"?>
