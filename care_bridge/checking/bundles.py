@@ -340,7 +340,10 @@ def _runs(bundle: Bundle, findings: Findings, versions: Sequence[str], given: Se
                 continue
             except (WorkerError, InputError) as error:
                 findings.add(
-                    f"TensorFlow {version} loads it", False, _brief(error, bundle), "see the operations above"
+                    f"TensorFlow {version} loads it",
+                    False,
+                    _brief(error, bundle),
+                    "mend the operations named above",
                 )
                 continue
             findings.add(f"TensorFlow {version} loads it", True, f"loaded by {network.runtime}")

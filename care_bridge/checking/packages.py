@@ -372,7 +372,12 @@ def _deepimagej(
         result = jdll.predict(description, networks[chosen], given)
     except jdll.JdllError as error:
         findings.facts["deepimagej"] = f"fails at {error.stage}"
-        findings.add(rule, False, f"at {error.stage}: {error}", "see deepImageJ's rules in docs/fiji.md")
+        findings.add(
+            rule,
+            False,
+            f"at {error.stage}: {error}",
+            "change the description or the weights so that this rule holds",
+        )
         return
     except InputError as error:
         findings.facts["deepimagej"] = "fails at run"

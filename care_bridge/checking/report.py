@@ -119,7 +119,9 @@ class CheckReport:
         page.table(
             [
                 {
-                    "result": Mark(rule.result, rule.result in ("passed", "warning")),
+                    "result": rule.result
+                    if rule.result in ("warning", "not run")
+                    else Mark(rule.result, rule.result == "passed"),
                     "rule": rule.rule,
                     "what was run": rule.run,
                     "remedy": rule.remedy,

@@ -470,9 +470,10 @@ def _lacking_of(node: node_def_pb2.NodeDef, table: Any, target: str) -> Iterator
         if key not in definition["attrs"]:
             if not (key in defaults and value == defaults[key]):
                 remedy = _REMEDIES.get(node.op, "use a layer without it, or name a newer target")
+                # Names differ from layer to layer; one sentence for all of them is enough.
+                value_shown = "" if value.HasField("s") else f"={_short(value)}"
                 yield (
-                    f"operation {node.op} has {key}={_short(value)}, which TensorFlow {target} does not "
-                    f"know; {remedy}"
+                    f"operation {node.op} has {key}{value_shown}, which TensorFlow {target} does not know; {remedy}"
                 )
             continue
         allowed = definition["attrs"][key][2]

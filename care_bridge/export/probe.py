@@ -74,7 +74,7 @@ def measure(graph: graph_pb2.GraphDef) -> Geometry:
     Notes
     -----
     The reach is seen, not calculated: every kernel is set to positive numbers and every bias to zero, one
-    pixel is lit at both ends of the pooling grid, and the farthest output that changes is the reach.
+    pixel is lit at each place of the pooling grid, and the farthest output that changes is the reach.
     """
     inputs, outputs = signature(graph)
     channels, n_space = inputs[-1] or 1, len(inputs) - 2
@@ -198,6 +198,13 @@ def _keep_only(node: node_def_pb2.NodeDef, reference: str) -> None:
         del node.attr[key]
 
 
+def _places(multiple: int) -> list[int]:
+    """Places of the pooling grid to light: all of a small one, ends and middle of a large one."""
+    if multiple <= 8:
+        return list(range(multiple))
+    return [0, 1, 2, 3, multiple // 2 - 1, multiple // 2, multiple - 2, multiple - 1]
+
+
 def _reach(seen: Call, axis: int, multiple: Sequence[int], channels: int, dropped: int | None) -> int | None:
     if axis == dropped:
         return None
@@ -211,8 +218,7 @@ def _reach(seen: Call, axis: int, multiple: Sequence[int], channels: int, droppe
         out_axis = 1 + axis - (dropped is not None and dropped < axis)
         others = tuple(a for a in range(baselines[0].ndim) if a != out_axis)
         reach, edge = 0, False
-        # The first and the last place of the pooling grid reach farthest, one to each side.
-        for shift in {0, multiple[axis] - 1}:
+        for shift in _places(multiple[axis]):
             place = length // 2 + shift
             index = (0, *(place if a == axis else size // 2 for a, size in enumerate(shape)))
             for (ground, light), baseline in zip(grounds, baselines, strict=True):

@@ -207,6 +207,40 @@ def test_a_keras_file_exports_without_its_training(suffix: str, foreign: ModuleT
     assert write_bundle(file, tmp_path).name == "my_net.zip"
 
 
+def test_a_file_of_keras_2_with_arguments_that_keras_3_lacks_exports(
+    foreign: ModuleType, tmp_path: Path
+) -> None:
+    import h5py
+
+    from care_bridge.export.savedmodel import write_bundle
+
+    model = foreign.leaky_strided_transposed()
+    file = tmp_path / "keras2.h5"
+    model.save(file)
+    with h5py.File(file, "r+") as content:
+        config = json.loads(content.attrs["model_config"])
+        transposed = [
+            layer for layer in config["config"]["layers"] if layer["class_name"] == "Conv2DTranspose"
+        ]
+        assert transposed
+        for layer in transposed:
+            layer["config"]["groups"] = 1  # as TensorFlow 2.10 wrote it
+        content.attrs["model_config"] = json.dumps(config)
+    assert write_bundle(file, tmp_path).is_file()
+
+
+def test_a_folder_that_csbdeep_trained_in_exports(tiny: Path, tmp_path: Path) -> None:
+    from care_bridge.export.savedmodel import write_bundle
+
+    folder = tmp_path / "from csbdeep"
+    folder.mkdir()
+    config = json.loads((tiny / "config.json").read_text())
+    del config["care_bridge"]  # csbdeep 0.8.2 writes its own keys alone
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "weights_best.h5").write_bytes((tiny / "weights_best.h5").read_bytes())
+    assert write_bundle(folder, tmp_path).name == "from_csbdeep.zip"
+
+
 def test_a_file_with_a_custom_layer_says_which_and_what_to_do(tmp_path: Path) -> None:
     import keras
 
