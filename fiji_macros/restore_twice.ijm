@@ -363,7 +363,7 @@ function measurePercentiles(percentileLow, percentileHigh) {
         for (s = 1; s <= nSlices; s++) {
             if (nSlices > 1) setSlice(s);
             getHistogram(values, counts, bins);
-            if (s == 1) total = counts;
+            if (s == 1) total = Array.copy(counts);
             else for (b = lowest; b <= highest; b++) total[b] += counts[b];
         }
         below = 0;
