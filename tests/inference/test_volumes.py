@@ -14,11 +14,9 @@ from care_bridge.predictor import NetworkPredictor, PredictOptions
 from care_bridge.tiling import CsbdeepTiles, FijiTiles
 
 
-@pytest.mark.parametrize("factor", [1, 2, 2.5, 3.3, 0.5])
+@pytest.mark.parametrize("factor", [1, 2, 2.5, 3.3, 0.6])
 @pytest.mark.parametrize("planes", [1, 2, 5])
 def test_upsampling_is_what_scipy_gives(planes, factor):
-    if round(planes * factor) < 1:
-        pytest.skip("nothing is left")
     data = np.random.default_rng(0).random((planes, 3, 4)).astype(np.float32)
     expected = zoom(data, (factor, 1, 1), order=1)
     np.testing.assert_allclose(upsample_z(data, axis=0, factor=factor), expected, atol=1e-6)
