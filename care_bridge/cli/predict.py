@@ -203,7 +203,7 @@ def _opened(
     if runtime == "fiji":
         from care_bridge.levels import open_predictor
 
-        opened = predictor = open_predictor(model, options=_plugin_options(options))
+        opened = predictor = open_predictor(model, "fiji", options=_plugin_options(options))
     else:
         network: Network
         if runtime == "onnx":
