@@ -212,7 +212,9 @@ def _hold_one_out(
         raise InputError(
             f"{len(set(names))} image is there; one is kept out to look at, so give at least two"
         )
-    wanted = hold_out or names[-1]
+    # Pairs are called by their file, simulated images by its stem; people type either.
+    stems = {Path(name).stem: name for name in names}
+    wanted = stems.get(Path(hold_out).stem, hold_out) if hold_out else names[-1]
     if wanted not in names:
         raise InputError(f"hold_out={wanted!r} is not among the images: {', '.join(sorted(set(names)))}")
     training = [pair for pair, name in zip(pairs, names, strict=True) if name != wanted]
