@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import os
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from care_bridge.fiji.bundle import SAVED_MODEL, SIGNATURE, TAG, Bundle, read_bu
 from care_bridge.fiji.emulation import PluginError, run_plugin
 from care_bridge.fiji.plugin import PluginOptions
 from care_bridge.fiji.tf1 import Tf1Network, Tf1Session
+from care_bridge.fiji.unzipping import AGAIN, unpack
 from care_bridge.predictor import Network, Runtime, Tensor, measured_receptive_field, measured_size_multiple
 
 VERSIONS = ("1.12.0", "1.15.0")
@@ -75,80 +75,32 @@ def check_bundle(
 # --- unpacking
 
 
-def unpack_as_plugin(path: Path, folder: Path) -> str:
-    """Unpack a zip by the rules of the plugin's unzipper.
-
-    Parameters
-    ----------
-    path : path
-    folder : path
-        Empty.
-
-    Returns
-    -------
-    str
-        The reason why it stopped; empty when all was unpacked.
-
-    Notes
-    -----
-    imagej/imagej-tensorflow, UnpackUtil.java: `java.util.zip.ZipInputStream` from the first byte on; folders
-    are
-    made only by entries of their own; names must stay inside.
-    """
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        return f"it is no zip file ({error})"
-    with archive:
-        entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
-        if entries and entries[0].header_offset:
-            return "something stands before the first entry, and Java's reader finds no entry at all"
-        for entry in entries:
-            target = folder / entry.filename
-            if not target.resolve().is_relative_to(folder.resolve()):
-                return f"entry {entry.filename!r} points outside (Bad zip entry)"
-            if entry.flag_bits & 1:
-                return f"entry {entry.filename!r} is encrypted"
-            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                return f"entry {entry.filename!r} is compressed in a way that Java cannot read; use deflate"
-            if entry.compress_type == zipfile.ZIP_STORED and entry.flag_bits & 8:
-                return f"entry {entry.filename!r} is stored with its size behind it, which Java cannot read"
-            if entry.is_dir():
-                target.mkdir(exist_ok=True, parents=True)
-                continue
-            try:
-                target.write_bytes(archive.read(entry))
-            except FileNotFoundError:
-                parent = entry.filename.rpartition("/")[0]
-                return f"file {entry.filename!r} comes without an entry {parent + '/'!r} before it"
-            except (zipfile.BadZipFile, OSError, RuntimeError, EOFError) as error:
-                return f"entry {entry.filename!r} cannot be read ({error})"
-    return ""
-
-
 def _layout(path: Path, folder: Path, findings: Findings) -> Bundle | None:
     if path.is_dir():
         findings.add("It is a zip", False, "it is a folder", "zip what is in it, with variables/ first")
         root = path
     else:
-        problem = unpack_as_plugin(path, folder)
-        remedy = "zip what is in the SavedModel folder; every folder needs an entry before its files"
+        found = unpack(path, folder)
+        problem = found.reason
+        if not problem and not found.files:
+            problem = (
+                "Java's reader finds no file in it; it reads from the first byte on, which must be an entry's"
+            )
         findings.add(
             "The plugin unpacks the zip",
             not problem,
-            problem
-            or f"unpacked by the rules of the plugin's unzipper: {len(list(folder.rglob('*')))} entries",
-            f"{remedy}; Fiji keeps a half-unpacked model for ever, so change the file too",
+            problem or f"unpacked by the rules of the plugin's unzipper: {len(found.files)} files",
+            f"{found.advice or AGAIN}; Fiji keeps a half-unpacked model for ever, so change the file too",
         )
         root = folder
     if not (root / SAVED_MODEL).is_file() and (root / PBTXT).is_file():
         _convert_pbtxt(root)
     deeper = sorted(file.relative_to(root).as_posix() for file in root.rglob(SAVED_MODEL))
-    found = bool(deeper) and deeper[0] == SAVED_MODEL
-    why = "found" if found else f"it lies at {deeper[0]}, too deep" if deeper else "there is none"
+    there = bool(deeper) and deeper[0] == SAVED_MODEL
+    why = "found" if there else f"it lies at {deeper[0]}, too deep" if deeper else "there is none"
     if not findings.add(
         f"{SAVED_MODEL} lies at the root of the zip",
-        found,
+        there,
         why,
         "zip the files of the SavedModel, not the folder around them; a training folder is no bundle",
     ):

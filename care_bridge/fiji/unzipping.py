@@ -22,6 +22,9 @@ from care_bridge.fiji.bundle import SAVED_MODEL, SIGNATURE, TAG, read_bundle
 
 NO_MODEL = "org.tensorflow.TensorFlowException: Could not find SavedModel .pb or .pbtxt at supplied export directory path"
 
+AGAIN = "zip it again, stored or deflated, not encrypted"
+"""What helps most zips that Java cannot read."""
+
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _SIGNATURE = b"PK\x03\x04"
 _STORED, _DEFLATED = 0, 8
@@ -42,6 +45,13 @@ class Unpacked:
 
     files: tuple[str, ...]
     reason: str = ""
+
+    @property
+    def advice(self) -> str:
+        """What to do about `reason`; "" where there is none."""
+        if "FileNotFound" in self.reason:
+            return "write an entry for every folder, before the files in it"
+        return AGAIN if self.reason else ""
 
 
 @dataclass(frozen=True)
@@ -142,10 +152,8 @@ def zip_verdict(path: str | os.PathLike[str]) -> ZipVerdict:
         reason, advice = _model(folder)
     if not found.reason:
         return ZipVerdict(reason, reason, advice)
-    if "FileNotFound" in found.reason:
-        advice = "write an entry for every folder, before the files in it"
-    elif not advice:
-        advice = "zip it again, stored or deflated, not encrypted"
+    if "FileNotFound" in found.reason or not advice:
+        advice = found.advice
     return ZipVerdict(found.reason, reason, advice)
 
 
