@@ -74,7 +74,8 @@ def check_package(
         root = _unpack(path, Path(name), findings)
         rdf = None if root is None else _read(root, findings)
         if root is not None and rdf is not None:
-            _files(root, rdf, findings)
+            complete = _names_test_tensors(rdf)
+            _files(root, rdf, findings, decisive=complete)
             tested = _has_test_tensors(root, rdf)
             if core:
                 _core(root, rdf, findings, tested=tested)
@@ -82,7 +83,7 @@ def check_package(
             _formats_agree(networks, rdf, findings)
             _deepimagej(root, rdf, networks, image, findings)
             _advice(root, rdf, findings)
-            _bundle(root, rdf, findings, versions, sessions, decisive=tested)
+            _bundle(root, rdf, findings, versions, sessions, decisive=complete)
     return findings.report(path, "package")
 
 
@@ -160,12 +161,13 @@ def _is_local(source: Any) -> TypeGuard[str]:
     return isinstance(source, str) and "://" not in source
 
 
-def _files(root: Path, rdf: Mapping[str, Any], findings: Findings) -> None:
+def _files(root: Path, rdf: Mapping[str, Any], findings: Findings, *, decisive: bool) -> None:
+    # Engines do not look at hashes; a package that was stripped for one is judged by what that engine does.
     wanted = [
         entry for key in ("inputs", "outputs", "weights", "attachments") for entry in _entries(rdf.get(key))
     ]
     names: list[str] = [entry["source"] for entry in wanted if _is_local(entry["source"])]
-    names += [name for name in (rdf.get("documentation"), *(rdf.get("covers") or [])) if _is_local(name)]
+    names += [name for name in (rdf.get("documentation"), *_covers(rdf)) if _is_local(name)]
     for key in ("test_inputs", "test_outputs", "sample_inputs", "sample_outputs"):
         names += [name for name in rdf.get(key) or () if _is_local(name)]
     missing = sorted({name for name in names if not (root / name).is_file()})
@@ -174,6 +176,7 @@ def _files(root: Path, rdf: Mapping[str, Any], findings: Findings) -> None:
         not missing,
         f"missing: {', '.join(missing)}" if missing else f"{len(set(names))} files",
         "put them into the package, or take their names out",
+        decisive=decisive,
     )
     wrong = []
     for entry in wanted:
@@ -187,7 +190,18 @@ def _files(root: Path, rdf: Mapping[str, Any], findings: Findings) -> None:
         if wrong
         else "SHA-256 of every file with one",
         "the file was changed or damaged: take it again, or write the new hash",
+        decisive=decisive,
     )
+
+
+def _covers(rdf: Mapping[str, Any]) -> list[Any]:
+    covers = rdf.get("covers") or []
+    return list(covers) if isinstance(covers, list) else [covers]
+
+
+def _names_test_tensors(rdf: Mapping[str, Any]) -> bool:
+    tensors = [tensor for tensor in rdf.get("inputs") or () if isinstance(tensor, Mapping)]
+    return bool(rdf.get("test_inputs")) or any(tensor.get("test_tensor") for tensor in tensors)
 
 
 def _test_file(root: Path, rdf: Mapping[str, Any], which: str) -> Path | None:
@@ -338,7 +352,7 @@ def _formats_agree(networks: Mapping[str, Network], rdf: Mapping[str, Any], find
 
 def _shape(rdf: Mapping[str, Any], number: int, network: Network) -> tuple[int, ...]:
     try:
-        axes = jdll.read(rdf).axes
+        axes = _read_as_jdll(rdf).axes
     except InputError:
         return (1, *(size or 32 * number for size in network.input_shape[1:-1]), network.input_shape[-1] or 1)
     sizes = []
@@ -353,6 +367,15 @@ def _shape(rdf: Mapping[str, Any], number: int, network: Network) -> tuple[int, 
 # --- deepImageJ
 
 
+def _read_as_jdll(rdf: Mapping[str, Any]) -> jdll.Description:
+    try:
+        return jdll.read(rdf)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise jdll.JdllError("read", f"the description is not built as one ({error!r})") from error
+
+
 def _deepimagej(
     root: Path,
     rdf: Mapping[str, Any],
@@ -362,7 +385,7 @@ def _deepimagej(
 ) -> None:
     rule = "deepImageJ's engine gives a result"
     try:
-        description = jdll.read(rdf)
+        description = _read_as_jdll(rdf)
         chosen = jdll.choose_weights(rdf.get("weights") or {})
         if chosen == "tensorflow_saved_model_bundle" and chosen not in networks:
             raise jdll.JdllError("load", "the TensorFlow bundle does not open: Could not find SavedModel")
@@ -448,7 +471,7 @@ def _image(root: Path, rdf: Mapping[str, Any], description: jdll.Description) ->
 
 def _advice(root: Path, rdf: Mapping[str, Any], findings: Findings) -> None:
     with contextlib.suppress(InputError):
-        description = jdll.read(rdf)
+        description = _read_as_jdll(rdf)
         odd = [axis.letter for axis in description.axes if axis.step and axis.halo % axis.step]
         findings.add(
             "Halos are multiples of the step",
@@ -465,7 +488,7 @@ def _advice(root: Path, rdf: Mapping[str, Any], findings: Findings) -> None:
             "give z a small halo: stacks thinner than about the halo fail in deepImageJ",
             decisive=False,
         )
-    for cover in rdf.get("covers") or ():
+    for cover in _covers(rdf):
         file = root / cover if _is_local(cover) else None
         if file is not None and file.is_file():
             _cover(file, findings)

@@ -248,3 +248,36 @@ def test_importing_refuses_a_package_without_keras_weights(unpacked: Path, tmp_p
     with pytest.raises(InputError, match="keras_hdf5"):
         import_package(unpacked, tmp_path / "new")
     shutil.rmtree(unpacked)
+
+
+def test_a_description_of_format_0_4_is_followed_too(shared: Path) -> None:
+    folder, recorded = cases(shared)
+    case = next(case for case in recorded if case["id"] == "c01-2d-128")
+    with zipfile.ZipFile(folder / case["package"]) as archive:
+        rdf = yaml.safe_load(archive.read("rdf.yaml"))
+    kwargs = {"mode": "per_sample", "axes": "yx", "min_percentile": 3.0, "max_percentile": 99.8}
+    rdf |= {
+        "format_version": "0.4.10",
+        "inputs": [
+            {
+                "name": "input",
+                "axes": "byxc",
+                "data_type": "float32",
+                "shape": {"min": [1, 36, 36, 1], "step": [0, 4, 4, 0]},
+                "preprocessing": [{"name": "scale_range", "kwargs": kwargs}],
+            }
+        ],
+        "outputs": [
+            {
+                "name": "output",
+                "axes": "byxc",
+                "data_type": "float32",
+                "shape": {"reference_tensor": "input", "scale": [1, 1, 1, 1], "offset": [0, 0, 0, 0]},
+                "halo": [0, 16, 16, 0],
+            }
+        ],
+    }
+    image = np.load(folder / case["input"])
+    result = jdll.predict(jdll.read(rdf), lambda tensor: tensor, image)
+    tensor = jdll.process(image, "byxc", rdf["inputs"][0]["preprocessing"])
+    np.testing.assert_array_equal(result, tensor)
