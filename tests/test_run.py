@@ -67,3 +67,16 @@ def test_a_terminal_gets_a_bar_with_an_end(monkeypatch: pytest.MonkeyPatch, caps
         progress(2, 2, "reading")
     with _run.progress_bar(quiet=True) as progress:
         assert progress is silent
+
+
+def test_a_warning_is_one_line_without_the_place_in_the_source(capsys):
+    import warnings
+
+    @_run.command
+    def run():
+        warnings.warn("the split leaks", UserWarning, stacklevel=1)
+        warnings.warn("old name", DeprecationWarning, stacklevel=1)
+
+    with pytest.raises(typer.Exit):
+        run()
+    assert capsys.readouterr().err == "care-bridge: warning: the split leaks\n"

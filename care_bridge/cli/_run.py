@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import functools
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
@@ -24,7 +25,9 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            code = function(*args, **kwargs)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                code = function(*args, **kwargs)
         except (InputError, NotInstalledError, WorkerError) as error:
             fail(str(error))
         except KeyboardInterrupt:
@@ -38,6 +41,19 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
         raise typer.Exit(code or DONE)
 
     return run
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """What a person should know as one line; what a programmer should (deprecations of libraries), not at all."""
+    if issubclass(category, UserWarning | RuntimeWarning):
+        sys.stderr.write(f"care-bridge: warning: {message}\n")
 
 
 def fail(message: str, *, code: int = WRONG_USE) -> None:
