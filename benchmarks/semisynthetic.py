@@ -36,7 +36,7 @@ from care_bridge.evaluate.scores import score_image
 from care_bridge.images import Image, read_image
 from care_bridge.inference.keras import KerasPredictor
 from care_bridge.inference.volumes import IsotropicPredictor, upsample_z
-from care_bridge.patches import pairs_from_arrays, sample_patches
+from care_bridge.patches import Foreground, pairs_from_arrays, sample_patches
 from care_bridge.simulate import degrade, fibre, structures
 from care_bridge.simulate.dataset import make_pairs, pair_stream
 from care_bridge.simulate.isotropic import usable_factor
@@ -87,6 +87,7 @@ def fit(
     *,
     steps: int,
     patch: int = 64,
+    foreground: Foreground | None = Foreground(),  # noqa: B008 - frozen values
     **more: object,
 ) -> KerasPredictor:
     """A network of 16 features, trained on patches of pairs; the last clean image validates."""
@@ -102,7 +103,12 @@ def fit(
         each = max(1, (150 if validates else 2500) // len(images))
         both.append(
             sample_patches(
-                images, patch_size=(patch, patch), n_patches_per_image=each, seed=1, axes="YX"
+                images,
+                patch_size=(patch, patch),
+                n_patches_per_image=each,
+                seed=1,
+                axes="YX",
+                foreground=foreground,
             ).load()
         )
     epochs = 6
@@ -161,7 +167,7 @@ def mitochondria(options: argparse.Namespace) -> Found:
     images = mitochondria_images(options.data, bin_px=(2, 3), size=112)
     recipe = Recipe.model_validate(values)
     pairs = list(itertools.islice(pair_stream(recipe, images), 4 * 3 * len(images)))
-    network = fit(pairs, options, "mitochondria", steps=900)
+    network = fit(pairs, options, "mitochondria", steps=900, foreground=None)
     (gaussian,) = tune(
         [(pair.source, pair.target) for pair in pairs[:36]], tuned_on="training pairs", names=["Gaussian"]
     )
