@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from care_bridge.axes import SPACE
 from care_bridge.errors import InputError
 from care_bridge.images import Image
-from care_bridge.normalize import CSBDEEP, FIJI, PercentileRule, normalize, percentile_range
+from care_bridge.normalize import (
+    CSBDEEP,
+    FIJI,
+    PercentileRule,
+    deepimagej_rank,
+    normalize,
+    percentile_range,
+    values_at_ranks,
+)
 from care_bridge.predictor import NetworkPredictor, PredictOptions, Predictor, mean_channels
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import FijiTiles
@@ -29,8 +37,10 @@ AGREE = "agree"
 NAN = "NaN"
 LOST_ROWS = "lost rows"
 OVERLAP = "overlap below the receptive field"
+SHIFTED = "overlap shifts the pooling"
 MIRRORED_BORDER = "mirrored border"
 PERCENTILE_RULE = "percentile rule"
+DEEPIMAGEJ = "deepImageJ's percentiles"
 PERCENTILES = "percentiles"
 FLOOR = "floor at zero"
 POOLING = "pooled channels"
@@ -62,6 +72,8 @@ class Geometry:
         Margin of the tiles.
     mirrored : bool
         Whether the border of the image saw its mirror image on one side only.
+    size_multiple : mapping of str to int
+        2^depth of the network, by axis of space: where tiles must begin.
     """
 
     seams: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -69,6 +81,7 @@ class Geometry:
     halo_px: Mapping[str, int] = field(default_factory=dict)
     overlap_px: int | None = None
     mirrored: bool = False
+    size_multiple: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -282,11 +295,28 @@ def _cause(
             f"differences of at most {size[worst] / span:.0e} of the range, everywhere: the arithmetic of another "
             "TensorFlow, processor or number of threads"
         )
+    off_grid = _off_the_grid(geometry)
+    if off_grid:
+        multiple = " and ".join(f"{geometry.size_multiple[axis]} along {axis}" for axis in off_grid)
+        return SHIFTED, (
+            f"differences all over the image, as tiles give that begin off the network's pooling grid: margins of "
+            f"{geometry.overlap_px} px, where multiples of {multiple} are needed (care-bridge advise)"
+        )
     shifted = "; or sizes were filled up at other ends, which shifts the pooling" if geometry.mirrored else ""
     return NORMALIZATION, (
         "differences all over the image: the two sides did not feed the network the same values; "
         f"compare the percentile rule, the percentiles and the floor at zero{shifted}"
     )
+
+
+def _off_the_grid(geometry: Geometry) -> list[str]:
+    """Axes along which some tile begins between two places of the pooling grid."""
+    margin = geometry.overlap_px or 0
+    return [
+        axis
+        for axis, seams in geometry.seams.items()
+        if any((seam - margin) % geometry.size_multiple.get(axis, 1) for seam in (0, *seams))
+    ]
 
 
 def _by_place(
@@ -522,6 +552,12 @@ def conventions(reference: NetworkPredictor, image: Image) -> Iterator[Conventio
             same = options.replace(rule=other, pmin=low, pmax=high)
             words = f"takes percentiles {low:g} and {high:g} by the rule of {other}, not of {rule}"
             yield Convention(PERCENTILE_RULE, words, run(same))
+        java = run(
+            options.replace(rule=None, pmin=None, pmax=None, denormalize=False),
+            _as_deepimagej(image, low, high),
+        )
+        words = f"takes percentiles {low:g} and {high:g} as deepImageJ does: rank floor(n p), + 1e-6, no floor at zero"
+        yield Convention(DEEPIMAGEJ, words, java)
         if rule is FIJI:
             unfloored = _without_floor(image, low, high)
             no_floor = run(options.replace(rule=None, pmin=None, pmax=None), unfloored)
@@ -605,6 +641,18 @@ def _each_channel(image: Image, rule: PercentileRule, low: float, high: float) -
     return image.replace(data=np.concatenate(parts, axis))
 
 
+def _as_deepimagej(image: Image, low: float, high: float) -> Image:
+    """Its `scale_range` as packages of this project ask for it: each channel by itself."""
+    channel = image.axes.find("C")
+    parts = np.split(image.data, image.size("C"), channel) if channel >= 0 else [image.data]
+    scaled = []
+    for part in parts:
+        values = part.astype(np.float32).astype(np.float64)
+        bottom, top = values_at_ranks(values, [deepimagej_rank(values.size, p) for p in (low, high)])
+        scaled.append(((values - bottom) / (top - bottom + 1e-6)).astype(np.float32))
+    return image.replace(data=np.concatenate(scaled, max(channel, 0)))
+
+
 def _pooled(image: Image, low: float, high: float) -> Image:
     return image.replace(data=normalize(image.data, rule=CSBDEEP, pmin=low, pmax=high)[0])
 
@@ -684,7 +732,9 @@ def stepwise(
     if reference.lost_axis:
         raise InputError("the ladder has no rungs for projection networks; compare the whole prediction")
     whole = FijiTiles(n_tiles=1, block_multiple=max(reference.size_multiple.values()), overlap=0)
-    geometry = geometry or geometry_of(image, tiles, space=reference.space, halo=reference.halo)
+    geometry = geometry or geometry_of(
+        image, tiles, space=reference.space, halo=reference.halo, size_multiple=reference.size_multiple
+    )
     bare = PredictOptions(rule=None, denormalize=False)
     fiji = PredictOptions(rule=FIJI, pmin=pmin, pmax=pmax, clip=clip, denormalize=False, tiles=tiles)
     csbdeep = reference.options.replace(denormalize=False)
@@ -713,7 +763,7 @@ def stepwise(
         ways: tuple[NetworkPredictor, Image] | None = None,
     ) -> None:
         difference = diagnose(first, second, geometry=cut, tolerance=tolerance)
-        if difference.cause == NORMALIZATION and ways is not None:
+        if difference.cause in (NORMALIZATION, SHIFTED) and ways is not None:
             difference = explain(ways[0], second, ways[1], geometry=cut, tolerance=tolerance)
         cost = diagnose(first, other, geometry=cut, tolerance=tolerance)
         aligned = _same_letters(first, second)
@@ -757,7 +807,14 @@ def stepwise(
     return tuple(rungs)
 
 
-def geometry_of(image: Image, tiles: FijiTiles, *, space: str, halo: Mapping[str, int]) -> Geometry:
+def geometry_of(
+    image: Image,
+    tiles: FijiTiles,
+    *,
+    space: str,
+    halo: Mapping[str, int],
+    size_multiple: Mapping[str, int] | None = None,
+) -> Geometry:
     """Where the plugin's tiles cut an image.
 
     Parameters
@@ -768,6 +825,8 @@ def geometry_of(image: Image, tiles: FijiTiles, *, space: str, halo: Mapping[str
         The network's axes of space.
     halo : mapping of str to int
         Its receptive field in pixels a side.
+    size_multiple : mapping of str to int, optional
+        What its sizes must be multiples of; None takes one tile's beginning as good as another.
     """
     axes = space[::-1]
     shape = [image.size(axis) for axis in axes]
@@ -779,6 +838,7 @@ def geometry_of(image: Image, tiles: FijiTiles, *, space: str, halo: Mapping[str
         lost=lost,
         halo_px=dict(halo),
         overlap_px=tiles.overlap if seams else None,
+        size_multiple=dict(size_multiple or {}),
         mirrored=bool(seams) or any(f != s for f, s in zip(layout.filled, shape, strict=True)),
     )
 

@@ -361,6 +361,23 @@ def fiji_rank(count: int, percentile: float) -> int:
     return min(count - 1, max(0, math.floor(float(position) + 0.5)))
 
 
+def deepimagej_rank(count: int, percentile: float) -> int:
+    """Rank, from 0, that deepImageJ's `scale_range` reads a percentile at.
+
+    Parameters
+    ----------
+    count : int
+        Number of pixels.
+    percentile : float
+        0-100.
+
+    Notes
+    -----
+    bioimage-io/JDLL 0.6, ScaleRangeTransformation.java: count x percentile cut off to a whole number.
+    """
+    return min(count - 1, int(count * (percentile / 100)))
+
+
 def _unordered_quicksort_rank(data: NDArray[Any], rank: int) -> float:
     """Value that imglib2's `Util.quicksort` leaves at `rank` in an array with NaN.
 

@@ -101,7 +101,9 @@ def compare(
         geometry = None
         rungs: tuple[Rung, ...] = ()
         if here is not None and not here.lost_axis:
-            geometry = geometry_of(image, options.tiles, space=here.space, halo=here.halo)
+            geometry = geometry_of(
+                image, options.tiles, space=here.space, halo=here.halo, size_multiple=here.size_multiple
+            )
         if climb:
             if here is None:
                 raise InputError(

@@ -117,6 +117,19 @@ def test_traps_5_and_6_last_bits_and_constants_are_no_difference():
     assert diagnose(fiji_way(network).predict(flat), plugin(network).predict(flat)).max_abs == 0
 
 
+def test_trap_33_deepimagejs_percentiles():
+    network, image = Sharpen(channels=2), picture((2, 12, 13), "CYX")
+    planes = []
+    for plane in image.data.astype(np.float64):
+        # JDLL: rank floor(156 x 0.03) = 4 and floor(156 x 0.998) = 155, eps 1e-6
+        low, high = np.sort(plane, axis=None)[[4, 155]]
+        planes.append((plane - low) / (high - low + 1e-6))
+    candidate = fiji_way(network, rule=None).predict(image.replace(data=np.float32(planes)))
+    found = explain(fiji_way(network), candidate, image)
+    assert found.cause == diagnosis.DEEPIMAGEJ
+    assert "floor(n p)" in found.words
+
+
 def test_trap_19_planes_normalised_one_by_one():
     image = picture((4, 16, 16), "ZYX")
     image.data[2] //= 5
@@ -166,6 +179,32 @@ def test_trap_13_lost_rows():
     assert found.worst[0] == 48
 
 
+def test_trap_14_mirrored_twice_but_for_the_dimension_filled_up_last():
+    image = picture((47, 47), dtype=np.float32)
+    image.data[:] /= image.data.max()
+    once = fiji_way(Sharpen(), rule=None).predict(image.replace(data=np.pad(image.data, 8, mode="symmetric")))
+    options = PluginOptions(normalizeInput=False, nTiles=4, blockMultiple=8, overlap=8)
+    candidate = FijiPredictor(Sharpen(), options).predict(image)
+    geometry = geometry_of(image, options.tiles, space="YX", halo=HALO)
+    found = diagnose(once.replace(data=once.data[8:-8, 8:-8]), candidate, geometry=geometry)
+    assert found.cause == diagnosis.MIRRORED_BORDER
+    # 47 is filled up to 48. Column 48 shows column 46 to the last tile, where one mirror would show 45, and
+    # the network sees it from column 46. Rows are filled up after columns and mirrored once.
+    assert set(np.nonzero(candidate.data != once.data[8:-8, 8:-8])[1]) == {46}
+
+
+def test_trap_17_at_least_so_many_tiles():
+    image, options = picture((72, 72)), PluginOptions(nTiles=8, blockMultiple=8, overlap=1)
+    predictor = FijiPredictor(Sharpen(), options)
+    assert predictor.plan(image).n_tiles == 9
+    reference, candidate = fiji_way(Sharpen()).predict(image), predictor.predict(image)
+    geometry = geometry_of(image, options.tiles, space="YX", halo=HALO)
+    assert geometry.seams == {"X": [24, 48], "Y": [24, 48]}
+    size = np.abs(candidate.data - reference.data)[4:-4, 4:-4]
+    rows = {int(row) + 4 for row in np.nonzero(size.max(1) > 1e-3)[0]}
+    assert {23, 24, 47, 48} <= rows
+
+
 def test_trap_15_overlap_below_the_receptive_field():
     network, image = Sharpen(), picture()
     tiles = FijiTiles(n_tiles=4, block_multiple=8, overlap=1)
@@ -195,9 +234,28 @@ def test_trap_16_an_overlap_that_shifts_the_pooling():
             picture((27, 24))
         )
     image = picture((24, 24))
-    tiles = PluginOptions(nTiles=4, blockMultiple=4, overlap=3)
-    candidate = FijiPredictor(Pooling(), tiles).predict(image)
-    assert diagnose(fiji_way(Pooling()).predict(image), candidate).cause == diagnosis.NORMALIZATION
+    options = PluginOptions(nTiles=4, blockMultiple=4, overlap=3)
+    candidate = FijiPredictor(Pooling(), options).predict(image)
+    geometry = geometry_of(
+        image, options.tiles, space="YX", halo={"Y": 1, "X": 1}, size_multiple={"Y": 2, "X": 2}
+    )
+    found = explain(fiji_way(Pooling()), candidate, image, geometry=geometry)
+    assert found.cause == diagnosis.SHIFTED
+    assert "margins of 3 px, where multiples of 2 along" in found.words
+    even = FijiPredictor(Pooling(), options.replace(overlap=4)).predict(image)
+    assert diagnose(fiji_way(Pooling()).predict(image), even).cause == diagnosis.AGREE
+
+
+def test_trap_16_on_the_ladder():
+    options = PluginOptions(nTiles=4, blockMultiple=4, overlap=3)
+    rungs = stepwise(
+        reference=NetworkPredictor(Pooling(), size_multiple=2, halo=1),
+        candidate=FijiPredictor(Pooling(), options),
+        image=picture((24, 24)),
+        tiles=options.tiles,
+    )
+    cost = {rung.title: rung.cost.cause for rung in rungs}
+    assert cost["tiles"] == diagnosis.SHIFTED
 
 
 def test_trap_18_out_of_memory_changes_the_tiles():
@@ -287,6 +345,13 @@ def test_results_saved_as_integers_are_recognised(bits, word):
 def test_trap_27_results_are_compared_by_the_names_of_their_axes():
     one = picture((2, 8, 9), "CYX")
     assert diagnose(one, one.replace(data=one.data.transpose(1, 2, 0), axes="YXC")).max_abs == 0
+
+
+def test_trap_28_a_lost_pixel_size_is_no_difference_of_pixels():
+    image = picture().replace(pixel_size_um={"Y": 0.1, "X": 0.1}, name="cells")
+    ours, fijis = fiji_way(Sharpen()).predict(image), plugin(Sharpen()).predict(image)
+    assert (ours.pixel_size_um, fijis.pixel_size_um) == ({"Y": 0.1, "X": 0.1}, {})
+    assert (fijis.name, diagnose(ours, fijis).cause) == ("result", diagnosis.AGREE)
 
 
 def test_trap_30_another_tensorflow():

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge.errors import InputError
+from care_bridge.normalize import deepimagej_rank
 
 Array = NDArray[Any]
 Call = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -433,7 +434,6 @@ def _scale_range(
             where[axis] = place
         part = values[tuple(where)]
         ranked = np.sort(part, axis=None)
-        n = ranked.size
-        bottom, top = (ranked[min(n - 1, int(n * (p / 100)))] for p in (low, high))
+        bottom, top = (ranked[deepimagej_rank(ranked.size, p)] for p in (low, high))
         out[tuple(where)] = (part - bottom) / (top - bottom + eps)
     return out
