@@ -23,6 +23,9 @@ SHARED = Path(os.environ.get("CARE_BRIDGE_SHARED", Path(__file__).resolve().pare
 RECORDED = SHARED / "fiji-recorded"
 CASES = sorted(RECORDED.glob("cases*/*/case.json"))
 TOLERANCE = 2e-5  # of the output's range, as the recordings' README says of other threads and TensorFlows
+TILES_RUN = {"d02_default_33x70x65": (0, 11)}
+"""Of recordings with many large tiles: which ones a network is run on. d02: 12 of 96 x 96 x 96, two seconds each."""
+
 ONE_TILE = PluginOptions(nTiles=1, blockMultiple=4)
 
 
@@ -31,6 +34,19 @@ def tensorflow_2(model: str):
     from care_bridge.inference.savedmodel import SavedModelNetwork
 
     return SavedModelNetwork(RECORDED / "models" / f"{model}.zip")
+
+
+class OnSomeTiles:
+    """A network that answers with NaN to all but some of its calls."""
+
+    def __init__(self, network, numbers):
+        self.network, self.numbers, self.calls = network, numbers, 0
+        self.runtime, self.input_shape = network.runtime, network.input_shape
+        self.output_shape = network.output_shape
+
+    def __call__(self, tensor):
+        self.calls += 1
+        return self.network(tensor) if self.calls - 1 in self.numbers else np.full_like(tensor, np.nan)
 
 
 def runs():
@@ -59,16 +75,23 @@ def check_run(network, folder, case, application):
             assert run["reason"][-1].endswith(caught.value.reason)
         return
     expected = np.load(folder / ("output.npy" if application == "first" else "output2.npy"))
-    result = run_plugin(network, data, run["in_axes"], options=options)
+    numbers = TILES_RUN.get(folder.name)
+    result = run_plugin(
+        OnSomeTiles(network, numbers) if numbers else network, data, run["in_axes"], options=options
+    )
     assert (result.axes, result.data.shape) == (run["out_axes"], tuple(run["out_shape"]))
     assert (result.name, result.data.dtype, result.plan.n_tiles) == ("result", np.float32, run["tiles"])
     if case["model"].startswith("coord"):
         np.testing.assert_array_equal(result.data, expected)
     finite = np.isfinite(expected) & np.isfinite(result.data)
-    # Where NaN spreads depends on the vector instructions of TensorFlow's maximum: 4 of 1760 pixels, in
-    # 1.15 too.
-    assert np.mean(np.isnan(result.data) != np.isnan(expected)) < 0.005
-    span = np.ptp(expected[finite])
+    # Where NaN of the input spreads to depends on the vector instructions of TensorFlow's maximum: 4 of 1760
+    # pixels, in 1.15 too. Every other case must hold NaN in exactly the recorded pixels: none.
+    if numbers:
+        assert finite.mean() > 0.1
+    else:
+        allowed = 0.005 if np.isnan(data).any() else 0
+        assert np.mean(np.isnan(result.data) != np.isnan(expected)) <= allowed
+    span = np.ptp(expected[np.isfinite(expected)])
     np.testing.assert_allclose(
         result.data[finite], expected[finite], rtol=0, atol=TOLERANCE * max(span, 1e-30)
     )
@@ -96,7 +119,7 @@ def tensorflow_1(tf1_ready):
 @pytest.mark.java
 @pytest.mark.filterwarnings("ignore::care_bridge.normalize.NotFinitePixelsWarning")
 @pytest.mark.parametrize(
-    ("folder", "case", "application"), [run for run in runs() if not run.id.startswith("d02")]
+    ("folder", "case", "application"), [run for run in runs() if run.values[0].name not in TILES_RUN]
 )
 def test_recorded_runs_are_reproduced_by_the_same_tensorflow(tensorflow_1, folder, case, application):
     check_run(tensorflow_1(case["tensorflow"], case["model"]), folder, case, application)
