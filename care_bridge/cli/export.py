@@ -60,6 +60,10 @@ def export(
         pmax=pmax,
     )
     typer.echo(f"wrote {package.path}\ncompleteness {package.completeness:.2f} by the model zoo's formula")
+    if package.to_fill:
+        typer.echo("to fill in model.toml for more completeness:")
+        for line in package.to_fill:
+            typer.echo(f"  {line}")
     return DONE
 
 

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from numpy.typing import NDArray
 
 from care_bridge import __version__
 from care_bridge.errors import InputError, NotInstalledError
-from care_bridge.export.graph import freeze, signature
+from care_bridge.export import facts
+from care_bridge.export.cost import inference_cost
+from care_bridge.export.graph import freeze, run, signature
 from care_bridge.export.metadata import FILE, ModelCard, check_card, read_card
 from care_bridge.export.onnx import OPSET, check_against_keras, onnx_bytes
 from care_bridge.export.probe import Geometry, measure, round_up
@@ -32,6 +35,9 @@ from care_bridge.export.savedmodel import bundle_bytes, check_written, describe
 from care_bridge.export.source import Model, Source, open_source
 from care_bridge.files import atomic_file
 from care_bridge.images import Image, read_image
+from care_bridge.inference.onnx import OnnxNetwork
+from care_bridge.page import NOT_FOR_QUANTIFICATION
+from care_bridge.training.folder import weights_in
 
 FORMAT_VERSION = "0.5.10"
 """The last form that bioimageio.core 0.9 to 0.11 and deepImageJ all read."""
@@ -61,10 +67,13 @@ class Package:
     path : Path
     completeness : float
         Share of the metadata that is filled, 0-1, by the zoo's own formula.
+    to_fill : tuple of str
+        Keys of model.toml that only people can fill and nobody did, each with what to write.
     """
 
     path: Path
     completeness: float
+    to_fill: tuple[str, ...] = ()
 
 
 def write_package(
@@ -92,7 +101,8 @@ def write_package(
         Shown on the cover and shipped as test and sample; cropped so that all readers' percentiles agree.
         None draws one.
     ground_truth : path or Image, optional
-        What the test image should become; makes an evaluation (PSNR before and after).
+        What the test image should become; makes an evaluation (PSNR before and after). None leaves the errors
+        on the validation patches of training.
     pmin, pmax : float, optional
         Percentiles written down; None takes 3 and 99.8, Fiji's defaults.
     custom_objects : mapping, optional
@@ -119,25 +129,37 @@ def write_package(
     tensor = _tensor(image, source)
     normalised = scale_range(tensor, low, high)
     output = np.asarray(source.network(normalised, training=False), np.float32)
+    meta = describe(source, graph, geometry, pmin=low, pmax=high)
+    rows = facts.history(source)
+    results = _results(card, source, rows, truth, normalised, output)
     given = Path(path)
     target = given if given.suffix.lower() == ".zip" else given / f"{source.name}.bioimageio.zip"
     with tempfile.TemporaryDirectory(prefix="package-") as name, atomic_file(target) as part:
         folder = Path(name)
-        weights = _write_weights(folder, source, graph, geometry, low, high)
+        weights, others = _write_weights(folder, source, graph, geometry, meta, normalised)
         _write_tensors(folder, tensor, output)
         (folder / "cover.png").write_bytes(cover(tensor, output))
-        meta = describe(source, graph, geometry, pmin=low, pmax=high)
         (folder / "care_bridge.json").write_text(json.dumps(_way_back(source, meta), indent=1) + "\n")
-        evaluations = _evaluations(card, tensor, output, truth, low, high)
-        rdf = _rdf(source, card, geometry, graph, weights, tensor, low, high, evaluations)
-        (folder / "README.md").write_text(readme(source, card, meta, evaluations), encoding="utf-8")
+        block = facts.bioimageio_block(
+            source,
+            card,
+            nickname=_nickname(card),
+            tolerances=[facts.tolerance(output, others)],
+            evaluations=facts.named(results, card),
+            rows=rows,
+            cost=inference_cost(folder / f"{source.name}.onnx", folder / "test_input.npy"),
+        )
+        own = _own(source, card, geometry, tensor, low, high, results)
+        rdf = _rdf(source, card, geometry, graph, weights, low, high)
+        rdf["config"] = {"bioimageio": block, "care_bridge": own}
+        (folder / "README.md").write_text(readme(source, card, meta, block, results), encoding="utf-8")
         _fill_hashes(rdf, folder)
         (folder / "rdf.yaml").write_text(
             yaml.safe_dump(rdf, sort_keys=False, allow_unicode=True), encoding="utf-8"
         )
         completeness = validate(folder / "rdf.yaml")
         _zip(folder, part)
-    return Package(target, completeness)
+    return Package(target, completeness, facts.to_fill(rdf))
 
 
 # --- the pieces
@@ -154,19 +176,26 @@ def _card(metadata: Any, source: Source) -> ModelCard:
 
 
 def _write_weights(
-    folder: Path, source: Source, graph: Any, geometry: Geometry, low: float, high: float
-) -> dict[str, Any]:
+    folder: Path,
+    source: Source,
+    graph: Any,
+    geometry: Geometry,
+    meta: Mapping[str, Any],
+    normalised: NDArray[np.float32],
+) -> tuple[dict[str, Any], list[NDArray[np.float32]]]:
+    """Every weights format into `folder`: the entries for the description, and what each makes of the image."""
     # A clone without its training: compiled models do not open elsewhere.
     with _quiet_keras():
         source.network.save(folder / f"{source.name}.h5", include_optimizer=False)
         source.network.save(folder / f"{source.name}.keras", include_optimizer=False)
     bundle = folder / f"{source.name}.zip"
-    bundle.write_bytes(bundle_bytes(graph, describe(source, graph, geometry, pmin=low, pmax=high)))
+    bundle.write_bytes(bundle_bytes(graph, meta))
     to_bundle = check_written(bundle, source, geometry)
     content = onnx_bytes(freeze(source.network, target=None), space=source.space)
     (folder / f"{source.name}.onnx").write_bytes(content)
     to_onnx = check_against_keras(content, source, graph, geometry)
-    return {
+    others = [run(graph, normalised), OnnxNetwork(content)(normalised)]
+    entries = {
         "keras_hdf5": {
             "source": f"{source.name}.h5",
             "tensorflow_version": tf.__version__,
@@ -177,8 +206,7 @@ def _write_weights(
             "parent": "keras_hdf5",
             "tensorflow_version": TENSORFLOW_1,
             "comment": "Frozen graph without variables: runs in TensorFlow 1.12 to 2.x, and opens in Fiji's "
-            "Run your "
-            f"network; differs from Keras by {to_bundle:.1g} of the range. Written by TensorFlow "
+            f"Run your network; differs from Keras by {to_bundle:.1g} of the range. Written by TensorFlow "
             f"{tf.__version__}.",
         },
         "onnx": {
@@ -188,6 +216,7 @@ def _write_weights(
             "comment": f"Differs from Keras by {to_onnx:.1g} of the range.",
         },
     }
+    return entries, others
 
 
 @contextmanager
@@ -238,7 +267,9 @@ def _test_pair(
     image: Any, truth: Any, source: Source, geometry: Geometry, low: float, high: float
 ) -> tuple[Image, Image | None]:
     if image is None:
-        return drawn_test_image(source, geometry, low, high)
+        if truth is not None:
+            raise InputError("a ground truth needs its test image; give both")
+        return drawn_test_image(source, geometry, low, high), None
     picture = image if isinstance(image, Image) else read_image(image)
     wanted = None if truth is None else truth if isinstance(truth, Image) else read_image(truth)
     if wanted is not None and wanted.shape != picture.shape:
@@ -280,10 +311,8 @@ def _test_sizes(source: Source, geometry: Geometry) -> dict[str, int]:
     return {axis: round_up(wanted.get(axis, 16), multiple) for axis, multiple in multiples}
 
 
-def drawn_test_image(
-    source: Source, geometry: Geometry, low: float, high: float
-) -> tuple[Image, Image | None]:
-    """Filaments of camera counts, in whole numbers, on which all percentiles agree; and without noise."""
+def drawn_test_image(source: Source, geometry: Geometry, low: float, high: float) -> Image:
+    """Filaments of camera counts, in whole numbers, on which all percentiles agree."""
     sizes = _test_sizes(source, geometry)
     shape = tuple(sizes[axis] for axis in source.space)
     channels = source.network.inputs[0].shape[-1]
@@ -301,9 +330,7 @@ def drawn_test_image(
         if all(ranks_agree(data[..., channel], low, high) for channel in range(channels)):
             break
     axes = source.space + "C"
-    clean = Image((12 + 60 * picture[..., None]).astype(np.float32), axes)
-    comparable = channels == source.network.outputs[0].shape[-1] == 1 and geometry.dropped is None
-    return Image(data, axes, name="drawn filaments"), clean if comparable else None
+    return Image(data, axes, name="drawn filaments")
 
 
 def _tensor(image: Image, source: Source) -> NDArray[np.float32]:
@@ -340,40 +367,44 @@ def cover(tensor: NDArray[np.float32], output: NDArray[np.float32]) -> bytes:
     return png(np.concatenate([half[:side, :side] for half in halves], axis=1), limits=(0.0, 1.0))
 
 
-def _evaluations(
-    card: ModelCard, tensor: Any, output: Any, truth: Image | None, low: float, high: float
+def _results(
+    card: ModelCard,
+    source: Source,
+    rows: list[dict[str, float]],
+    truth: Image | None,
+    normalised: NDArray[np.float32],
+    output: NDArray[np.float32],
 ) -> list[dict[str, Any]]:
-    given = list(card.more.get("evaluations", []))
+    """What was measured: on the test image where there is a ground truth, else on the validation patches."""
     if truth is None:
-        return given
+        found = facts.validation_result(source, rows)
+        return [] if found is None else [found]
     from care_bridge.axes import move_axes
 
-    space = "ZYX"[-(tensor.ndim - 2) :]
-    wanted = scale_range(
-        np.asarray(move_axes(truth.data, truth.axes, space + "C")[None], np.float32), 0.1, 99.9
-    )
-    rows = []
-    for candidate in (scale_range(tensor, low, high), output):
-        # Scale and offset are free between two normalisations: the best linear fit is compared.
-        slope, offset = np.polyfit(candidate.ravel(), wanted.ravel(), 1)
-        error = float(np.mean((slope * candidate + offset - wanted) ** 2))
-        rows.append([round(10 * float(np.log10(1 / max(error, 1e-12))), 2)])
-    data = card.more.get("training_data", {}) or {}
-    return [
-        *given,
-        {
-            "dataset_id": str(data.get("id", "test-image")),
-            "dataset_source": str(data.get("source", "https://pypi.org/project/care-bridge/")),
-            "dataset_role": "test",
-            "sample_count": 1,
-            "evaluation_factors": ["input", "restored"],
-            "evaluation_factors_long": ["the test image", "the test image restored"],
-            "metrics": ["PSNR"],
-            "metrics_long": ["peak signal-to-noise ratio in dB, after the best linear fit"],
-            "results": [[row[0] for row in rows]],
-            "results_summary": f"PSNR {rows[0][0]} dB before and {rows[1][0]} dB after restoration",
-        },
-    ]
+    wanted = np.asarray(move_axes(truth.data, truth.axes, source.space + "C")[None], np.float32)
+    if not normalised.shape == output.shape == wanted.shape:
+        raise InputError(
+            f"a ground truth of shape {wanted.shape} cannot be held against an input of {normalised.shape} and an "
+            f"output of {output.shape}; leave it out and write [[evaluations]] into model.toml"
+        )
+    role = str(card.more.get("test_image_role", "unknown"))
+    return [facts.test_result((normalised, output), scale_range(wanted, 0.1, 99.9), role=role)]
+
+
+def _nickname(card: ModelCard) -> str:
+    given = card.more.get("nickname")
+    return str(given) if given else re.sub(r"[^a-z0-9]+", "-", card.name.lower()).strip("-")
+
+
+def _written(source: Source) -> str:
+    """When the weights were written; without a file, now."""
+    seconds = None
+    if source.path is not None and source.path.is_file():
+        seconds = source.path.stat().st_mtime
+    elif source.path is not None:
+        seconds = max((file.stat().st_mtime for file in weights_in(source.path)), default=None)
+    moment = datetime.now(UTC) if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    return moment.replace(microsecond=0).isoformat()
 
 
 def _rdf(
@@ -382,10 +413,8 @@ def _rdf(
     geometry: Geometry,
     graph: Any,
     weights: dict[str, Any],
-    tensor: NDArray[np.float32],
     low: float,
     high: float,
-    evaluations: list[dict[str, Any]],
 ) -> dict[str, Any]:
     inputs, outputs = signature(graph)
     space = source.space.lower()
@@ -403,24 +432,27 @@ def _rdf(
         "covers": ["cover.png"],
         "documentation": "README.md",
         "authors": authors,
-        "packaged_by": [dict(person) for person in card.packaged_by] or authors[:1],
+        "packaged_by": [dict(person) for person in card.packaged_by],
         "maintainers": maintainers,
         "cite": [*card.cite, *([] if any("s41592-018-0216-7" in str(c) for c in card.cite) else [_CARE])],
         "license": card.license,
         "tags": _tags(card, len(space)),
         "links": more.get("links", ["deepimagej/deepimagej", "ilastik/ilastik"]),
-        "version": str(more.get("version", "0.1.0")),
-        "version_comment": str(more.get("version_comment", "first upload")),
-        "timestamp": str(more.get("timestamp", "2026-01-01T00:00:00+00:00")),
+        "timestamp": str(more.get("timestamp") or _written(source)),
         "attachments": [{"source": name} for name in (f"{source.name}.keras", "care_bridge.json")],
         "inputs": [_input(space, inputs, geometry, halo, low, high, more)],
         "outputs": [_output(space, outputs, geometry, halo, source, more)],
         "weights": {name: {**entry, "authors": authors} for name, entry in weights.items()},
-        "config": _config(source, card, geometry, tensor, low, high, evaluations),
     }
-    for key in ("git_repo", "training_data", "uploader", "parent"):
+    for key in ("version", "version_comment"):
+        if key in more:
+            rdf[key] = str(more[key])
+    for key in ("git_repo", "uploader", "parent"):
         if key in more:
             rdf[key] = more[key]
+    if "training_data" in more:
+        # Its address belongs to the evaluations: the format takes an id here, or a whole description.
+        rdf["training_data"] = {key: value for key, value in more["training_data"].items() if key != "source"}
     return {key: value for key, value in rdf.items() if value not in ([], None)}
 
 
@@ -512,79 +544,17 @@ def _output_names(channels: int, source: Source) -> list[str]:
     return ["restored"] if channels == 1 else [f"restored {n}" for n in range(channels)]
 
 
-def _config(
+def _own(
     source: Source,
     card: ModelCard,
     geometry: Geometry,
     tensor: NDArray[np.float32],
     low: float,
     high: float,
-    evaluations: list[dict[str, Any]],
+    results: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    more, config = card.more, source.config
-    n_dim = len(source.space)
-    training: dict[str, Any] = {"training_preprocessing": "percentile normalisation of the training images"}
-    if config is not None:
-        training |= {
-            "training_epochs": float(config.train_epochs),
-            "training_batch_size": float(config.train_batch_size),
-            "initial_learning_rate": config.train_learning_rate,
-            "learning_rate_schedule": json.dumps(config.train_reduce_lr)
-            if config.train_reduce_lr
-            else "constant",
-            "loss_function": config.train_loss,
-            "loss_function_kwargs": {},
-            "optimizer": "adam",
-            "optimizer_kwargs": {},
-            "regularization": "none",
-        }
-    training |= more.get("training", {})
-    megabytes = max(1, source.network.count_params() * 4 // 2**20)
-    bioimageio: dict[str, Any] = {
-        "nickname": more.get("nickname") or re.sub(r"[^a-z0-9]+", "-", card.name.lower()).strip("-"),
-        "reproducibility_tolerance": [
-            {"relative_tolerance": 1e-4, "absolute_tolerance": 1e-4, "mismatched_elements_per_million": 10}
-        ],
-        "funded_by": more.get("funded_by", "not stated"),
-        "architecture_type": "U-Net",
-        "architecture_description": _architecture(source),
-        "modality": card.modality,
-        "target_structure": more.get("target_structure", [card.content]),
-        "task": card.task,
-        "out_of_scope_use": more.get(
-            "out_of_scope_use",
-            "Other microscopes, stains, structures or noise levels than it was trained on; measuring "
-            "intensities "
-            "without validation on pairs of your own.",
-        ),
-        "bias_risks_limitations": {
-            "known_biases": more.get(
-                "known_biases", "It knows only structures like those of its training images."
-            ),
-            "risks": "A restoration network can draw plausible structure where the signal is too low.",
-            "limitations": "The output is in units of the normalised input.",
-            "recommendations": "Validate on pairs of your own data before drawing conclusions.",
-        },
-        "model_parameter_count": int(source.network.count_params()),
-        "training": training,
-        "inference_time": more.get(
-            "inference_time", f"about {2 if n_dim == 2 else 10} s a megapixel on two CPU cores"
-        ),
-        "memory_requirements_inference": more.get(
-            "memory_requirements_inference", f"{megabytes} MB of weights and about 1 GB a megapixel"
-        ),
-        "memory_requirements_training": more.get("memory_requirements_training", "about 4 GB"),
-        "environmental_impact": {
-            "hardware_type": "not stated",
-            "hours_used": float(training.get("training_duration", 0.0)),
-            "cloud_provider": "none",
-            "compute_region": "not stated",
-            **more.get("environmental_impact", {}),
-        },
-    }
-    if evaluations:
-        bioimageio["evaluations"] = evaluations
-    own = {
+    """`config.care_bridge`: what the zoo has no key for."""
+    own: dict[str, Any] = {
         "version": __version__,
         "keras_version": keras.__version__,
         "axes": f"{source.space}C",
@@ -592,23 +562,18 @@ def _config(
         "receptive_field_px": [
             reach if reach is not None else "whole image" for reach in geometry.receptive_field
         ],
-        "pixel_size_um": more.get("pixel_size_um", {}),
         "test_image_percentiles_agree": all(
             ranks_agree(tensor[..., channel], low, high) for channel in range(tensor.shape[-1])
         ),
     }
-    return {"bioimageio": bioimageio, "care_bridge": own}
-
-
-def _architecture(source: Source) -> str:
-    config = source.config
-    if config is None:
-        return f"fully convolutional Keras model {source.name}"
-    return (
-        f"{'residual ' if config.unet_residual else ''}U-Net of CSBDeep ({config.kind}), depth "
-        f"{config.unet_n_depth}, "
-        f"kernel {config.unet_kern_size}, {config.unet_n_first} features at first"
-    )
+    if "pixel_size_um" in card.more:
+        own["pixel_size_um"] = card.more["pixel_size_um"]
+    made_of = facts.provenance(source)
+    if made_of:
+        own["training"] = made_of
+    if results:
+        own["results"] = [entry["results_summary"] for entry in results]
+    return own
 
 
 def _fill_hashes(rdf: dict[str, Any], folder: Path) -> None:
@@ -694,7 +659,11 @@ def _zip(folder: Path, path: Path) -> None:
 
 
 def readme(
-    source: Source, card: ModelCard, meta: Mapping[str, Any], evaluations: list[dict[str, Any]]
+    source: Source,
+    card: ModelCard,
+    meta: Mapping[str, Any],
+    block: Mapping[str, Any],
+    results: list[dict[str, Any]],
 ) -> str:
     """The package's README, from the same data as its metadata."""
     import jinja2
@@ -710,11 +679,17 @@ def readme(
     return environment.get_template("package_readme.md.j2").render(
         card=card,
         bundle=f"{source.name}.zip",
-        architecture=_architecture(source),
+        architecture=facts.architecture(source),
         fiji=own["fiji"],
         normalisation=own["normalisation"],
         outside=own["outside_the_graph"],
         parameters=own["training"]["parameters"],
         training=json.dumps(own["training"], indent=1),
-        results=[entry.get("results_summary", "") for entry in evaluations],
+        results=[
+            str(entry["results_summary"])
+            for entry in (*card.more.get("evaluations", []), *results)
+            if entry.get("results_summary")
+        ],
+        block=block,
+        warning=NOT_FOR_QUANTIFICATION,
     )

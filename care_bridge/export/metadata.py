@@ -56,6 +56,8 @@ github_user = "jane-doe"
 """
 
 _NAME = re.compile(r"[A-Za-z0-9_+\-() ]{5,128}")
+_TABLES = ("training", "environmental_impact", "training_data", "uploader", "parent", "pixel_size_um")
+_ROLES = ("train", "validation", "test", "independent", "unknown")
 _LISTS = ("authors", "maintainers", "packaged_by", "cite", "tags", "evaluations", "target_structure", "links")
 
 
@@ -69,7 +71,8 @@ class ModelCard:
     authors, maintainers, packaged_by, cite : tuple of mapping
         As in model.toml.
     more : mapping
-        Every other key, e.g. tags, git_repo, training_data, version, out_of_scope_use, evaluations.
+        Every other key, e.g. tags, git_repo, training_data, version, out_of_scope_use, evaluations; see
+        `facts.TO_FILL`. `test_image_role` says what training saw of the test image, in the zoo's words.
     """
 
     name: str
@@ -112,6 +115,13 @@ def check_card(values: dict[str, Any], *, where: str = FILE) -> ModelCard:
     for key in _LISTS:
         if key in values and not isinstance(values[key], list):
             problems.append(f"{key}: give a list ([[{key}]] or [...]); received {values.pop(key)!r}")
+    for key in _TABLES:
+        if key in values and not isinstance(values[key], dict):
+            problems.append(f"{key}: give a table ([{key}] or {{...}}); received {values.pop(key)!r}")
+    if values.get("test_image_role", "unknown") not in _ROLES:
+        problems.append(
+            f"test_image_role: one of {', '.join(_ROLES)}; received {values['test_image_role']!r}"
+        )
     if not _NAME.fullmatch(str(values.get("name", ""))):
         problems.append(
             f"name: 5-128 letters, digits, blanks and _ + - ( ); received {values.get('name', 'nothing')!r}"

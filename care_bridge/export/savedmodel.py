@@ -25,6 +25,7 @@ from care_bridge.export.ops import TF1_TARGETS
 from care_bridge.export.probe import Geometry, measure
 from care_bridge.export.source import Model, Source, open_source
 from care_bridge.files import atomic_file, write_text
+from care_bridge.page import NOT_FOR_QUANTIFICATION
 
 TAG, SIGNATURE, METHOD = "serve", "serving_default", "tensorflow/serving/predict"
 """What Fiji asks for: IT P/DefaultTensorFlowService, TensorFlowNetwork (no other tag or signature is
@@ -338,6 +339,7 @@ def write_how_to(zip_path: Path, meta: Mapping[str, Any]) -> None:
         "The values of the result are normalised: 0 is the bottom, 1 the top percentile of the input image.",
         "Pixel size and name are lost in the plugin; copy them with Image > Properties.",
         *own["outside_the_graph"],
+        NOT_FOR_QUANTIFICATION,
         "",
         "The same as one macro line (the plugin remembers the model of its last run: after another model, "
         "use the",
