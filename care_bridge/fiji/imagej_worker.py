@@ -427,20 +427,16 @@ def _stale_array(image: Any) -> tuple[NDArray[Any], str]:
     """The pixels as the plugin sees them: of the arrays that the image had when it was first used."""
     key = int(image.getID())
     if key not in _plugin.seen:
-        stack = image.getStack()
-        planes = [stack.getPixels(number + 1) for number in range(int(stack.getSize()))]
-        sizes = (
-            image.getNFrames(),
-            image.getNSlices(),
-            image.getNChannels(),
-            image.getHeight(),
-            image.getWidth(),
-        )
-        _plugin.seen[key] = (planes, tuple(int(size) for size in sizes))
+        _plugin.seen[key] = _planes(image)
     return _stacked(*_plugin.seen[key])
 
 
 def _array_from_imp(image: Any) -> tuple[NDArray[Any], str]:
+    return _stacked(*_planes(image))
+
+
+def _planes(image: Any) -> tuple[list[Any], tuple[int, ...]]:
+    """The Java arrays that an image has now, and its sizes T Z C Y X."""
     stack = image.getStack()
     planes = [stack.getPixels(number + 1) for number in range(int(stack.getSize()))]
     sizes = (
@@ -450,7 +446,7 @@ def _array_from_imp(image: Any) -> tuple[NDArray[Any], str]:
         image.getHeight(),
         image.getWidth(),
     )
-    return _stacked(planes, tuple(int(size) for size in sizes))
+    return planes, tuple(int(size) for size in sizes)
 
 
 def _stacked(planes: list[Any], sizes: tuple[int, ...]) -> tuple[NDArray[Any], str]:
