@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,14 @@ from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.errors import InputError
 
 if TYPE_CHECKING:
+    from care_bridge.config import Kind
     from care_bridge.fiji.plugin import PluginOptions
     from care_bridge.predictor import Network, PredictOptions, Predictor
 
 RUNTIMES = ("keras", "onnx", "tf1", "fiji")
 RULES = ("csbdeep", "fiji", "bioimageio", "none")
+TF1_VERSION = "1.15.0"
+# The same constant as care_bridge.fiji.tf1, which loads NumPy; a test holds them together.
 
 
 def register(app: typer.Typer) -> None:
@@ -34,9 +37,17 @@ def predict(
     out: Path = typer.Option(..., "--out", "--output-dir", help="Folder for the results."),
     applications: int = typer.Option(1, "--applications", min=1, help="How many times in a row."),
     runtime: str = typer.Option("keras", "--runtime", help=f"One of {', '.join(RUNTIMES)}."),
-    rule: str = typer.Option("csbdeep", "--rule", help=f"Percentile rule: {', '.join(RULES)}."),
+    tensorflow: str = typer.Option(TF1_VERSION, "--tensorflow", help="TensorFlow of --runtime tf1."),
+    rule: str | None = typer.Option(
+        None,
+        "--rule",
+        help=f"Percentile rule: {', '.join(RULES)}; else fiji for --runtime fiji, csbdeep for all others.",
+    ),
     n_tiles: str | None = typer.Option(
-        None, "--n-tiles", help="Tiles: one number an image axis (1,2,2), or one number for Y and X each."
+        None,
+        "--n-tiles",
+        help="Tiles: one number an image axis (1,2,2), or one number for Y and X each; "
+        "for --runtime fiji one number, the plugin's own.",
     ),
     dtype: str = typer.Option(
         "float32", "--dtype", "--output-dtype", help="Type of the results; 'same' keeps the image's."
@@ -75,6 +86,14 @@ def predict(
     """Restore images and write them as TIFF with their calibration."""
     from care_bridge.inference.files import find_images, predict_files
 
+    _check_runtime(
+        runtime,
+        only_keras={"--model-weights": model_weights, "--precision": precision != "float32"},
+        not_fiji={"--kind": kind, "--factor": factor, "--norm-undo": norm_undo},
+    )
+    rule = rule or ("fiji" if runtime == "fiji" else "csbdeep")
+    options = _options(rule, norm_pmin, norm_pmax, norm_undo, n_tiles)
+    plugin_options = _plugin_options(options, n_tiles) if runtime == "fiji" else None
     paths = list(images or [])
     if model_name is not None:
         paths, model = ([model, *paths] if model else paths), (model_basedir or Path()) / model_name
@@ -89,8 +108,10 @@ def predict(
     with (
         _opened(
             model,
-            _options(rule, norm_pmin, norm_pmax, norm_undo, n_tiles),
+            options,
+            plugin_options,
             runtime=runtime,
+            tensorflow=tensorflow,
             kind=kind,
             factor=factor,
             weights=model_weights,
@@ -177,33 +198,52 @@ def _options(
     )
 
 
+def _check_runtime(runtime: str, *, only_keras: Mapping[str, Any], not_fiji: Mapping[str, Any]) -> None:
+    if runtime not in RUNTIMES:
+        raise InputError(f"--runtime {runtime!r} is not known; use one of {', '.join(RUNTIMES)}")
+    problems = []
+    if runtime != "keras":
+        problems = [
+            f"{option} is for --runtime keras; a file that is exported for {runtime} holds its own"
+            for option, given in only_keras.items()
+            if given
+        ]
+    if runtime == "fiji":
+        problems += [
+            f"{option} is not for --runtime fiji: the plugin runs the network alone and gives its own scale"
+            for option, given in not_fiji.items()
+            if given
+        ]
+    if problems:
+        raise InputError("\n".join(problems))
+
+
 @contextmanager
 def _opened(
     model: Path,
     options: PredictOptions,
+    plugin_options: PluginOptions | None,
     *,
     runtime: str,
+    tensorflow: str,
     kind: str | None,
     factor: float | None,
     weights: str | None,
     precision: str,
 ) -> Iterator[Predictor]:
-
-    if runtime not in RUNTIMES:
-        raise InputError(f"--runtime {runtime!r} is not known; use one of {', '.join(RUNTIMES)}")
-    predictor: Predictor
+    known: Any = kind  # whoever takes it says what is wrong with it
     if runtime == "keras":
         load_tensorflow()
         from care_bridge.inference.keras import load_predictor
 
-        known: Any = kind  # load_predictor says what is wrong with it
         yield load_predictor(model, options, kind=known, factor=factor, weights=weights, precision=precision)
         return
     opened: object
+    predictor: Predictor
     if runtime == "fiji":
         from care_bridge.levels import open_predictor
 
-        opened = predictor = open_predictor(model, "fiji", options=_plugin_options(options))
+        opened = predictor = open_predictor(model, "fiji", options=plugin_options)
     else:
         network: Network
         if runtime == "onnx":
@@ -214,10 +254,10 @@ def _opened(
             from care_bridge.fiji.bundle import find_bundle
             from care_bridge.fiji.tf1 import Tf1Network
 
-            network = Tf1Network(find_bundle(model))
-        opened, predictor = network, _around(network, model, options, kind, factor)
+            network = Tf1Network(find_bundle(model), tensorflow)
+        opened = network
     try:
-        yield predictor
+        yield predictor if runtime == "fiji" else _around(network, model, options, known, factor)
     finally:
         close = getattr(opened, "close", None)
         if close is not None:
@@ -225,19 +265,23 @@ def _opened(
 
 
 def _around(
-    network: Network, model: Path, options: PredictOptions, kind: str | None, factor: float | None
+    network: Network, model: Path, options: PredictOptions, kind: Kind | None, factor: float | None
 ) -> Predictor:
     from care_bridge.config import read_config
-    from care_bridge.inference.volumes import of_kind
+    from care_bridge.inference.volumes import of_kind, with_own_percentiles
     from care_bridge.predictor import NetworkPredictor
 
     if not (model / "config.json").is_file():
+        if kind is not None or factor is not None:
+            raise InputError(
+                f"--kind and --factor need the model's config.json; name its folder, not {model}"
+            )
         return NetworkPredictor(network, options)
     config = read_config(model)
     config = config if kind is None else config.replace(kind=kind)
     predictor = NetworkPredictor(
         network,
-        options,
+        with_own_percentiles(options, config),
         axes=config.axes,
         size_multiple=config.size_multiple,
         halo=config.halo,
@@ -258,15 +302,22 @@ def _onnx_file(model: Path) -> Path:
     return found[0]
 
 
-def _plugin_options(options: PredictOptions) -> PluginOptions:
+def _plugin_options(options: PredictOptions, n_tiles: str | None) -> PluginOptions:
     from care_bridge.fiji.plugin import PluginOptions
     from care_bridge.normalize import FIJI
 
     if options.rule not in (None, FIJI):
-        raise InputError("--runtime fiji normalises as the plugin does; add --rule fiji (or --rule none)")
+        raise InputError(
+            f"--runtime fiji normalises as the plugin does, not by --rule {options.rule}; "
+            "leave --rule out, or give none"
+        )
     given: dict[str, Any] = {"normalizeInput": options.rule is not None}
     if options.pmin is not None:
         given["percentileBottom"] = options.pmin
     if options.pmax is not None:
         given["percentileTop"] = options.pmax
+    if n_tiles is not None:
+        if not n_tiles.strip().isdigit():
+            raise InputError(f"--n-tiles {n_tiles!r}: the plugin of --runtime fiji takes one number, e.g. 4")
+        given["nTiles"] = int(n_tiles)
     return PluginOptions(**given)

@@ -9,8 +9,7 @@ import tensorflow as tf
 
 from care_bridge.config import CareConfig, Kind
 from care_bridge.errors import InputError
-from care_bridge.inference.volumes import of_kind
-from care_bridge.normalize import CSBDEEP
+from care_bridge.inference.volumes import of_kind, with_own_percentiles
 from care_bridge.predictor import NetworkPredictor, PredictOptions, Predictor, Runtime, Tensor
 from care_bridge.training.folder import CareModel, load_model
 
@@ -60,7 +59,7 @@ class KerasPredictor(NetworkPredictor):
         config = model.config
         super().__init__(
             KerasNetwork(model.network),
-            _with_percentiles(options or PredictOptions(), config),
+            with_own_percentiles(options or PredictOptions(), config),
             axes=config.axes,
             size_multiple=config.size_multiple,
             halo=config.halo,
@@ -127,12 +126,3 @@ def load_predictor(
     predictor = KerasPredictor.load(path, options, weights=weights, precision=precision)
     config = predictor.config if kind is None else predictor.config.replace(kind=kind)
     return of_kind(predictor, config, factor=factor)
-
-
-def _with_percentiles(options: PredictOptions, config: CareConfig) -> PredictOptions:
-    if options.rule is not CSBDEEP:
-        return options
-    return options.replace(
-        pmin=config.norm_pmin if options.pmin is None else options.pmin,
-        pmax=config.norm_pmax if options.pmax is None else options.pmax,
-    )

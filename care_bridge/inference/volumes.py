@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
 from care_bridge.images import Image
-from care_bridge.normalize import Undo, normalize
-from care_bridge.predictor import NetworkPredictor, Predictor, Runtime, Tensor
+from care_bridge.normalize import CSBDEEP, Undo, normalize
+from care_bridge.predictor import NetworkPredictor, PredictOptions, Predictor, Runtime, Tensor
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import CsbdeepTiles, FijiTiles, round_up
 
@@ -248,6 +248,16 @@ def of_kind(predictor: NetworkPredictor, config: CareConfig, *, factor: float | 
     if config.kind == "UpsamplingCARE":
         return UpsamplingPredictor(predictor, factor=factor)
     return IsotropicPredictor(predictor, factor=factor)
+
+
+def with_own_percentiles(options: PredictOptions, config: CareConfig) -> PredictOptions:
+    """Fill in a model's own percentiles where csbdeep's rule is followed and none are given."""
+    if options.rule is not CSBDEEP:
+        return options
+    return options.replace(
+        pmin=config.norm_pmin if options.pmin is None else options.pmin,
+        pmax=config.norm_pmax if options.pmax is None else options.pmax,
+    )
 
 
 def _checked(factor: float) -> float:
