@@ -12,9 +12,10 @@ demo: $(VENV)/.user runtimes
 test: $(VENV)/.dev runtimes
 	CARE_BRIDGE_REQUIRE_JAVA=1 $(BIN)/python -m pytest $(TESTS)
 
-# What needs neither TensorFlow nor Java: the quick look while working.
+# The floor (what everything stands on) without TensorFlow and Java: the quick look while working.
+FLOOR := axes config files images metrics network_predictor normalize patches progress repeatedly run tiling
 test-floor: $(VENV)/.dev
-	$(BIN)/python -m pytest tests -m "not tf and not java and not fiji"
+	$(BIN)/python -m pytest -m "not tf and not java" $(wildcard $(FLOOR:%=tests/test_%.py))
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

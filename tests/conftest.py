@@ -7,12 +7,18 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from care_bridge.fiji import runtimes
 
 SHARED = Path(os.environ.get("CARE_BRIDGE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 REQUIRED = os.environ.get("CARE_BRIDGE_REQUIRE_JAVA", "") not in ("", "0")
 """Set in CI: what is not fetched then fails instead of being skipped."""
+
+
+# A busy machine is no failure of a property. In CI the examples are the same every time; elsewhere new ones are tried.
+settings.register_profile("care_bridge", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("care_bridge")
 
 
 def pytest_configure() -> None:
