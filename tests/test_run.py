@@ -30,7 +30,11 @@ def test_what_a_command_returns_is_the_exit_code(code) -> None:
         (InputError("axes='YQ' holds Q"), "care-bridge: axes='YQ' holds Q\n", 2),
         (NotInstalledError("needs onnx: pip install onnx"), "care-bridge: needs onnx: pip install onnx\n", 2),
         (WorkerError("the worker hung"), "care-bridge: the worker hung\n", 2),
-        (FileNotFoundError(errno.ENOENT, "No such file", "a.tif"), "care-bridge: a.tif: No such file\n", 2),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "a.tif"),
+            "care-bridge: no file or folder at 'a.tif'",
+            2,
+        ),
         (OSError(errno.ENOSPC, "No space left"), "care-bridge: No space left; free some space", 2),
         (KeyboardInterrupt(), "care-bridge: interrupted; what was finished is kept\n", 130),
     ],

@@ -5,11 +5,48 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
+
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+# click's own, which typer ships without naming it in its interface
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Say what is wrong with a command line as all other mistakes are said, without usage and frames around it."""
+    try:
+        yield
+    except _UsageError as error:
+        context: Any = getattr(error, "ctx", None)
+        if context is None or type(error).__name__ == "NoArgsIsHelpError":
+            raise
+        message = " ".join(str(error.format_message()).split()).rstrip(".")  # type: ignore[attr-defined]
+        typer.echo(
+            f"care-bridge: {message[:1].lower()}{message[1:]}; see {context.command_path} --help", err=True
+        )
+        raise typer.Exit(2) from None
+
+
+class _Commands(TyperGroup):
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _one_line():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _one_line():
+            return super().invoke(ctx)
+
 
 app = typer.Typer(
     name="care-bridge",
+    cls=_Commands,
+    # Frames cut the names of options off in a terminal of 80 columns.
+    rich_markup_mode=None,
     help="Image-restoration networks trained in Python, running in Fiji, with proof that both sides agree.",
     no_args_is_help=True,
     add_completion=False,

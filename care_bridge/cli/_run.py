@@ -35,6 +35,10 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
         except OSError as error:
             if error.errno is None:
                 raise
+            if error.filename and isinstance(error, FileNotFoundError):
+                fail(f"no file or folder at {str(error.filename)!r}; look at how the path is written")
+            if error.filename and isinstance(error, IsADirectoryError):
+                fail(f"{str(error.filename)!r} is a folder where a file is needed; name the file itself")
             where = f"{error.filename}: " if error.filename else ""
             hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
             fail(f"{where}{error.strerror}{hint}")

@@ -39,7 +39,10 @@ def advise(
     json_output: bool = typer.Option(False, "--json", help="Print JSON."),
     quiet: bool = typer.Option(False, "--quiet", help="No progress bar."),
 ) -> int:
-    """Say which nTiles, blockMultiple and overlap give no seams and no lost rows in Fiji."""
+    """Find the tile settings without seams and lost rows in Fiji.
+
+    Says which nTiles, blockMultiple and overlap to type for this image.
+    """
     from care_bridge.fiji import advice as advising
     from care_bridge.images import read_image
 

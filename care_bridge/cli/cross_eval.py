@@ -25,7 +25,10 @@ def cross_eval(
     limit: int | None = typer.Option(None, "--limit", min=1, help="Only the first so many pairs of each."),
     quiet: bool = typer.Option(False, "--quiet", help="Say nothing; no progress bar."),
 ) -> int:
-    """Measure models on data sets, beside the images as they are: does a model carry over?"""
+    """Measure models on data sets: does a model carry over?
+
+    A row for the images as they are stands beside them.
+    """
     load_tensorflow()
     from care_bridge.inference.keras import load_predictor
     from care_bridge.inference.quality import cross_evaluate, read_pairs

@@ -28,7 +28,10 @@ def demo(
     seed: int = typer.Option(0, min=0, help="Every random draw comes from it."),
     quiet: bool = typer.Option(False, "--quiet", help="No progress bar."),
 ) -> int:
-    """From images to a bundle that Fiji opens, and proof that both sides agree, once and twice; a few minutes."""
+    """Go from images to a bundle that Fiji opens, with proof.
+
+    The report shows that both sides agree, once and applied twice; takes a few minutes.
+    """
     load_tensorflow()
     from care_bridge.demo import run_demo, summary
 

@@ -41,7 +41,10 @@ def doctor(
     as_json: bool = typer.Option(False, "--json", help="Print all of it as JSON."),
     quiet: bool = typer.Option(False, "--quiet", help="No progress bar."),
 ) -> int:
-    """Say what is here of Python, TensorFlow, Java, ImageJ and Fiji, and add what is missing."""
+    """Say what is here and what is missing, and add it.
+
+    Looks at Python, TensorFlow, Java, ImageJ and Fiji.
+    """
     from care_bridge import levels
     from care_bridge.fiji import runtimes
 

@@ -37,7 +37,10 @@ def list_macros() -> int:
 def lint_file(
     files: list[Path] = typer.Argument(help="ImageJ macros (.ijm, .txt), anybody's."),
 ) -> int:
-    """Say what in a macro does not do what it seems to; exit code 1 if there is something."""
+    """Say what in a macro does not do what it seems to.
+
+    Exit code 1 if there is something.
+    """
     from care_bridge.errors import InputError
     from care_bridge.fiji.macros import lint
 
@@ -57,7 +60,10 @@ def lint_file(
 
 
 def install(fiji: Path = typer.Argument(help="Folder of a Fiji: the one with jars and plugins.")) -> int:
-    """Put the macros and scripts under Plugins > CARE bridge; an earlier version is replaced."""
+    """Put the macros and scripts under Plugins > CARE bridge.
+
+    An earlier version is replaced.
+    """
     from care_bridge.fiji.macros import install as install_into
 
     written = install_into(fiji)
@@ -66,7 +72,10 @@ def install(fiji: Path = typer.Argument(help="Folder of a Fiji: the one with jar
 
 
 def uninstall(fiji: Path = typer.Argument(help="Folder of a Fiji: the one with jars and plugins.")) -> int:
-    """Take the installed macros and scripts out again; other files are left."""
+    """Take the installed macros and scripts out again.
+
+    Other files are left.
+    """
     from care_bridge.fiji.macros import uninstall as uninstall_from
 
     typer.echo(f"removed {len(uninstall_from(fiji))} files")
@@ -85,7 +94,10 @@ def run(
         None, "--timeout", help="Seconds without a sign of life before it is ended."
     ),
 ) -> int:
-    """Run a macro or script, unchanged, in a headless ImageJ; the network in TensorFlow 1.x. Paths are made absolute."""
+    """Run a macro or script, unchanged, in a headless ImageJ.
+
+    The network runs in TensorFlow 1.x. Paths are made absolute.
+    """
     from care_bridge.errors import InputError
     from care_bridge.fiji.macros import run as run_macro
 
@@ -114,7 +126,10 @@ def for_model(
     image: Path = typer.Argument(None, help="An image, whose size decides the number of tiles."),
     out: Path = typer.Option(None, "--out", help="Write the macro to this file (.ijm) too."),
 ) -> int:
-    """Write a macro and a script call with this model's values, ready to paste, and the deepImageJ equivalent."""
+    """Write a macro with this model's values, ready to paste.
+
+    The call of the script and the deepImageJ equivalent come with it.
+    """
     from care_bridge.fiji.macros import for_model as write_for
     from care_bridge.files import write_text
     from care_bridge.images import read_image

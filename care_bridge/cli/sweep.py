@@ -35,7 +35,10 @@ def sweep(
     seed: int = typer.Option(0, "--seed", min=0, help="Of every random draw."),
     quiet: bool = typer.Option(False, "--quiet", help="Say nothing; no progress bar."),
 ) -> int:
-    """Train every combination of settings; run again to go on where it stopped."""
+    """Train every combination of settings.
+
+    Run it again to go on where it stopped.
+    """
     load_tensorflow()
     from care_bridge.training.sweep import Sweep, run_sweep
 
@@ -46,7 +49,7 @@ def sweep(
         str(target),
         grid={key: [_value(part) for part in values.split(",")] for key, values in map(_pair, grid)},
         settings={key: _value(value) for key, value in map(_pair, settings)},
-        patch_size=tuple(int(part) for part in patch_size.split(",") if part.isdigit()),
+        patch_size=_sizes(patch_size),
         test_source=str(test_source or ""),
         test_target=str(test_target or ""),
         n_patches_per_image=patches_per_image,
@@ -61,6 +64,13 @@ def sweep(
             typer.echo(f"{row.name}: {row.seconds:.0f} s, validation error {row.val_mae:.4g}{quality}")
         typer.echo(f"table and figure: {out / 'sweep.csv'}, {out / 'sweep.png'}")
     return DONE
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--patch-size {text!r} is not understood; give whole numbers, e.g. 64,64") from None
 
 
 def _pair(text: str) -> tuple[str, str]:
