@@ -31,9 +31,11 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     InputError
-        If the folder cannot be made or written to.
+        If the folder cannot be made or written to, or if `path` is a folder.
     """
     target = Path(path)
+    if target.is_dir():
+        raise InputError(f"{str(target)!r} is a folder, so no file can be written there; name a file")
     parent = writable_folder(target.parent)
     # A short name: the target's own may already be as long as the file system allows.
     handle, name = tempfile.mkstemp(prefix=".part-", suffix=target.suffix, dir=parent)

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from care_bridge import files
 from care_bridge.cli import app
+from care_bridge.errors import InputError
 from care_bridge.images import Image, write_image
 
 pytestmark = pytest.mark.tf
@@ -57,6 +58,38 @@ def refused(arguments: list[Any], *words: str, code: int = 2) -> str:
 
 def nothing_in(folder: Path) -> bool:
     return not folder.exists() or not [path for path in folder.rglob("*") if path.is_file()]
+
+
+# The command line ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], ("'trian'", "see care-bridge --help")),
+        (["train"], ("'source'", "see care-bridge train --help")),
+        (["predict", "model", "--out", "out", "--applications", "0"], ("--applications", "1")),
+        (["predict", "model", "--nix"], ("--nix", "see care-bridge predict --help")),
+        (["macros", "run"], ("'name'", "see care-bridge macros run --help")),
+    ],
+)
+def test_a_mistyped_command_line_is_answered_in_one_line(
+    arguments: list[str], words: tuple[str, ...]
+) -> None:
+    said = refused(arguments, "care-bridge: ", *words)
+    assert len(said.splitlines()) == 1, said
+
+
+def test_the_help_names_every_option_in_full() -> None:
+    shown = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "80"}).output
+    for option in ("--patches-per-image", "--no-probabilistic", "train_steps_per_epoch"):
+        assert option in shown
+
+
+def test_a_path_that_is_not_there_or_a_folder_is_said_in_words(model: Path, tmp_path: Path) -> None:
+    refused(["advise", model, tmp_path / "nix.tif"], "nix.tif", "no file or folder")
+    (tmp_path / "folder").mkdir()
+    refused(["advise", model, tmp_path / "folder"], "folder", "name the file itself")
 
 
 # Images --------------------------------------------------------------------------------------------------------
@@ -145,6 +178,35 @@ def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     assert nothing_in(tmp_path / "new")
 
 
+# Comparing and evaluating --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--tolerance", "nan"), ("--tolerance", "-1"), ("--pmin", "101"), ("--pmin", "99", "--pmax", "1")],
+)
+def test_values_that_cannot_be_are_no_comparison(
+    model: Path, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    image = tiff(tmp_path / "cell.tif")
+    refused(["compare", model, model, image, "--level", "emulation", *arguments], arguments[0])
+
+
+def test_only_the_path_that_is_missing_is_named(model: Path, tmp_path: Path) -> None:
+    image = tiff(tmp_path / "cell.tif")
+    said = refused(["evaluate", model, tmp_path / "nix", tmp_path, "--out", tmp_path / "x.html"], "nix")
+    assert repr(str(tmp_path)) not in said
+    refused(["evaluate", model, image, tmp_path, "--out", tmp_path / "x.html"], "two of a kind")
+
+
+def test_a_folder_of_masks_without_a_mask_is_refused(model: Path, tmp_path: Path) -> None:
+    for side in ("source", "target"):
+        tiff(tmp_path / side / "a.tif")
+    (tmp_path / "masks").mkdir()
+    pairs = [tmp_path / "source", tmp_path / "target", "--out", tmp_path / "x.html"]
+    refused(["evaluate", model, *pairs, "--masks", tmp_path / "masks"], "masks", "a.tif")
+
+
 # Places to write to --------------------------------------------------------------------------------------------
 
 
@@ -153,6 +215,31 @@ def test_a_place_that_cannot_be_written_to_is_named_before_anything_runs(model: 
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     refused(["predict", model, image, "--out", tmp_path / "file" / "out"], "file")
     refused(["export", model, "--out", tmp_path / "file" / "new.zip"], "file")
+
+
+def test_reports_that_cannot_be_written_are_refused_before_anything_is_computed(
+    model: Path, tmp_path: Path
+) -> None:
+    image = tiff(tmp_path / "cell.tif")
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    (tmp_path / "folder").mkdir()
+    compare = ["compare", model, model, image, "--level", "emulation", "--report"]
+    for path in ("file/x.html", "x.doc", "folder"):
+        refused([*compare, tmp_path / path], path.split("/")[0])
+    evaluate = ["evaluate", model, image, image, "--out", tmp_path / "new.html"]
+    refused([*evaluate, "--json", tmp_path / "file" / "x.json"], "file")
+    refused([*evaluate, "--json", tmp_path / "folder"], "folder")
+    refused([*evaluate, "--images", tmp_path / "file" / "x"], "file")
+    assert not (tmp_path / "new.html").exists()
+    for out in ("file", "file/model"):
+        refused([*train(tmp_path), "--out", tmp_path / out], "file")
+
+
+def test_a_file_is_not_written_over_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=r"folder' is a folder"), files.atomic_file(tmp_path / "folder"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_a_full_disk_leaves_nothing_half_written(

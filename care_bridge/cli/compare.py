@@ -8,9 +8,11 @@ import typer
 
 from care_bridge.cli._run import DONE, NO, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
+from care_bridge.errors import InputError
 
 # The same constants as care_bridge.parity and care_bridge.roundtrip, which load NumPy; a test holds them together.
 TOLERANCE, TOLERANCE_REPEATED, APPLICATIONS, LEVEL, VERSION = 1e-5, 5e-5, 2, "best", "1.15.0"
+REPORTS = (".html", ".json", ".md", ".txt")
 
 
 def compare(
@@ -29,17 +31,17 @@ def compare(
         VERSION, help="TensorFlow of levels imagej and tf1: 1.12.0, 1.13.1, 1.14.0, 1.15.0."
     ),
     tolerance: float = typer.Option(
-        TOLERANCE, help="Largest difference after one application, normalised scale."
+        TOLERANCE, min=0, help="Largest difference after one application, normalised scale."
     ),
-    tolerance_repeated: float = typer.Option(TOLERANCE_REPEATED, help="The same after two or more."),
+    tolerance_repeated: float = typer.Option(TOLERANCE_REPEATED, min=0, help="The same after two or more."),
     axes: str = typer.Option(None, help="Axes of the image, e.g. ZYX; read from the file when left out."),
     n_tiles: int = typer.Option(
         None, min=1, help="The plugin's nTiles; the bundle's own advice when left out."
     ),
     block_multiple: int = typer.Option(None, min=1, help="The plugin's blockMultiple; likewise."),
     overlap: int = typer.Option(None, min=0, help="The plugin's overlap; likewise."),
-    pmin: float = typer.Option(None, help="The plugin's percentileBottom, 0-100; likewise."),
-    pmax: float = typer.Option(None, help="The plugin's percentileTop, 0-100; likewise."),
+    pmin: float = typer.Option(None, min=0, max=100, help="The plugin's percentileBottom, 0-100; likewise."),
+    pmax: float = typer.Option(None, min=0, max=100, help="The plugin's percentileTop, 0-100; likewise."),
     normalize: bool = typer.Option(
         None, "--normalize/--no-normalize", help="The plugin's normalizeInput; likewise."
     ),
@@ -52,7 +54,11 @@ def compare(
     ),
     quiet: bool = typer.Option(False, "--quiet", help="No progress bar; the table only."),
 ) -> int:
-    """Compare Python's prediction with Fiji's on one image; exit code 1 when they differ."""
+    """Compare Python's prediction with Fiji's on one image.
+
+    Exit code 1 when they differ.
+    """
+    _check(report, pmin, pmax)
     load_tensorflow()
     from care_bridge.images import read_image
     from care_bridge.roundtrip import compare as compare_sides
@@ -86,6 +92,18 @@ def compare(
     for path in report:
         typer.echo(f"wrote {found.save(path)}")
     return DONE if found.passed else NO
+
+
+def _check(reports: list[Path], pmin: float | None, pmax: float | None) -> None:
+    """What can be refused before anything is computed."""
+    from care_bridge.files import writable_folder
+
+    if pmin is not None and pmax is not None and pmin >= pmax:
+        raise InputError(f"--pmin {pmin:g} must be below --pmax {pmax:g}")
+    for path in reports:
+        if path.suffix not in REPORTS or path.is_dir():
+            raise InputError(f"--report {str(path)!r} must be a file that ends in {', '.join(REPORTS)}")
+        writable_folder(path.parent)
 
 
 def register(app: typer.Typer) -> None:

@@ -74,7 +74,10 @@ def evaluate(
     ),
     quiet: bool = typer.Option(False, "--quiet", help="No progress bar; the verdict only."),
 ) -> int:
-    """Evaluate a model; exit code 1 when it does not beat its input and the best filter."""
+    """Say whether a model beats its input and the best filter.
+
+    Exit code 1 when it does not.
+    """
     from care_bridge.evaluate import evaluate as measure
     from care_bridge.evaluate import read_pairs, write_json, write_report
     from care_bridge.evaluate.baselines import FILTERS
@@ -84,7 +87,12 @@ def evaluate(
         raise InputError("--train-source and --train-target belong together; give both or none")
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"the report {str(out)!r} must end in .html")
-    writable_folder(out.parent)
+    for file in (out, json_file):
+        if file is not None and file.is_dir():
+            raise InputError(f"{str(file)!r} is a folder, so no file can be written there; name a file")
+    for folder in (out.parent, json_file.parent if json_file else None, images):
+        if folder is not None:
+            writable_folder(folder)
     chosen = parse_line(line) if line else None
     tables = [read_table(path) if path else [] for path in (sweep, cross)]
     pairs = read_pairs(source, target, masks=masks, axes=axes)

@@ -63,11 +63,18 @@ def train(
     settings: list[str] = typer.Option([], "--set", help="Any other setting of config.json: KEY=VALUE."),
     quiet: bool = typer.Option(False, "--quiet", help="Say nothing; no progress bar."),
 ) -> int:
-    """Train a network that restores SOURCE images to what TARGET images look like."""
+    """Train a network on pairs of SOURCE and TARGET images.
+
+    It restores what looks like SOURCE to what TARGET looks like.
+    """
+    from care_bridge.files import writable_folder
     from care_bridge.training.presets import get_preset
 
-    load_tensorflow()
     chosen = get_preset(preset)
+    if out.is_file():
+        raise InputError(f"--out {str(out)!r} is a file; name a folder for the model")
+    writable_folder(out.parent)
+    load_tensorflow()
     given = {
         "train_epochs": epochs,
         "train_steps_per_epoch": steps,

@@ -72,10 +72,20 @@ def read_pairs(
         names = [pair.name for pair in pairs_from_folders(first, second, axes=axes, pattern=pattern)]
         files = [(first / name, second / name) for name in names]
     else:
-        missing = [str(path) for path in (first, second) if not path.is_file()]
+        if first.is_file() and second.is_dir():
+            raise InputError(f"{str(first)!r} is a file and {str(second)!r} a folder; give two of a kind")
+        missing = [str(path) for path in (first, second) if not path.exists()]
         if missing:
             raise InputError(f"no file or folder at {', '.join(map(repr, missing))}")
         files = [(first, second)]
+    if (
+        masks is not None
+        and Path(masks).is_dir()
+        and not any((Path(masks) / one.name).exists() for one, _ in files)
+    ):
+        raise InputError(
+            f"no mask in {str(masks)!r} has the name of an image, e.g. {files[0][0].name!r}; rename them"
+        )
     return [_read(one, other, masks, axes) for one, other in files]
 
 

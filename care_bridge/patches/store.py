@@ -204,7 +204,7 @@ def load_patches(path: str | os.PathLike[str], *, axes: str | None = None) -> St
             arrays = {name: file[name] for name in file.files}
     except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
         raise InputError(
-            f"{str(path)!r} is not a training file of csbdeep (.npz), or cut short: {error}"
+            f"{str(path)!r} is not a training file of csbdeep (.npz), or cut short; copy it again, or cut patches anew"
         ) from error
     missing = [name for name in ("X", "Y") if name not in arrays]
     if missing:
