@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -39,6 +38,7 @@ from care_bridge.inference.onnx import OnnxNetwork
 from care_bridge.page import NOT_FOR_QUANTIFICATION
 from care_bridge.training.folder import weights_in
 
+RDF = "rdf.yaml"
 FORMAT_VERSION = "0.5.10"
 """The last form that bioimageio.core 0.9 to 0.11 and deepImageJ all read."""
 
@@ -135,7 +135,8 @@ def write_package(
     given = Path(path)
     target = given if given.suffix.lower() == ".zip" else given / f"{source.name}.bioimageio.zip"
     with tempfile.TemporaryDirectory(prefix="package-") as name, atomic_file(target) as part:
-        folder = Path(name)
+        folder = Path(name) / "parts"
+        folder.mkdir()
         weights, others = _write_weights(folder, source, graph, geometry, meta, normalised)
         _write_tensors(folder, tensor, output)
         (folder / "cover.png").write_bytes(cover(tensor, output))
@@ -153,12 +154,11 @@ def write_package(
         rdf = _rdf(source, card, geometry, graph, weights, low, high)
         rdf["config"] = {"bioimageio": block, "care_bridge": own}
         (folder / "README.md").write_text(readme(source, card, meta, block, results), encoding="utf-8")
-        _fill_hashes(rdf, folder)
-        (folder / "rdf.yaml").write_text(
-            yaml.safe_dump(rdf, sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
-        completeness = validate(folder / "rdf.yaml")
-        _zip(folder, part)
+        (folder / RDF).write_text(_yaml(rdf), encoding="utf-8")
+        packed = _saved_by_spec(folder / RDF, Path(name) / "packed")
+        # Read again, as every reader will.
+        completeness = validate(packed / RDF)
+        _zip(packed, part)
     return Package(target, completeness, facts.to_fill(rdf))
 
 
@@ -576,12 +576,51 @@ def _own(
     return own
 
 
-def _fill_hashes(rdf: dict[str, Any], folder: Path) -> None:
-    described = [*rdf["attachments"], *rdf["weights"].values()]
-    for tensor in (*rdf["inputs"], *rdf["outputs"]):
-        described += [tensor["test_tensor"], tensor["sample_tensor"]]
-    for entry in described:
-        entry["sha256"] = hashlib.sha256((folder / entry["source"]).read_bytes()).hexdigest()
+def _yaml(rdf: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(rdf), sort_keys=False, allow_unicode=True)
+
+
+def _saved_by_spec(rdf: Path, folder: Path) -> Path:
+    """Let bioimageio.spec build the description, gather its files with their hashes and save them; then widen."""
+    description, context = _description(rdf)
+    from bioimageio import spec
+
+    with offline(rdf), context, warnings.catch_warnings():
+        # It warns of every mapping that it first takes for something else.
+        warnings.simplefilter("ignore")
+        spec.save_bioimageio_package_as_folder(description, output_path=folder)
+    saved = folder / RDF
+    saved.write_text(_yaml(widen(yaml.safe_load(saved.read_text(encoding="utf-8")))), encoding="utf-8")
+    return folder
+
+
+def widen(rdf: Mapping[str, Any]) -> dict[str, Any]:
+    """A description as bioimageio.spec 0.5.12 saves it, in the form that older readers read too.
+
+    Parameters
+    ----------
+    rdf : mapping
+
+    Notes
+    -----
+    Since 0.5.11 `documentation` and `covers` are mappings with a hash: bioimageio.core up to 0.10 calls that
+    invalid and deepImageJ stops with a ClassCastException (deepimagej-recorded). Every reader of 0.5 adds the
+    `ensure_dtype` steps by itself, which nobody has to read then.
+    """
+    wide = {**rdf, "format_version": FORMAT_VERSION}
+    if isinstance(wide.get("documentation"), Mapping):
+        wide["documentation"] = wide["documentation"]["source"]
+    wide["covers"] = [
+        cover["source"] if isinstance(cover, Mapping) else cover for cover in wide.get("covers", [])
+    ]
+    for side, steps in (("inputs", "preprocessing"), ("outputs", "postprocessing")):
+        tensors = [dict(tensor) for tensor in wide[side]]
+        for tensor in tensors:
+            kept = [step for step in tensor.pop(steps, []) if step["id"] != "ensure_dtype"]
+            if kept:
+                tensor[steps] = kept
+        wide[side] = tensors
+    return wide
 
 
 def validate(rdf: Path) -> float:
@@ -592,6 +631,11 @@ def validate(rdf: Path) -> float:
     InputError
         Every complaint of the format at once.
     """
+    return float(_description(rdf)[0].validation_summary.metadata_completeness)
+
+
+def _description(rdf: Path) -> tuple[Any, Any]:
+    """The description by bioimageio.spec's classes, and the context that it was built in."""
     try:
         with offline(rdf):
             from bioimageio import spec
@@ -603,26 +647,25 @@ def validate(rdf: Path) -> float:
                 perform_io_checks=True,
             )
             with context, warnings.catch_warnings():
-                # It warns of every mapping that it first takes for something else.
                 warnings.simplefilter("ignore")
                 description = spec.load_description(rdf, format_version="latest")
     except ImportError as error:
         raise NotInstalledError(
             f"packages need bioimageio.core: pip install 'care-bridge[zoo]' ({error})"
         ) from None
+    if not isinstance(description, spec.InvalidDescr):
+        return description, context
     summary = description.validation_summary
-    if isinstance(description, spec.InvalidDescr):
-        if "SerializationInfo" in str(summary.details):
-            raise NotInstalledError(
-                "this bioimageio.spec cannot work with the pydantic that is installed: pip install 'pydantic<2.14'"
-            )
-        problems = [
-            f"{'.'.join(map(str, error.loc))}: {error.msg}"
-            for detail in summary.details
-            for error in detail.errors
-        ]
-        raise InputError("the package is not valid:\n" + "\n".join(f"  {p}" for p in dict.fromkeys(problems)))
-    return float(summary.metadata_completeness)
+    if "SerializationInfo" in str(summary.details):
+        raise NotInstalledError(
+            "this bioimageio.spec cannot work with the pydantic that is installed: pip install 'pydantic<2.14'"
+        )
+    problems = [
+        f"{'.'.join(map(str, error.loc))}: {error.msg}"
+        for detail in summary.details
+        for error in detail.errors
+    ]
+    raise InputError("the package is not valid:\n" + "\n".join(f"  {p}" for p in dict.fromkeys(problems)))
 
 
 @contextmanager
@@ -650,7 +693,7 @@ def urls(rdf: Path) -> list[str]:
 def _zip(folder: Path, path: Path) -> None:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as file:
-        for part in sorted(folder.iterdir(), key=lambda part: (part.name != "rdf.yaml", part.name)):
+        for part in sorted(folder.iterdir(), key=lambda part: (part.name != RDF, part.name)):
             entry = zipfile.ZipInfo(part.name, _EPOCH)
             entry.create_system, entry.external_attr = 3, 0o100644 << 16
             entry.compress_type = zipfile.ZIP_DEFLATED

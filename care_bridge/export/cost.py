@@ -42,7 +42,7 @@ def inference_cost(model: str | os.PathLike[str], image: str | os.PathLike[str])
         return {}
     what = f"{'x'.join(str(size) for size in seen['shape'][1:-1])} pixels"
     where = f"ONNX Runtime {seen['onnxruntime']}, {os.cpu_count()} CPU cores, {platform.machine()}"
-    cost = {"inference_time": f"{seen['seconds']:.2g} s for {what} ({where})"}
+    cost = {"inference_time": f"{seen['seconds']:.2g} s for {what} (fastest of {RUNS}, {where})"}
     if seen["peak_mb"] is not None:
         cost["memory_requirements_inference"] = (
             f"{seen['peak_mb']} MB of main memory for {what}, the whole process ({where}); no GPU needed"

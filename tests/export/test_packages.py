@@ -154,7 +154,7 @@ def test_a_package_holds_what_the_readers_want(package: Path) -> None:
         assert archive.open("tiny_care.zip").read(2) == b"PK"
     assert rdf["format_version"] == "0.5.10"
     assert isinstance(rdf["documentation"], str)
-    assert list(rdf["weights"]) == ["keras_hdf5", "tensorflow_saved_model_bundle", "onnx"]
+    assert set(rdf["weights"]) == {"keras_hdf5", "tensorflow_saved_model_bundle", "onnx"}
     assert rdf["weights"]["tensorflow_saved_model_bundle"]["tensorflow_version"] == "1.15"
     assert isinstance(rdf["config"]["bioimageio"]["nickname"], str)
     assert {"tiny_care.keras", "README.md", "cover.png"} <= names
@@ -162,6 +162,24 @@ def test_a_package_holds_what_the_readers_want(package: Path) -> None:
     step = rdf["inputs"][0]["axes"][1]["size"]["step"]
     assert (halo, step) == (24, 4)
     assert rdf["config"]["care_bridge"]["test_image_percentiles_agree"] is True
+
+
+def test_what_the_spec_saves_is_widened_for_deepimagej(unpacked: Path, tmp_path: Path) -> None:
+    from bioimageio import spec
+    from care_bridge.export.bioimageio import offline, widen
+
+    rdf = yaml.safe_load((unpacked / "rdf.yaml").read_text())
+    with offline(unpacked / "rdf.yaml"), spec.ValidationContext(root=unpacked, file_name="rdf.yaml"):
+        description = spec.load_description(unpacked / "rdf.yaml", format_version="latest")
+        spec.save_bioimageio_package_as_folder(description, output_path=tmp_path / "saved")
+    saved = yaml.safe_load((tmp_path / "saved" / "rdf.yaml").read_text())
+    # What spec 0.5.12 writes by itself; recorded in deepimagej-recorded: a ClassCastException.
+    assert saved["format_version"] == "0.5.12"
+    assert isinstance(saved["documentation"], dict)
+    with pytest.raises(jdll.JdllError, match="documentation"):
+        jdll.read(saved)
+    assert widen(saved) == rdf
+    jdll.read(widen(saved))
 
 
 @pytest.mark.java
