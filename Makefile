@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
+# Two at a time pays on two cores: much of a test is one thread of Python, tracing or Java's start.
+WORKERS ?= 2
 
 .PHONY: demo test test-floor check bench runtimes clean
 
@@ -10,7 +12,7 @@ demo: $(VENV)/.user runtimes
 	$(BIN)/care-bridge demo --out demo
 
 test: $(VENV)/.dev runtimes
-	CARE_BRIDGE_REQUIRE_JAVA=1 $(BIN)/python -m pytest $(TESTS)
+	CARE_BRIDGE_REQUIRE_JAVA=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 # The floor (what everything stands on) without TensorFlow and Java: the quick look while working.
 FLOOR := axes config files images metrics network_predictor normalize patches progress repeatedly run tiling
