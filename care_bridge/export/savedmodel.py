@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
@@ -32,6 +34,7 @@ TAG, SIGNATURE, METHOD = "serve", "serving_default", "tensorflow/serving/predict
 tried)."""
 
 META = "meta.json"
+MEAN_SUFFIX = "_mean"
 HOW_TO = "HOW-TO-RUN-IN-FIJI.txt"
 TOLERANCE = 1e-5
 """Largest difference between the written bundle and Keras on a normalised image before exporting is
@@ -80,6 +83,9 @@ def write_bundle(
 
     Notes
     -----
+    A probabilistic network gets a second bundle beside it, `<name>_mean.zip`, whose output is the means alone:
+    the plugin shows all channels, and feeds all of them to a second application.
+
     The entry `variables/` comes first: the plugin's unzipper makes no folders by itself, and deepImageJ asks
     for
     that one. `meta.json` is read by nobody in Fiji; it carries csbdeep's six keys and our own for people and
@@ -94,9 +100,39 @@ def write_bundle(
     with atomic_file(zip_path) as part:
         part.write_bytes(bundle_bytes(graph, meta))
         check_written(part, source, geometry)
+        # While the first is still a part: a fault leaves neither.
+        if is_probabilistic(source):
+            _write_means(source, zip_path, geometry, target=target, pmin=pmin, pmax=pmax)
     if how_to:
         write_how_to(zip_path, meta)
     return zip_path
+
+
+def is_probabilistic(source: Source) -> bool:
+    """Whether the network gives a scale channel for every mean."""
+    config = source.config
+    if config is None or not config.probabilistic:
+        return False
+    return bool(source.network.outputs[0].shape[-1] == 2 * config.n_channel_out)
+
+
+def means_path(zip_path: Path) -> Path:
+    """Where the bundle of the means lies."""
+    return zip_path.with_name(f"{zip_path.stem}{MEAN_SUFFIX}.zip")
+
+
+def _write_means(
+    source: Source, zip_path: Path, geometry: Geometry, *, target: str, pmin: float | None, pmax: float | None
+) -> None:
+    assert source.config is not None
+    network, n = source.network, source.config.n_channel_out
+    means = keras.Model(network.inputs, network.outputs[0][..., :n])
+    mean = dataclasses.replace(source, network=means, name=f"{source.name}{MEAN_SUFFIX}")
+    graph = freeze(means, target=target)
+    with atomic_file(means_path(zip_path)) as part:
+        meta = describe(mean, graph, geometry, pmin=pmin, pmax=pmax)
+        part.write_bytes(bundle_bytes(graph, meta))
+        check_written(part, mean, geometry)
 
 
 def bundle_path(path: str | os.PathLike[str], source: Source) -> Path:
@@ -150,7 +186,7 @@ def describe(
     return {
         "type": config.kind if config else "keras.Model",
         "version": __version__,
-        "probabilistic": bool(config and config.probabilistic),
+        "probabilistic": is_probabilistic(source),
         "axes": config.axes if config else f"{space}C",
         "axes_div_by": [*geometry.size_multiple, 1],
         "tile_overlap": [*(pixels or 0 for pixels in geometry.receptive_field), 0],
@@ -196,11 +232,12 @@ def _outside(source: Source, projected: str | None) -> list[str]:
         said.append("Upsample the image linearly along Z by the factor first; the network keeps the size.")
     if projected:
         said.append(f"The network projects along {projected}: give it whole stacks in one tile (nTiles=1).")
-    if source.config and source.config.probabilistic:
+    if source.config and is_probabilistic(source):
         n = source.config.n_channel_out
         said.append(
             f"The first {n} of {2 * n} output channels are the means, the others the scales; before a second "
-            "application keep the means only."
+            f"application keep the means only, or run the bundle of the means (its name ends with "
+            f"{MEAN_SUFFIX}.zip), which `care-bridge export --format fiji` writes beside the whole one."
         )
     return said
 

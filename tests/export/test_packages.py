@@ -166,6 +166,7 @@ def test_a_package_holds_what_the_readers_want(package: Path) -> None:
 
 def test_what_the_spec_saves_is_widened_for_deepimagej(unpacked: Path, tmp_path: Path) -> None:
     from bioimageio import spec
+
     from care_bridge.export.bioimageio import offline, widen
 
     rdf = yaml.safe_load((unpacked / "rdf.yaml").read_text())

@@ -255,3 +255,35 @@ def test_a_file_with_a_custom_layer_says_which_and_what_to_do(tmp_path: Path) ->
     with pytest.raises(InputError, match=r"Odd.*custom_objects"):
         write_bundle(tmp_path / "odd.keras", tmp_path / "bundle.zip")
     assert write_bundle(tmp_path / "odd.keras", tmp_path / "b.zip", custom_objects={"Odd": Odd}).is_file()
+
+
+@pytest.mark.java
+def test_a_probabilistic_network_gets_a_bundle_of_its_means(tf1: Any, noise: Any, tmp_path: Path) -> None:
+    from care_bridge.config import CareConfig
+    from care_bridge.export.savedmodel import write_bundle
+    from care_bridge.fiji.bundle import read_bundle
+    from care_bridge.training.folder import CareModel
+    from care_bridge.training.unet import build
+
+    config = CareConfig(probabilistic=True, unet_n_first=4, unet_kern_size=3, unet_n_depth=1)
+    model = CareModel(config, build(config))
+    whole = write_bundle(model, tmp_path / "net.zip")
+    image = noise(0, (1, 24, 28, 1))
+    expected = np.asarray(model.network(image, training=False))
+    assert expected.shape[-1] == 2
+    session = next(session for session in tf1 if session.version == "1.15.0")
+    received = {}
+    for file in (whole, tmp_path / "net_mean.zip"):
+        folder = tmp_path / file.stem
+        with zipfile.ZipFile(file) as archive:
+            archive.extractall(folder)
+        with session.open(read_bundle(folder)) as network:
+            received[file.stem] = network(image)
+    np.testing.assert_allclose(received["net"], expected, atol=1e-5)
+    np.testing.assert_allclose(received["net_mean"], expected[..., :1], atol=1e-5)
+    # Means alone go in again.
+    assert received["net_mean"].shape == image.shape
+    meta = json.loads((tmp_path / "net_mean" / "meta.json").read_text())
+    assert meta["probabilistic"] is False
+    assert meta["care_bridge"]["n_channel_out"] == 1
+    assert "_mean.zip" in (tmp_path / "HOW-TO-RUN-IN-FIJI.txt").read_text()
