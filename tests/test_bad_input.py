@@ -300,3 +300,25 @@ def test_without_runtime_and_network_the_command_that_adds_it_is_told(
     image = tiff(tmp_path / "cell.tif")
     refused(["compare", model, model, image, "--level", "tf1"], "care-bridge doctor --install tf1")
     refused(["doctor", "--install", "tf1"], "CARE_BRIDGE_OFFLINE")
+
+
+# Macros and the doctor -----------------------------------------------------------------------------------------
+
+
+def test_no_macro_is_written_for_what_is_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "cut.zip").write_bytes(b"PK\x03\x04")
+    for name in ("nix", "cut.zip"):
+        refused(["macros", "for", tmp_path / name, "--out", tmp_path / "new.ijm"], name)
+    assert not (tmp_path / "new.ijm").exists()
+
+
+def test_a_macro_that_is_not_there_is_answered_with_those_that_are() -> None:
+    refused(["macros", "run", "restore_imag"], "'restore_imag' (did you mean restore_image?); there are ")
+
+
+def test_a_time_that_cannot_be_waited_is_refused() -> None:
+    refused(["macros", "run", "restore_image", "--timeout", "-1"], "--timeout")
+
+
+def test_a_part_without_install_is_not_passed_over() -> None:
+    refused(["doctor", "imagej"], "care-bridge doctor --install imagej")

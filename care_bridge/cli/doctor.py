@@ -46,8 +46,11 @@ def doctor(
     Looks at Python, TensorFlow, Java, ImageJ and Fiji.
     """
     from care_bridge import levels
+    from care_bridge.errors import InputError
     from care_bridge.fiji import runtimes
 
+    if what != "all" and not install:
+        raise InputError(f"{what!r} is something to fetch: care-bridge doctor --install {what}")
     if install:
         with progress_bar(quiet=quiet) as progress:
             runtimes.install(what, progress=progress)

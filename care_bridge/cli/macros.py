@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import typer
@@ -91,7 +92,7 @@ def run(
         None, "--image", help="Image in front, for scripts that work on the open image."
     ),
     timeout: float = typer.Option(
-        None, "--timeout", help="Seconds without a sign of life before it is ended."
+        None, "--timeout", min=1, help="Seconds without a sign of life before it is ended."
     ),
 ) -> int:
     """Run a macro or script, unchanged, in a headless ImageJ.
@@ -130,10 +131,17 @@ def for_model(
 
     The call of the script and the deepImageJ equivalent come with it.
     """
+    from care_bridge.errors import InputError
     from care_bridge.fiji.macros import for_model as write_for
     from care_bridge.files import write_text
     from care_bridge.images import read_image
 
+    if not model.is_dir() and not zipfile.is_zipfile(model):
+        raise InputError(
+            f"no bundle at {str(model)!r}; give the .zip for Fiji, or the model folder that holds it"
+        )
+    if out is not None and out.is_dir():
+        raise InputError(f"--out {str(out)!r} is a folder; name a file, e.g. restore.ijm")
     made = write_for(model, None if image is None else read_image(image))
     typer.echo("// In a macro, the script installed by `care-bridge macros install` (safest):")
     typer.echo(made.script)

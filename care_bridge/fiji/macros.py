@@ -171,9 +171,9 @@ def find_shipped(name: str) -> Shipped:
     if loose:
         return loose[0]
     near = difflib.get_close_matches(wanted, [entry.name for entry in entries], n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = f" (did you mean {near[0]}?)" if near else ""
     raise InputError(
-        f"there is no macro {name!r}{hint} There are {', '.join(entry.name for entry in entries)}"
+        f"there is no macro {name!r}{hint}; there are {', '.join(entry.name for entry in entries)}"
     )
 
 
