@@ -488,11 +488,32 @@ def _advice(root: Path, rdf: Mapping[str, Any], findings: Findings) -> None:
             "give z a small halo: stacks thinner than about the halo fail in deepImageJ",
             decisive=False,
         )
+    names = [
+        str(name)
+        for key in ("inputs", "outputs")
+        for tensor in _listed(rdf.get(key))
+        if isinstance(tensor, Mapping)
+        for axis in _listed(tensor.get("axes"))
+        if isinstance(axis, Mapping)
+        for name in _listed(axis.get("channel_names"))
+    ]
+    odd_names = [name for name in names if not name.isidentifier()]
+    findings.add(
+        "Channel names are identifiers",
+        not odd_names,
+        f"not {', '.join(map(repr, odd_names))}" if odd_names else "all of them",
+        "write them with letters, digits and _ only: bioimageio.core 0.9 and 0.10 refuse the description else",
+        decisive=False,
+    )
     for cover in _covers(rdf):
         file = root / cover if _is_local(cover) else None
         if file is not None and file.is_file():
             _cover(file, findings)
     _sample(root, rdf, findings)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _cover(file: Path, findings: Findings) -> None:

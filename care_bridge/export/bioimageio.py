@@ -9,7 +9,7 @@ import re
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -495,7 +495,7 @@ def _input(
         axes.append({"id": axis, "type": "space", "size": {"min": least, "step": step}, "concatenable": True})
     names = more.get("input_channels") or [f"channel {n}" for n in range(shape[-1])]
     names = names if shape[-1] > 1 or "input_channels" in more else ["low quality"]
-    axes.append({"id": "channel", "type": "channel", "channel_names": names})
+    axes.append({"id": "channel", "type": "channel", "channel_names": identifiers(names)})
     return {
         "id": "input",
         "description": "image of low quality, in camera counts",
@@ -525,7 +525,7 @@ def _output(
             entry["halo"] = halo[axis]
         axes.append(entry)
     names = more.get("output_channels") or _output_names(shape[-1], source)
-    axes.append({"id": "channel", "type": "channel", "channel_names": names})
+    axes.append({"id": "channel", "type": "channel", "channel_names": identifiers(names)})
     return {
         "id": "output",
         "description": "restored image in normalised units: 0 and 1 are the input's two percentiles",
@@ -534,6 +534,17 @@ def _output(
         "sample_tensor": {"source": "sample_output.tif"},
         "data": {"type": "float32"},
     }
+
+
+def identifiers(names: Iterable[Any]) -> list[str]:
+    """Channel names as bioimageio.spec before 0.5.12 takes them: "GFP low SNR" becomes GFP_low_SNR.
+
+    Notes
+    -----
+    Seen with bioimageio.core 0.9.6 and 0.10.4: "not a valid (Python) identifier" ends the whole description.
+    """
+    plain = [re.sub(r"\W+", "_", str(name)).strip("_") for name in names]
+    return [name if name.isidentifier() else f"channel_{name or number}" for number, name in enumerate(plain)]
 
 
 def _output_names(channels: int, source: Source) -> list[str]:

@@ -164,6 +164,22 @@ def test_a_package_holds_what_the_readers_want(package: Path) -> None:
     assert rdf["config"]["care_bridge"]["test_image_percentiles_agree"] is True
 
 
+def test_channel_names_are_what_older_readers_take(unpacked: Path) -> None:
+    from care_bridge.export.bioimageio import identifiers
+
+    # bioimageio.core 0.9.6 and 0.10.4, run: 'low quality' is not a valid (Python) identifier.
+    assert identifiers(["low quality", "GFP (raw)", "488"]) == ["low_quality", "GFP_raw", "channel_488"]
+    rule = "Channel names are identifiers"
+    before = check(unpacked, core=False, versions=())
+    assert [r.result for r in before.rules if r.rule == rule] == ["passed"]
+
+    def spaced(rdf: dict[str, Any]) -> None:
+        rdf["inputs"][0]["axes"][-1]["channel_names"] = ["low quality"]
+
+    after = check(changed(unpacked, spaced), core=False, versions=())
+    assert [r.result for r in after.rules if r.rule == rule] == ["warning"]
+
+
 def test_what_the_spec_saves_is_widened_for_deepimagej(unpacked: Path, tmp_path: Path) -> None:
     from bioimageio import spec
 
