@@ -233,9 +233,8 @@ class Worker:
             with contextlib.suppress(OSError, ValueError):
                 assert self._process.stdin is not None
                 self._process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a busy machine; it is ended below
                 self._process.wait(_CLOSING_TIMEOUT_S)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(0)
         self._why_gone = self._why_gone or "it was closed"
         self._end()
 

@@ -285,6 +285,13 @@ def test_no_worker_is_left_after_many_runs() -> None:
     assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
 
 
+def test_a_worker_that_is_slow_to_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = toy()
+    monkeypatch.setattr("care_bridge.fiji.worker._CLOSING_TIMEOUT_S", 0.0)
+    slow.close()
+    assert gone(slow.pid)
+
+
 def test_a_large_stack_passes_without_a_second_copy_in_python(worker: Worker) -> None:
     mib = 1 << 20
     stack = np.ones((64, 1024, 1024), np.float32)  # 256 MiB
