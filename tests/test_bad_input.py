@@ -316,6 +316,13 @@ def test_a_macro_that_is_not_there_is_answered_with_those_that_are() -> None:
     refused(["macros", "run", "restore_imag"], "'restore_imag' (did you mean restore_image?); there are ")
 
 
+def test_a_macro_in_latin_1_is_read_and_not_a_crash(tmp_path: Path) -> None:
+    (tmp_path / "old.ijm").write_bytes(b'print("Gr\xf6sse");\n')
+    done = CliRunner().invoke(app, ["macros", "lint", str(tmp_path / "old.ijm")])
+    assert done.exit_code == 1, repr(done.exception)
+    assert "old.ijm: line 1" in done.stdout
+
+
 def test_a_time_that_cannot_be_waited_is_refused() -> None:
     refused(["macros", "run", "restore_image", "--timeout", "-1"], "--timeout")
 

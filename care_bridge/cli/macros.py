@@ -54,7 +54,8 @@ def lint_file(
         findings = lint(text)
         count += len(findings)
         for finding in findings:
-            typer.echo(f"{file}: {finding}")
+            # Bytes that are not UTF-8 cannot be printed by every terminal.
+            typer.echo(f"{file}: {finding}".encode(errors="replace").decode())
     if not count:
         typer.echo("nothing found")
     return NO if count else DONE
