@@ -316,6 +316,72 @@ def test_whole_images_validate_when_there_are_many() -> None:
     assert len(validation) == 8
 
 
+def targets_apart(training, validation) -> bool:
+    """Whether no value of a validation target is in a training target, where every pixel has its own value."""
+    seen = [set(part.load()[1].ravel().tolist()) for part in (training, validation)]
+    assert seen[0]
+    assert seen[1]
+    return not seen[0] & seen[1]
+
+
+def own_values(number: int) -> np.ndarray:
+    return 4000 * number + np.arange(48 * 48, dtype=np.float32).reshape(48, 48)
+
+
+@given(
+    shown=st.lists(st.integers(0, 9), min_size=2, max_size=12),
+    fraction=st.floats(0.1, 0.4),
+    seed=st.integers(0, 50),
+)
+@settings(deadline=None, max_examples=25)
+def test_sources_that_share_a_target_are_split_as_one_image(shown, fraction, seed) -> None:
+    # Several sources of one target, as the sets of a simulation are: `shown` says which target each has.
+    targets = [own_values(number) for number in shown]
+    sources = [noise((48, 48), index) for index in range(len(shown))]
+    pairs = pairs_from_arrays(sources, targets, axes="YX")
+    patches = sample_patches(
+        pairs, patch_size=(6, 6), n_patches_per_image=24, foreground=None, percentiles=None, seed=seed
+    )
+    assert targets_apart(*patches.split(fraction, seed=seed))
+
+
+def test_the_pairs_of_one_target_stay_together_in_a_file(tmp_path: Path) -> None:
+    targets = [own_values(index // 2) for index in range(10)]
+    pairs = pairs_from_arrays([noise((48, 48), i) for i in range(10)], targets, axes="YX")
+    patches = sample_patches(
+        pairs, patch_size=(6, 6), n_patches_per_image=20, foreground=None, percentiles=None
+    )
+    for name in ("a.npz", "a.zarr"):
+        back = open_patches(save_patches(patches, tmp_path / name))
+        assert set(back.origin.group) == {0, 2, 4, 6, 8}
+        assert targets_apart(*back.split(0.1))
+    # Split by file, as before groups were known, the same target is on both sides.
+    rows = split_patches(patches.origin.image, patches.origin.position, patch_size=(6, 6), fraction=0.1)
+    assert not targets_apart(*(patches.select(part) for part in rows))
+
+
+def test_what_the_manifest_calls_one_image_is_one(tmp_path: Path) -> None:
+    # Targets that differ, of two clean images; 0 and 2 are linked by their name, 2 and 3 by their pixels.
+    for index, value in enumerate((0, 1, 2, 2)):
+        for folder in ("source", "target"):
+            write_image(tmp_path / folder / f"p{index}.tif", Image(own_values(value), "YX"))
+    (tmp_path / "manifest.csv").write_text("name,image,set\np0,cell,mild\np1,other,mild\np2,cell,strong\n")
+    pairs = pairs_from_folders(tmp_path / "source", tmp_path / "target")
+    assert [pair.image for pair in pairs] == ["cell", "other", "cell", ""]
+    patches = sample_patches(pairs, patch_size=(8, 8), n_patches_per_image=2)
+    assert patches.origin.group.tolist() == [0, 0, 1, 1, 0, 0, 0, 0]
+    (tmp_path / "manifest.csv").write_text("something else\n")
+    assert not any(pair.image for pair in pairs_from_folders(tmp_path / "source", tmp_path / "target"))
+
+
+def test_large_equal_images_are_recognised_by_some_planes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "SLAB_BYTES", 4000)
+    targets = [own_values(number) for number in (0, 1, 0)]
+    pairs = pairs_from_arrays([noise((48, 48), i) for i in range(3)], targets, axes="YX")
+    patches = sample_patches(pairs, patch_size=(8, 8), n_patches_per_image=1)
+    assert patches.origin.group.tolist() == [0, 1, 0]
+
+
 def test_an_image_too_small_to_split_is_said() -> None:
     _, _, patches = sampled(shape=(20, 20), images=1)
     with pytest.raises(InputError, match="take smaller patches"):

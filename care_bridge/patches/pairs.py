@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -74,12 +75,16 @@ class ImagePair:
         For messages and provenance.
     mask : ndarray of bool, optional
         Where patches may lie, in the source's axes and shape; a patch must lie in it whole. None: everywhere.
+    image : str
+        What the pair shows, e.g. the clean image that it was simulated from. Pairs of equal name here are never
+        split between training and validation. "": not known; equal targets are found by their pixels anyway.
     """
 
     source: Stored
     target: Stored
     name: str
     mask: NDArray[np.bool_] | None = field(default=None)
+    image: str = ""
 
 
 def in_memory(data: ArrayLike, axes: str) -> Stored:
@@ -150,7 +155,8 @@ def pairs_from_folders(
     Returns
     -------
     list of ImagePair
-        Sorted by name, so that the file system does not decide the order.
+        Sorted by name, so that the file system does not decide the order. Their `image` is what a manifest.csv
+        beside the target folder says, as `care-bridge simulate` writes it.
 
     Raises
     ------
@@ -172,6 +178,7 @@ def pairs_from_folders(
             f"no file fits {pattern!r} in {', '.join(repr(str(folder)) for folder in folders)}; "
             "put the source images there, or give another pattern"
         )
+    images = _manifest_images(target.resolve().parent / "manifest.csv")
     pairs, problems = [], []
     for file in files:
         partner = target / file.name
@@ -179,7 +186,12 @@ def pairs_from_folders(
             problems.append(f"{file.name}: has no target; {str(partner)!r} does not exist")
             continue
         try:
-            pair = ImagePair(in_tiff(file, axes), in_tiff(partner, target_axes or axes), file.name)
+            pair = ImagePair(
+                in_tiff(file, axes),
+                in_tiff(partner, target_axes or axes),
+                file.name,
+                image=images.get(file.stem, ""),
+            )
         except (InputError, OSError) as error:
             problems.append(f"{file.name}: {error}")
             continue
@@ -267,6 +279,17 @@ def _in_zarr(array: Any, axes: str, index: int | None = None) -> Stored:
     axis = axes.index("S")
     shape = tuple(size for position, size in enumerate(array.shape) if position != axis)
     return Stored(lambda: _OfSeries(array, axis, index), axes.replace("S", ""), shape, np.dtype(array.dtype))
+
+
+def _manifest_images(path: Path) -> dict[str, str]:
+    """Clean image of each pair by the pair's name; none where there is no such file, or another kind of one."""
+    if not path.is_file():
+        return {}
+    with open(path, encoding="utf-8", errors="replace", newline="") as file:
+        rows = csv.DictReader(file)
+        if not {"name", "image"} <= set(rows.fieldnames or ()):
+            return {}
+        return {row["name"]: row["image"] or "" for row in rows if row["name"]}
 
 
 def _unequal(pair: ImagePair) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -76,12 +77,20 @@ class PatchOrigin:
         First pixel along the space axes of the patches.
     source_range, target_range : ndarray of float64, shape (n, 2, channels)
         Raw values that became 0 and 1; empty (n, 0, 0) where patches are not normalised.
+    group : ndarray of int32, shape (n,), optional
+        Image pairs that show the same pixels have the same number here: they are split as one image. None: every
+        pair shows its own.
     """
 
     image: NDArray[np.int32]
     position: NDArray[np.int64]
     source_range: NDArray[np.float64]
     target_range: NDArray[np.float64]
+    group: NDArray[np.int32] = field(default=None)  # type: ignore[arg-type]
+
+    def __post_init__(self) -> None:
+        if self.group is None:
+            object.__setattr__(self, "group", self.image)
 
     def __len__(self) -> int:
         return len(self.image)
@@ -89,6 +98,59 @@ class PatchOrigin:
     def select(self, indices: NDArray[np.intp]) -> PatchOrigin:
         """Those of some patches."""
         return PatchOrigin(*(getattr(self, name)[indices] for name in self.__dataclass_fields__))
+
+
+def shared_groups(fingerprints: Sequence[str], images: Sequence[str]) -> NDArray[np.int32]:
+    """Which pairs belong together: those of equal target, or of equal clean image, or linked by others.
+
+    Parameters
+    ----------
+    fingerprints : sequence of str
+        Of each pair's target, see `fingerprint`.
+    images : sequence of str
+        What each pair shows, see `ImagePair.image`; "" where that is not known.
+
+    Returns
+    -------
+    ndarray of int32
+        The number of each group's first pair.
+    """
+    group = np.arange(len(fingerprints), dtype=np.int32)
+    for names in (fingerprints, images):
+        first: dict[str, int] = {}
+        for index, name in enumerate(names):
+            if name:
+                other = group[first.setdefault(name, index)]
+                pair = sorted((int(other), int(group[index])))
+                group[group == pair[1]] = pair[0]
+    return group
+
+
+def fingerprint(read: Callable[[slice], NDArray[Any]], shape: Sequence[int], nbytes: int) -> str:
+    """Hash by which equal images are recognised, of all pixels, or of 16 planes of a large image.
+
+    Parameters
+    ----------
+    read : callable
+        Gives the pixels of some positions along the first dimension.
+    shape : sequence of int
+    nbytes : int
+        Of the whole image; above `SLAB_BYTES` it is large.
+
+    Notes
+    -----
+    Equal images never differ here. Different ones that agree in those planes count as equal, which costs the split
+    some freedom and leaks nothing.
+    """
+    sha = hashlib.sha256(str(tuple(shape)).encode())
+    if nbytes <= SLAB_BYTES:
+        parts = [slice(0, shape[0])]
+    else:
+        starts = np.unique(np.linspace(0, shape[0] - 1, 16).astype(int))
+        parts = [slice(int(start), int(start) + 1) for start in starts]
+    for part in parts:
+        sha.update(np.ascontiguousarray(read(part)).data)
+    return sha.hexdigest()
 
 
 # Eligible positions ------------------------------------------------------------------------------------------
@@ -201,7 +263,7 @@ def sample_patches(
     if "C" in axes or not set(reduced) <= set(axes):
         raise InputError(f"axes={axes!r} must hold every letter of reduced={reduced!r} and no C")
     _check_pairs(pairs, axes, size, reduced)
-    origins, problems = [], []
+    origins, problems, fingerprints = [], [], []
     for index, pair in enumerate(pairs):
         progress(index, len(pairs), "looking for patches")
         try:
@@ -211,6 +273,7 @@ def sample_patches(
             ranges = looked.ranges(percentiles, n_patches_per_image, rng)
             image = np.full(n_patches_per_image, index, np.int32)
             origins.append(PatchOrigin(image, position, *ranges))
+            fingerprints.append(looked.fingerprint())
         except InputError as error:
             problems.append(f"{pair.name}: {error}")
     if problems:
@@ -224,6 +287,8 @@ def sample_patches(
             for name in PatchOrigin.__dataclass_fields__
         )
     )
+    group = shared_groups(fingerprints, [pair.image for pair in pairs])[joined.image]
+    joined = replace(joined, group=group)
     return ImagePatches(pairs, joined, patch_size=size, axes=axes, reduced=reduced, cache_bytes=cache_bytes)
 
 
@@ -334,7 +399,7 @@ class ImagePatches:
     ) -> tuple[ImagePatches, ImagePatches]:
         """Training and validation patches that share no pixel; see `split_patches`."""
         training, validation = split_patches(
-            self.origin.image,
+            self.origin.group,
             self.origin.position,
             patch_size=self.patch_size,
             fraction=fraction,
@@ -388,6 +453,14 @@ class _Looked:
         # Small images are read once; large ones stay where they are.
         small = int(np.prod(stored.shape)) * stored.dtype.itemsize <= SLAB_BYTES
         return np.asarray(array[(slice(None),) * len(stored.shape)]) if small else array
+
+    def fingerprint(self) -> str:
+        """Of the target, by `fingerprint`."""
+        stored = self.pair.target
+        shape = [stored.size(letter) for letter in self.axes + "C"]
+        rest = tuple(slice(0, size) for size in shape[1:])
+        nbytes = int(np.prod(shape)) * stored.dtype.itemsize
+        return fingerprint(lambda part: self._target((part, *rest)), shape, nbytes)
 
     def positions(self, foreground: Foreground | None, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """First pixels of n patches, shape (n, d)."""

@@ -31,7 +31,8 @@ def split_patches(
     Parameters
     ----------
     image : ndarray of int, shape (n,)
-        Which image each patch was cut from.
+        Which image each patch was cut from; one number for images that show the same pixels
+        (`PatchOrigin.group`).
     position : ndarray of int, shape (n, d)
         Its first pixel in that image.
     patch_size : sequence of int, length d

@@ -116,7 +116,7 @@ class StoredPatches:
             )
             return self.select(np.arange(n - held)), self.select(np.arange(n - held, n))
         training, validation = split_patches(
-            self.origin.image,
+            self.origin.group,
             self.origin.position,
             patch_size=self.patch_size,
             fraction=fraction,
@@ -147,8 +147,8 @@ def save_patches(
 
     Notes
     -----
-    Arrays X, Y and axes are csbdeep's (channel second, "SCYX"); image, position, source_range, target_range and
-    names are ours, and csbdeep ignores them.
+    Arrays X, Y and axes are csbdeep's (channel second, "SCYX"); image, position, source_range, target_range,
+    group and names are ours, and csbdeep ignores them.
     """
     path = Path(path)
     if path.suffix == ".zarr":
@@ -227,8 +227,10 @@ def load_patches(path: str | os.PathLike[str], *, axes: str | None = None) -> St
         raise InputError(f"{str(path)!r} cannot be trained on: {'; '.join(problems)}")
     last = axes.replace("C", "") + "C"
     origin = None
-    if all(name in arrays for name in PatchOrigin.__dataclass_fields__):
-        origin = PatchOrigin(*(arrays[name] for name in PatchOrigin.__dataclass_fields__))
+    if all(name in arrays for name in PatchOrigin.__dataclass_fields__ if name != "group"):
+        origin = PatchOrigin(
+            **{name: arrays[name] for name in PatchOrigin.__dataclass_fields__ if name in arrays}
+        )
     return StoredPatches(
         move_axes(x, axes, last),
         move_axes(y, axes, last),
@@ -250,7 +252,9 @@ def open_patches(path: str | os.PathLike[str]) -> StoredPatches:
         attributes = dict(group.attrs)
         origin = None
         if attributes["origin"]:
-            origin = PatchOrigin(*(np.asarray(group[name]) for name in PatchOrigin.__dataclass_fields__))
+            # Files from before pairs of equal targets were recognised have no group.
+            there = [name for name in PatchOrigin.__dataclass_fields__ if name != "group" or name in group]
+            origin = PatchOrigin(**{name: np.asarray(group[name]) for name in there})
         return StoredPatches(
             group["X"], group["Y"], axes=str(attributes["axes"]), origin=origin, names=attributes["names"]
         )

@@ -154,7 +154,9 @@ def image_pairs(
                 )
                 for side, image in (("source", like.source), ("target", like.target))
             )
-            pairs.append(ImagePair(source, target, f"{index}_{like.set}_{epoch}"))
+            # Sets and epochs show the same clean image; a drawn one is another in every epoch.
+            shown = "" if clean_images is None else f"clean image {index}"
+            pairs.append(ImagePair(source, target, f"{index}_{like.set}_{epoch}", image=shown))
     return pairs
 
 

@@ -19,7 +19,7 @@ from care_bridge.csbdeep.data.transform import Transform, broadcast_target, perm
 from care_bridge.errors import InputError
 from care_bridge.normalize import NotFinitePixelsWarning
 from care_bridge.patches import Foreground, PatchOrigin, PatchPercentiles
-from care_bridge.patches.sampling import any_in_window, bright_corners
+from care_bridge.patches.sampling import any_in_window, bright_corners, fingerprint
 from care_bridge.patches.scale import Ranks, is_narrow, place, rescale
 from care_bridge.patches.store import PatchWriter, write_npz
 
@@ -397,6 +397,7 @@ def _patches_of_images(
     rng: Any,
 ) -> Iterator[_Patches]:
     first = ""
+    targets: dict[str, int] = {}
     for index, (x, y, letters, mask) in enumerate(stream):
         if index >= n_images:
             warnings.warn(f"more than the {n_images} images expected; the rest is left out", stacklevel=3)
@@ -418,7 +419,10 @@ def _patches_of_images(
         elif normalization is not None:
             patches_x, patches_y = normalization(patches_x, patches_y, x, y, mask, channel)
         space = [position for position, letter in enumerate(axes) if letter != "C"]
-        yield patches_x, patches_y, axes, PatchOrigin(np.full(n, index, np.int32), corners[:, space], *ranges)
+        # Several source folders of one target: its pixels count as one image when patches are split.
+        group = targets.setdefault(fingerprint(y.__getitem__, y.shape, y.nbytes), index)
+        image, group_of = np.full(n, index, np.int32), np.full(n, group, np.int32)
+        yield patches_x, patches_y, axes, PatchOrigin(image, corners[:, space], *ranges, group_of)
 
 
 def _check_pair(x: Array, y: Array, axes: str, first: str, size: tuple[int, ...]) -> None:
