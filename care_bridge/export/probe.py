@@ -228,6 +228,8 @@ def _reach(seen: Call, axis: int, multiple: Sequence[int], channels: int, droppe
                 if changed.size:
                     reach = max(reach, int(np.abs(changed - place).max()))
                     edge |= changed[0] == 0 or changed[-1] == length - 1
+                if edge:
+                    break
             if edge:
                 break
         if not edge:

@@ -16,6 +16,23 @@ if TYPE_CHECKING:
     from care_bridge.fiji.tf1 import Tf1Session
 
 
+CARD = {
+    "name": "CARE denoising of filaments - test - 2D",
+    "description": "Denoises drawn filaments; made by a test.",
+    "license": "CC-BY-4.0",
+    "modality": "fluorescence-light-microscopy",
+    "content": "cells",
+    "authors": [
+        {
+            "name": "Jane Doe",
+            "affiliation": "Institute",
+            "orcid": "0000-0002-1825-0097",
+            "github_user": "offline-jane",
+        }
+    ],
+}
+
+
 @pytest.fixture(scope="session")
 def foreign() -> ModuleType:
     """The module of models that people bring; see foreign.py."""
@@ -63,3 +80,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny_care"
     save_model(folder, config, build(config))
     return folder
+
+
+@pytest.fixture(scope="session")
+def minimal(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The package of the small network with no more metadata than it must have."""
+    pytest.importorskip("bioimageio.core")
+    from care_bridge.export.bioimageio import write_package
+
+    return write_package(tiny, tmp_path_factory.mktemp("package"), metadata=CARD)

@@ -124,30 +124,32 @@ def test_a_cost_that_cannot_be_measured_is_not_said(tmp_path: Path) -> None:
     assert inference_cost(tmp_path / "missing.onnx", tmp_path / "missing.npy") == {}
 
 
-def test_what_nobody_said_is_left_out_and_asked_for(tiny: Path, tmp_path: Path) -> None:
-    from typer.testing import CliRunner
-
-    from care_bridge.cli import app
-
-    (tmp_path / "model.toml").write_text(
-        'name = "CARE of nothing"\ndescription = "A test."\nlicense = "CC-BY-4.0"\ncontent = "cells"\n'
-        'modality = "fluorescence-light-microscopy"\n[[authors]]\nname = "Jane Doe"\ngithub_user = "offline-jane"\n'
-    )
-    arguments = ["export", tiny, "--format", "bioimageio", "--out", tmp_path / "p.zip"]
-    arguments += ["--metadata", tmp_path / "model.toml"]
-    said = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert said.exit_code == 0, said.output
-    for key in ("git_repo", "funded_by", "training.training_duration", "evaluations", "version"):
-        assert f"  {key}: " in said.stdout
-    with zipfile.ZipFile(tmp_path / "p.zip") as archive:
+def test_what_nobody_said_is_left_out_and_asked_for(minimal: Any) -> None:
+    asked = {line.split(":")[0] for line in minimal.to_fill}
+    assert {"git_repo", "funded_by", "training.training_duration", "evaluations", "version"} <= asked
+    with zipfile.ZipFile(minimal.path) as archive:
         text = archive.read("rdf.yaml").decode()
     block = yaml.safe_load(text)["config"]["bioimageio"]
     assert "not stated" not in text
-    assert not {"funded_by", "environmental_impact", "evaluations", "memory_requirements_training"} & set(
-        block
-    )
+    unknown = {"funded_by", "environmental_impact", "evaluations", "memory_requirements_training"}
+    assert not unknown & set(block)
     assert "training_duration" not in block["training"]
     assert "version_comment" not in yaml.safe_load(text)
+
+
+def test_the_command_prints_completeness_and_what_is_left_to_fill(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    from care_bridge.cli import app
+    from care_bridge.export import bioimageio
+
+    written = bioimageio.Package(Path("p.zip"), 0.734, ("git_repo: address of the code",))
+    monkeypatch.setattr(bioimageio, "write_package", lambda *_, **__: written)
+    said = CliRunner().invoke(app, ["export", str(tiny), "--format", "bioimageio"])
+    assert "completeness 0.73" in said.stdout
+    assert "  git_repo: address of the code" in said.stdout
 
 
 def test_the_tolerance_is_ten_times_what_the_formats_differ_by() -> None:

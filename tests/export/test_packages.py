@@ -18,30 +18,10 @@ from care_bridge.errors import InputError
 
 pytestmark = pytest.mark.tf
 
-CARD = {
-    "name": "CARE denoising of filaments - test - 2D",
-    "description": "Denoises drawn filaments; made by a test.",
-    "license": "CC-BY-4.0",
-    "modality": "fluorescence-light-microscopy",
-    "content": "cells",
-    "authors": [
-        {
-            "name": "Jane Doe",
-            "affiliation": "Institute",
-            "orcid": "0000-0002-1825-0097",
-            "github_user": "offline-jane",
-        }
-    ],
-}
-
 
 @pytest.fixture(scope="session")
-def package(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from care_bridge.export.bioimageio import write_package
-
-    pytest.importorskip("bioimageio.core")
-    written = write_package(tiny, tmp_path_factory.mktemp("package"), metadata=CARD)
-    return written.path
+def package(minimal: Any) -> Path:
+    return Path(minimal.path)
 
 
 @pytest.fixture
