@@ -6,7 +6,10 @@ from pathlib import Path
 
 import typer
 
-from care_bridge.cli._run import DONE, NO, command
+from care_bridge.cli._run import DONE, NO, command, fail
+from care_bridge.cli._tensorflow import load_tensorflow
+
+SUFFIXES = (".html", ".json", ".txt")
 
 
 def check(
@@ -21,7 +24,14 @@ def check(
     ),
     quiet: bool = typer.Option(False, "--quiet", help="The verdict only."),
 ) -> int:
-    """Judge a bundle or package by every reader's rules; exit code 1 when it is not accepted."""
+    """Judge a bundle or package by the rules of every reader.
+
+    Exit code 1 when it is not accepted.
+    """
+    for file in report:
+        if file.suffix.lower() not in SUFFIXES:
+            fail(f"--report {str(file)!r} must end in {', '.join(SUFFIXES)}")
+    load_tensorflow()
     from care_bridge.checking import check as judge
 
     options = {}

@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from care_bridge.cli._run import DONE, command, fail
+from care_bridge.cli._tensorflow import load_tensorflow
 
 FORMATS = ("fiji", "onnx", "bioimageio")
 # The oldest release in care_bridge.export.ops.TF1_TARGETS; a test holds them together.
@@ -33,9 +34,10 @@ def export(
     test_image: Path = typer.Option(None, help="A TIFF to show and test the package with (bioimageio)."),
     ground_truth: Path = typer.Option(None, help="The TIFF that the test image should become (bioimageio)."),
 ) -> int:
-    """Write a model down so that Fiji, ONNX Runtime or the BioImage.IO readers open it."""
+    """Write a model for Fiji, ONNX Runtime or the model zoo."""
     if format not in FORMATS:
         fail(f"--format {format!r} is none of {', '.join(FORMATS)}")
+    load_tensorflow()
     folder = model if model.is_dir() else model.parent
     if format == "fiji":
         from care_bridge.export.savedmodel import HOW_TO, write_bundle

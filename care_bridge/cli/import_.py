@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from care_bridge.cli._run import DONE, command
+from care_bridge.cli._tensorflow import load_tensorflow
 
 
 def import_package(
@@ -14,6 +15,7 @@ def import_package(
     out: Path = typer.Option(..., "--out", help="The model folder to make; must not exist or be empty."),
 ) -> int:
     """Make a model folder of a package, to train on and to predict with."""
+    load_tensorflow()
     from care_bridge.export.import_package import import_package as make
 
     typer.echo(f"wrote {make(package, out)}")
