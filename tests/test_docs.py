@@ -13,7 +13,7 @@ import typer
 from care_bridge.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "model_zoo" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def command_lines(text: str) -> list[str]:
@@ -88,3 +88,9 @@ def test_the_architecture_names_every_part_of_the_package() -> None:
     }
     named = set(re.findall(r"`(\w+)`", text))
     assert not parts - {"__init__"} - named
+
+
+def test_the_example_of_the_model_zoo_is_complete_metadata() -> None:
+    from care_bridge.export.metadata import read_card
+
+    assert read_card(ROOT / "model_zoo" / "example.toml").task == "denoising"
