@@ -183,7 +183,9 @@ def test_what_the_spec_saves_is_widened_for_deepimagej(unpacked: Path, tmp_path:
 def test_a_package_passes_every_reader(package: Path, tf1: Any, tmp_path: Path) -> None:
     report = check(package, sessions=tf1)
     assert report.accepted, str(report)
-    assert [rule for rule in report.rules if rule.result != "passed"] == []
+    # Its metadata are the least that is taken; test_facts has a full model.toml.
+    odd = [rule.rule for rule in report.rules if rule.result != "passed"]
+    assert odd == ["Metadata are at least 80% complete"]
     assert report.facts["deepimagej"] == "runs with tensorflow_saved_model_bundle"
     assert report.facts["run_your_network"] == "accepted"
 
