@@ -22,6 +22,9 @@ from care_bridge.files import atomic_file
 OPSET, IR_VERSION = 17, 8
 """Newest that deepImageJ's ONNX engines load (run: opset 18 does not)."""
 
+ATTEMPTS = 3
+"""How often tf2onnx is asked before its answer counts."""
+
 TOLERANCE = 1e-5
 """Largest difference to Keras on a normalised image before exporting is refused."""
 
@@ -78,6 +81,9 @@ def write_onnx(
 def onnx_bytes(graph: Any, *, space: str, opset: int = OPSET) -> bytes:
     """A frozen graph as a serialised ONNX model, checked by onnx.checker.
 
+    The order in which tf2onnx's optimisers visit nodes is chance, and once in several hundred conversions they left
+    a Reshape whose inferred rank contradicts the output's. Converting again mends that.
+
     Parameters
     ----------
     graph : GraphDef
@@ -86,6 +92,13 @@ def onnx_bytes(graph: Any, *, space: str, opset: int = OPSET) -> bytes:
         Axes between batch and channels, e.g. "ZYX"; they name the free dimensions.
     opset : int
     """
+    for _ in range(ATTEMPTS - 1):
+        with contextlib.suppress(InputError):
+            return _converted(graph, space=space, opset=opset)
+    return _converted(graph, space=space, opset=opset)
+
+
+def _converted(graph: Any, *, space: str, opset: int) -> bytes:
     try:
         import onnx
         import tf2onnx
