@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import tempfile
@@ -169,7 +170,7 @@ def _hints(file: Path) -> tuple[dict[str, int] | None, dict[str, int] | None]:
 def _first(error: Exception) -> str:
     """The sentence of TensorFlow's message that says what is wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    for line, after in zip(lines, lines[1:], strict=False):
+    for line, after in itertools.pairwise(lines):
         if after.startswith("[[{{node"):
             return line
     return lines[0] if lines else type(error).__name__
