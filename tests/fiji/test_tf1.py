@@ -66,7 +66,8 @@ def test_from_nothing_to_the_first_prediction_in_two_seconds(doubling: Path) -> 
         network(image(1, 8, 8, 1))
         seconds = time.monotonic() - start
     # 0.9 s on two free cores; the rest is for a machine that does other things as well.
-    limit = 2.0 if os.getloadavg()[0] < 1.5 else 20.0
+    alone = "PYTEST_XDIST_WORKER" not in os.environ and os.getloadavg()[0] < 1.5
+    limit = 2.0 if alone else 20.0
     assert seconds < limit
 
 
