@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
 from care_bridge.export.metadata import ModelCard
 from care_bridge.export.source import Source
@@ -113,13 +114,14 @@ def training(source: Source, rows: Sequence[Mapping[str, float]]) -> dict[str, A
         "optimizer": "adam",
         "optimizer_kwargs": {"learning_rate": config.train_learning_rate},
         "regularization": "none: no dropout, no weight decay; the weights of the best validation loss",
+        "loss_function_kwargs": {},
     }
     if config.train_loss_bg_thresh:
         known["loss_function_kwargs"] = {
             "background_threshold": config.train_loss_bg_thresh,
             "background_decay": config.train_loss_bg_decay,
         }
-    made_of = config.provenance
+    made_of = _data(config)
     if "patch_size" in made_of:
         size = "x".join(str(pixels) for pixels in made_of["patch_size"])
         augmented = ", ".join(config.train_augment) or "none"
@@ -133,12 +135,18 @@ def training(source: Source, rows: Sequence[Mapping[str, float]]) -> dict[str, A
     return known
 
 
+def _data(config: CareConfig) -> dict[str, Any]:
+    """What the training recorded: its own keys, and those of its data, which `care-bridge train` puts under "data"."""
+    data = config.provenance.get("data")
+    return {**config.provenance, **(data if isinstance(data, Mapping) else {})}
+
+
 def provenance(source: Source) -> dict[str, Any]:
     """Seed, versions and data of the training, as config.json has them; hashes a line a file."""
     config = source.config
     if config is None:
         return {}
-    made_of = config.provenance
+    made_of = _data(config)
     known: dict[str, Any] = {"seed": config.seed, "steps_per_epoch": config.train_steps_per_epoch}
     for key in ("fingerprint", "versions", "notice"):
         if made_of.get(key):
@@ -160,7 +168,7 @@ def validation_result(source: Source, rows: Sequence[Mapping[str, float]]) -> di
     mae, mse = (float(f"{best[key]:.4g}") for key in ("val_mae", "val_mse"))
     return {
         "dataset_role": "validation",
-        "sample_count": int(source.config.provenance.get("n_validation", 0)),
+        "sample_count": int(_data(source.config).get("n_validation", 0)),
         "evaluation_factors": ["validation"],
         "evaluation_factors_long": ["validation patches of the training data, best epoch"],
         "metrics": ["MAE", "MSE"],

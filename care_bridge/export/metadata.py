@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import tomllib
@@ -48,16 +49,45 @@ license = "CC-BY-4.0"                               # SPDX
 modality = "fluorescence-light-microscopy"
 content = "nuclei"
 task = "denoising"
+version = "1.0.0"                                   # of the model
+version_comment = "first upload"
+git_repo = "https://github.com/jane-doe/nuclei"     # of the code that trained it
+funded_by = "agency and grant, or none"
+
 [[authors]]
 name = "Jane Doe"
 affiliation = "Institute"
 orcid = "0000-0002-1825-0097"
 github_user = "jane-doe"
+
+[[packaged_by]]
+name = "Jane Doe"
+github_user = "jane-doe"
+
+[uploader]
+name = "Jane Doe"
+email = "jane.doe@example.com"
+
+[training_data]                                     # the published data set; evaluations name it
+id = "nuclei-pairs"
+source = "https://doi.org/10.5281/zenodo.1234567"
+
+[environmental_impact]
+hardware_type = "what it was trained on"
 """
+"""A model.toml that makes a trained model's package complete enough for the zoo; other keys: `facts.TO_FILL`."""
 
 _NAME = re.compile(r"[A-Za-z0-9_+\-() ]{5,128}")
 _TABLES = ("training", "environmental_impact", "training_data", "uploader", "parent", "pixel_size_um")
 _ROLES = ("train", "validation", "test", "independent", "unknown")
+_KEYS = (
+    *("name", "description", "license", "modality", "content", "task", "nickname", "timestamp", "version"),
+    *("version_comment", "git_repo", "uploader", "parent", "training_data", "training", "funded_by"),
+    *("architecture_type", "target_structure", "out_of_scope_use", "known_biases", "inference_time"),
+    *("memory_requirements_inference", "memory_requirements_training", "environmental_impact", "evaluations"),
+    *("authors", "maintainers", "packaged_by", "cite", "tags", "links", "input_channels", "output_channels"),
+    *("pixel_size_um", "test_image_role"),
+)
 _LISTS = ("authors", "maintainers", "packaged_by", "cite", "tags", "evaluations", "target_structure", "links")
 
 
@@ -112,6 +142,11 @@ def check_card(values: dict[str, Any], *, where: str = FILE) -> ModelCard:
     """Metadata from plain values; see `read_card`."""
     problems = []
     values = dict(values)
+    for key in sorted(set(values) - set(_KEYS)):
+        like = difflib.get_close_matches(key, _KEYS, n=1)
+        problems.append(
+            f"{key}: no key of {FILE}" + (f"; {like[0]} is" if like else f"; keys: {', '.join(_KEYS)}")
+        )
     for key in _LISTS:
         if key in values and not isinstance(values[key], list):
             problems.append(f"{key}: give a list ([[{key}]] or [...]); received {values.pop(key)!r}")

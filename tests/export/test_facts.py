@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train_epochs=2,
         train_steps_per_epoch=2,
         train_batch_size=4,
-        provenance=data.provenance,
+        provenance={"data": data.provenance},  # as the command writes it
     )
     train(config, data.training, data.validation, root / "waves")
     return root / "waves"
@@ -86,6 +87,25 @@ def test_a_trained_model_with_a_full_model_toml_is_complete_enough(packaged: Any
     assert [line.split(":")[0] for line in packaged.to_fill] == ["parent"]
 
 
+def test_a_model_toml_filled_as_the_examples_say_is_complete_enough(trained: Path, tmp_path: Path) -> None:
+    from care_bridge.export.bioimageio import write_package
+    from care_bridge.export.metadata import EXAMPLE, check_card, read_card
+
+    example = Path(__file__).parents[2] / "model_zoo" / "example.toml"
+    # The one that the error message shows fills what the one to copy fills, and it is a model.toml.
+    assert set(tomllib.loads(EXAMPLE)) == set(tomllib.loads(example.read_text())) - {"cite"}
+    assert check_card(tomllib.loads(EXAMPLE)).more["version"] == read_card(example).more["version"]
+    assert write_package(trained, tmp_path, metadata=example).completeness >= 0.8
+
+
+def test_a_mistyped_key_of_model_toml_is_named() -> None:
+    from care_bridge.errors import InputError
+    from care_bridge.export.metadata import check_card
+
+    with pytest.raises(InputError, match=r"funded_from: no key of model\.toml; funded_by is"):
+        check_card({**CARD, "funded_from": "agency"})
+
+
 def test_training_is_told_by_its_own_record(rdf: dict[str, Any], trained: Path) -> None:
     from care_bridge.training.history import read_history
 
@@ -108,6 +128,7 @@ def test_the_evaluation_is_that_of_the_kept_weights_and_says_so(rdf: dict[str, A
     best = min(read_history(trained), key=lambda row: row["val_loss"])
     (evaluation,) = rdf["config"]["bioimageio"]["evaluations"]
     assert evaluation["dataset_role"] == "validation"
+    assert evaluation["sample_count"] > 0
     assert evaluation["dataset_source"] == CARD["training_data"]["source"]
     assert evaluation["results"][0][0] == pytest.approx(best["val_mae"], rel=1e-3)
 
