@@ -51,7 +51,8 @@ def start(settings: dict[str, Any]) -> dict[str, Any]:
         f"-Djava.util.prefs.userRoot={scratch / 'prefs'}",
         f"-Dimagej.tensorflow.models.dir={scratch / 'models'}",
         f"-Djava.io.tmpdir={scratch / 'tmp'}",
-        f"-Dimagej.dir={folder}",
+        # Scripts are looked for where these say; else where the jars lie, which may be links.
+        *(f"-D{name}.dir={folder}" for name in ("imagej", "imagej2", "fiji")),
     ):
         scyjava.config.add_option(option)
     try:
