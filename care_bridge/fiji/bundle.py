@@ -17,6 +17,8 @@ from care_bridge.errors import InputError
 
 SAVED_MODEL = "saved_model.pb"
 SIGNATURE = "serving_default"
+MEAN_SUFFIX = "_mean"
+"""Ends the name of the bundle of the means that lies beside a probabilistic one."""
 TAG = "serve"
 
 _FLOAT = 1  # DT_FLOAT in types.proto
@@ -169,6 +171,8 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
 def find_bundle(path: str | os.PathLike[str]) -> Path:
     """The bundle of a path: itself, or the one that lies in a model folder.
 
+    Of a probabilistic model's two, ``NAME.zip`` and ``NAME_mean.zip``, the whole network is taken.
+
     Raises
     ------
     InputError
@@ -177,7 +181,9 @@ def find_bundle(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if not path.is_dir() or (path / SAVED_MODEL).is_file():
         return path
-    found = sorted(path.glob("*.zip"))
+    zips = set(path.glob("*.zip"))
+    means = {file.with_stem(f"{file.stem}_mean") for file in zips}
+    found = sorted(zips - means)
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
         raise InputError(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from care_bridge.errors import InputError
-from care_bridge.fiji.bundle import read_bundle
+from care_bridge.fiji.bundle import find_bundle, read_bundle
 
 WriteBundle = Callable[..., Path]
 
@@ -79,6 +79,14 @@ def test_what_is_no_bundle_is_told_in_one_sentence(tmp_path: Path, write_bundle:
             archive.writestr("saved_model.pb", content)
         with pytest.raises(InputError, match=r"is damaged|holds no graph"):
             read_bundle(tmp_path / "damaged.zip")
+
+
+def test_of_a_probabilistic_models_two_bundles_the_whole_network_is_taken(tmp_path: Path) -> None:
+    for name in ("fiji.zip", "fiji_mean.zip"):
+        (tmp_path / name).write_bytes(b"PK")
+    assert find_bundle(tmp_path) == tmp_path / "fiji.zip"
+    (tmp_path / "fiji.zip").unlink()
+    assert find_bundle(tmp_path) == tmp_path / "fiji_mean.zip"
 
 
 def test_a_zip_cut_short_is_told(tmp_path: Path, write_bundle: WriteBundle) -> None:
