@@ -156,26 +156,67 @@ def run_demo(
         raise InputError("own pairs need both folders: give source and target")
     if source is not None and images is not None:
         raise InputError("give clean images to degrade, or pairs of source and target, not both")
-    folder = writable_folder(out)
     if source is not None and target is not None:
-        data = _read_pairs(source, target, hold_out)
+        names = _pair_names(source, target, hold_out)
+        folder = writable_folder(out)
+        data = _read_pairs(source, target, names, hold_out)
     else:
+        if images is not None:
+            _clean_files(images)
+        folder = writable_folder(out)
         data = _simulate(folder / "pairs", images, hold_out, seed, progress)
+    # First, as it refuses pairs without structure, which cost the minutes of training otherwise.
+    progress(0, 1, "tuning the Gaussian filter")
+    gaussian = tune(data.training, tuned_on="the training images", names=("Gaussian",))[0]
     model = _train(data, folder / "model", epochs=epochs, seed=seed, progress=progress)
-    return _show(folder, data, model, progress)
+    return _show(folder, data, gaussian, model, progress)
 
 
 # Data ----------------------------------------------------------------------------------------------------------
 
 
-def _read_pairs(
+def _pair_names(
     source: str | os.PathLike[str], target: str | os.PathLike[str], hold_out: str | None
-) -> _Data:
+) -> list[str]:
+    """File names of a person's pairs; refuses, by their headers, what one network of one channel cannot learn."""
     from care_bridge.patches import pairs_from_folders
 
-    names = [pair.name for pair in pairs_from_folders(source, target)]
+    pairs = pairs_from_folders(source, target)
+    flat = [pair.name for pair in pairs if "Z" not in pair.source.axes]
+    deep = [pair.name for pair in pairs if "Z" in pair.source.axes]
+    if flat and deep:
+        raise InputError(
+            f"the pairs mix images ({_some(flat)}) and stacks ({_some(deep)}); put one kind into folders of its own"
+        )
+    problems = [
+        f"{pair.name} has axes {pair.source.axes} (source) and {pair.target.axes} (target); the demo takes one "
+        "channel and one time point on both sides, care-bridge train takes more"
+        for pair in pairs
+        if set(pair.source.axes) - set("ZYX") or pair.target.axes != pair.source.axes
+    ]
+    if problems:
+        raise InputError("\n".join(problems))
+    names = [pair.name for pair in pairs]
+    _held_out(names, hold_out)
+    return names
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _read_pairs(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], names: Sequence[str], hold_out: str | None
+) -> _Data:
     both = [(read_image(Path(source) / name), read_image(Path(target) / name)) for name in names]
     return _hold_one_out(both, names, hold_out, f"pairs of {os.fspath(source)} and {os.fspath(target)}")
+
+
+def _clean_files(images: str | os.PathLike[str]) -> list[Path]:
+    files = sorted(file for file in Path(images).glob("*.tif*") if file.is_file())
+    if not files:
+        raise InputError(f"no TIFF in {os.fspath(images)!r}; give a folder of clean images")
+    return files
 
 
 def _simulate(
@@ -185,10 +226,7 @@ def _simulate(
 
     recipe, clean = RECIPE_DRAWN, None
     if images is not None:
-        files = sorted(file for file in Path(images).glob("*.tif*") if file.is_file())
-        if not files:
-            raise InputError(f"no TIFF in {os.fspath(images)!r}; give a folder of clean images")
-        recipe, clean = RECIPE_IMAGES, [read_image(file) for file in files]
+        recipe, clean = RECIPE_IMAGES, [read_image(file) for file in _clean_files(images)]
     pairs = []
     for pair in make_pairs(recipe, clean, seed):
         pairs.append(pair)
@@ -205,9 +243,8 @@ def _simulate(
     return _hold_one_out(both, groups, hold_out, f"{origin} (recipe {recipe!r})")
 
 
-def _hold_one_out(
-    pairs: Sequence[tuple[Image, Image]], names: Sequence[str], hold_out: str | None, origin: str
-) -> _Data:
+def _held_out(names: Sequence[str], hold_out: str | None) -> str:
+    """Name of the image that is kept out of training."""
     if len(set(names)) < 2:
         raise InputError(
             f"{len(set(names))} image is there; one is kept out to look at, so give at least two"
@@ -217,6 +254,13 @@ def _hold_one_out(
     wanted = stems.get(Path(hold_out).stem, hold_out) if hold_out else names[-1]
     if wanted not in names:
         raise InputError(f"hold_out={wanted!r} is not among the images: {', '.join(sorted(set(names)))}")
+    return wanted
+
+
+def _hold_one_out(
+    pairs: Sequence[tuple[Image, Image]], names: Sequence[str], hold_out: str | None, origin: str
+) -> _Data:
+    wanted = _held_out(names, hold_out)
     training = [pair for pair, name in zip(pairs, names, strict=True) if name != wanted]
     source, target = pairs[len(names) - 1 - list(reversed(names)).index(wanted)]
     return _Data(training, source, target, origin)
@@ -258,7 +302,7 @@ def _train(data: _Data, folder: Path, *, epochs: int, seed: int, progress: Progr
 # Results -------------------------------------------------------------------------------------------------------
 
 
-def _show(folder: Path, data: _Data, model: Path, progress: Progress) -> DemoResult:
+def _show(folder: Path, data: _Data, gaussian: Baseline, model: Path, progress: Progress) -> DemoResult:
     from care_bridge.export.savedmodel import write_bundle
     from care_bridge.fiji.emulation import FijiPredictor
     from care_bridge.inference.keras import KerasNetwork
@@ -289,8 +333,6 @@ def _show(folder: Path, data: _Data, model: Path, progress: Progress) -> DemoRes
     # The plugin loses the calibration; what is kept for people has it.
     calibration = {"pixel_size_um": data.source.pixel_size_um, "unit": data.source.unit}
     restored = [mean_channels(image, like=data.source).replace(**calibration) for image in restored]
-    progress(0, 1, "tuning the Gaussian filter")
-    gaussian = tune(data.training, tuned_on="the training images", names=("Gaussian",))[0]
     shown = {
         "input": data.source,
         f"Gaussian filter ({gaussian.settings})": gaussian.predict(data.source),

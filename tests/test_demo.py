@@ -114,6 +114,39 @@ def test_a_missing_image_to_hold_out_is_named_with_those_that_are_there(tmp_path
         run_demo(tmp_path / "out", source=source, target=target, hold_out="x.tif")
 
 
+def test_images_and_stacks_are_told_apart_before_anything_is_written(tmp_path: Path) -> None:
+    source, target = folders(tmp_path)
+    for side in (source, target):
+        write_image(side / "deep.tif", Image(np.ones((4, 64, 64), np.uint8), "ZYX"))
+    with pytest.raises(InputError, match=r"mix images \(0.tif, 1.tif\) and stacks \(deep.tif\)"):
+        run_demo(tmp_path / "out", source=source, target=target)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pairs_of_unequal_shapes_are_named_before_anything_is_written(tmp_path: Path) -> None:
+    source, target = folders(tmp_path)
+    write_image(target / "1.tif", Image(np.ones((64, 60), np.uint8), "YX"))
+    with pytest.raises(InputError, match=r"1.tif: source .* differ along X"):
+        run_demo(tmp_path / "out", source=source, target=target)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pairs_without_structure_are_refused_before_training(tmp_path: Path) -> None:
+    for side in ("source", "target"):
+        for name in ("a", "b"):
+            write_image(tmp_path / side / f"{name}.tif", Image(np.full((64, 64), 7, np.uint8), "YX"))
+    with pytest.raises(InputError, match="no piece with structure"):
+        run_demo(tmp_path / "out", source=tmp_path / "source", target=tmp_path / "target")
+    assert not (tmp_path / "out" / "model").exists()
+
+
+def test_channels_and_time_are_left_to_train(tmp_path: Path) -> None:
+    source, target = folders(tmp_path)
+    write_image(source / "1.tif", Image(np.ones((2, 64, 64), np.uint8), "CYX"))
+    with pytest.raises(InputError, match=r"1.tif has axes CYX \(source\) and YX \(target\)"):
+        run_demo(tmp_path / "out", source=source, target=target)
+
+
 def test_a_folder_without_clean_images_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"no TIFF in .*empty"):
