@@ -29,7 +29,11 @@ def train(
     out: Path = typer.Option(..., "--out", help="The model folder to write."),
     preset: str = typer.Option("csbdeep", "--preset", help="csbdeep, mito, cardio or planaria."),
     smoke: bool = typer.Option(False, "--smoke", help="Scale everything down to minutes, and say so."),
-    resume: bool = typer.Option(False, "--resume", help="Go on from where this folder's training stopped."),
+    resume: bool = typer.Option(
+        False,
+        "--resume",
+        help="Go on from where this folder's training stopped; where none was begun, begin, and say so.",
+    ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Train anew in a folder that holds a model."),
     seed: int = typer.Option(0, "--seed", min=0, help="Of every random draw."),
     ensemble: int = typer.Option(1, "--ensemble", min=1, help="How many networks to train; the paper's: 5."),
@@ -75,6 +79,9 @@ def train(
         raise InputError(f"--out {str(out)!r} is a file; name a folder for the model")
     writable_folder(out.parent)
     load_tensorflow()
+    begun = _begun(out, ensemble=ensemble > 1, resume=resume, overwrite=overwrite)
+    if resume and not begun and not quiet:
+        typer.echo(f"no training was begun in {str(out)!r}: it begins now")
     given = {
         "train_epochs": epochs,
         "train_steps_per_epoch": steps,
@@ -94,6 +101,12 @@ def train(
     }
     wanted = {**chosen.settings, **{key: value for key, value in given.items() if value is not None}}
     wanted |= dict(_setting(text) for text in settings)
+    if target is not None and source.is_dir():
+        from care_bridge.config import CareConfig
+        from care_bridge.training.data import network_axes
+
+        # A mistyped setting is said before minutes go into cutting patches.
+        CareConfig(network_axes(source, target, axes=axes, image_axes=image_axes), **wanted)
     with progress_bar(quiet=quiet) as progress:
         data = _data(
             source,
@@ -124,6 +137,32 @@ def train(
             progress=progress,
         )
     return DONE
+
+
+def _begun(out: Path, *, ensemble: bool, resume: bool, overwrite: bool) -> bool:
+    """Whether a training was begun there; refuses what is said only after minutes else, or not at all."""
+    from care_bridge.training.checkpoint import CHECKPOINT
+    from care_bridge.training.folder import weights_in
+
+    single = bool(weights_in(out)) or (out / CHECKPOINT).is_file()
+    members = [folder for folder in out.glob("member_*") if folder.is_dir()]
+    if not overwrite and (single if ensemble else members):
+        raise InputError(
+            f"--out {str(out)!r} holds {'a single model' if ensemble else 'an ensemble'}, not "
+            f"{'an ensemble' if ensemble else 'a single model'}; name another folder, or give --overwrite"
+        )
+    if not overwrite and not resume and (single or members):
+        raise InputError(
+            f"--out {str(out)!r} holds a model already; go on training it (--resume), train anew in it "
+            "(--overwrite), or name another folder"
+        )
+    begun = any((folder / CHECKPOINT).is_file() for folder in (out, *members))
+    if not overwrite and resume and single and not begun:
+        raise InputError(
+            f"--out {str(out)!r} holds weights but no {CHECKPOINT} to go on from; train another folder from them "
+            f"(--start {out}), or anew in this one (--overwrite)"
+        )
+    return begun
 
 
 def _data(

@@ -96,7 +96,8 @@ def train(
     start : keras.Model or sequence of arrays, optional
         Weights to start from (fine-tuning); None starts from random ones.
     resume : bool
-        Go on from the folder's checkpoint if there is one: the result is that of a run without the stop.
+        Go on from the folder's checkpoint: the result is that of a run without the stop. A folder without
+        weights is trained from the start.
     overwrite : bool
         Train anew in a folder that holds a model.
     on_epoch : callable, optional
@@ -326,10 +327,14 @@ def _take_up(
             state.finished = state.finished and state.settings["train_epochs"] == config.train_epochs
             state.settings = settings
             return state, (weights, optimizer)
-    elif not overwrite and (weights_in(folder) or (folder / CHECKPOINT).is_file()):
+    if not overwrite and (weights_in(folder) or (folder / CHECKPOINT).is_file()):
+        way = (
+            f"but no {CHECKPOINT} to go on from; start another folder from its weights (start)"
+            if resume
+            else "already; go on training it (resume)"
+        )
         raise InputError(
-            f"{str(folder)!r} holds a model already; go on training it (resume), train anew in it "
-            "(overwrite), or choose another folder"
+            f"{str(folder)!r} holds a model {way}, train anew in it (overwrite), or choose another folder"
         )
     if overwrite and not resume:
         for stale in (*weights_in(folder), folder / CHECKPOINT):
