@@ -53,7 +53,7 @@ _OME_UNIT = {
 # Coarser "pixels a centimetre" are a printer's resolution (72 dpi is 353 um), not a microscope's.
 _COARSEST_UM = 50.0
 
-_DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
+DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
 _IMAGEJ_DTYPES = ("uint8", "uint16", "int16", "float32")
 # Offsets of a classic TIFF are 32 bits; ImageJ's own way around that is not TIFF any more.
 _IMAGEJ_LIMIT_BYTES = 2**32 - 2**25
@@ -711,9 +711,9 @@ def _for_storage(image: Image, dtype: np.dtype[Any] | None) -> tuple[NDArray[Any
         dtype = _own_dtype(data, image.name)
         if dtype != image.dtype:
             notes.append(f"{image.dtype} is not a type that TIFF readers share: saved as {dtype}")
-    if dtype.name not in _DTYPES:
+    if dtype.name not in DTYPES:
         raise InputError(
-            f"dtype={dtype} is not a type that TIFF readers share; use one of {', '.join(_DTYPES)}"
+            f"dtype={dtype} is not a type that TIFF readers share; use one of {', '.join(DTYPES)}"
         )
     report: dict[str, Any] = {"notes": notes}
     if dtype.kind in "ui":

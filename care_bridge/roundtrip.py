@@ -198,14 +198,16 @@ def recommended_options(bundle: str | os.PathLike[str] | None, **changes: Any) -
     """
     from care_bridge.fiji.plugin import PluginOptions
 
-    told = _meta(find_bundle(bundle)).get("care_bridge", {}).get("fiji", {}) if bundle is not None else {}
+    told = (
+        bundle_meta(find_bundle(bundle)).get("care_bridge", {}).get("fiji", {}) if bundle is not None else {}
+    )
     known = {field.name for field in dataclasses.fields(PluginOptions)}
     values = {name: value for name, value in told.items() if name in known}
     values |= {name: value for name, value in changes.items() if value is not None}
     return PluginOptions(**values)
 
 
-def _meta(bundle: Path) -> dict[str, Any]:
+def bundle_meta(bundle: str | os.PathLike[str]) -> dict[str, Any]:
     """What `meta.json` of a bundle says; nothing where it has none or it is somebody else's."""
     try:
         with zipfile.ZipFile(bundle) as archive:

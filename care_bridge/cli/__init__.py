@@ -32,10 +32,22 @@ def _one_line() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
+def _refuse_blanks(words: list[str]) -> None:
+    """An empty path would mean this folder: what `--out "$NOT_SET"` never wanted."""
+    for before, word in zip(["", *words], words, strict=False):
+        option = word.removesuffix("=") if word.startswith("--") and word.endswith("=") else ""
+        if option or not word.strip():
+            named = option or (before if before.startswith("--") else "")
+            what = f"{named} is given nothing" if named else "an argument is empty"
+            typer.echo(f"care-bridge: {what}; give a value, or look whether a variable is not set", err=True)
+            raise typer.Exit(2)
+
+
 class _Commands(TyperGroup):
-    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **kwargs: Any) -> Any:
+        _refuse_blanks(args)
         with _one_line():
-            return super().make_context(*args, **kwargs)
+            return super().make_context(info_name, args, *rest, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
         with _one_line():

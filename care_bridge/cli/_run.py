@@ -18,6 +18,9 @@ from care_bridge.progress import Progress, silent
 DONE, NO, WRONG_USE = 0, 1, 2
 """Exit codes: done and good; done and the answer is no; wrong use or bad input."""
 
+MOST_PROBLEMS = 10
+"""So many of one message are said; a folder of a thousand unreadable files fills no screen."""
+
 
 def command(function: Callable[..., int | None]) -> Callable[..., None]:
     """Turn a function that returns an exit code into a command: a user's mistake is one line, a bug a traceback."""
@@ -32,6 +35,11 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
             fail(str(error))
         except KeyboardInterrupt:
             fail("interrupted; what was finished is kept", code=130)
+        except MemoryError as error:
+            # NumPy's own says how much was wanted.
+            fail(
+                f"not enough memory{f' ({error})' if str(error) else ''}; work on smaller images, or in more tiles"
+            )
         except OSError as error:
             if error.errno is None:
                 raise
@@ -61,9 +69,18 @@ def _show_warning(
 
 
 def fail(message: str, *, code: int = WRONG_USE) -> None:
-    """Say what is wrong on stderr and leave."""
-    sys.stderr.write(f"care-bridge: {message}\n")
+    """Say what is wrong on stderr, in one line, and leave."""
+    sys.stderr.write(f"care-bridge: {_one_line(message)}\n")
     raise typer.Exit(code)
+
+
+def _one_line(message: str) -> str:
+    """All problems of a message in one line: scripts read lines, and people mend all of them at once."""
+    problems = [line.strip() for line in message.splitlines() if line.strip()]
+    if len(problems) > MOST_PROBLEMS:
+        more = len(problems) - MOST_PROBLEMS
+        problems = [*problems[:MOST_PROBLEMS], f"and {more} more"]
+    return "; ".join(problems).replace(":; ", ": ")  # a headline and what stands below it
 
 
 @contextmanager

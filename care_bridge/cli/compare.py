@@ -59,6 +59,7 @@ def compare(
     Exit code 1 when they differ.
     """
     _check(report, pmin, pmax)
+    _check_sides(level, tensorflow)
     load_tensorflow()
     from care_bridge.images import read_image
     from care_bridge.roundtrip import compare as compare_sides
@@ -104,6 +105,18 @@ def _check(reports: list[Path], pmin: float | None, pmax: float | None) -> None:
         if path.suffix not in REPORTS or path.is_dir():
             raise InputError(f"--report {str(path)!r} must be a file that ends in {', '.join(REPORTS)}")
         writable_folder(path.parent)
+
+
+def _check_sides(level: str, tensorflow: str) -> None:
+    from care_bridge.fiji.runtimes import TF1_VERSIONS
+    from care_bridge.levels import LEVELS
+
+    for option, value, known in (
+        ("--level", level, ("best", *LEVELS)),
+        ("--tensorflow", tensorflow, TF1_VERSIONS),
+    ):
+        if value not in known:
+            raise InputError(f"{option} {value!r} is not known; use one of {', '.join(known)}")
 
 
 def register(app: typer.Typer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RUNTIMES = ("keras", "onnx", "tf1", "fiji")
 RULES = ("csbdeep", "fiji", "bioimageio", "none")
+PRECISIONS = ("float32", "bfloat16")
 TF1_VERSION = "1.15.0"
 # The same constant as care_bridge.fiji.tf1, which loads NumPy; a test holds them together.
 
@@ -58,7 +59,7 @@ def predict(
     factor: float | None = typer.Option(
         None, "--factor", help="Upsampling along Z, for UpsamplingCARE and IsotropicCARE."
     ),
-    precision: str = typer.Option("float32", "--precision", help="float32 or bfloat16 (Keras only)."),
+    precision: str = typer.Option("float32", "--precision", help=f"{' or '.join(PRECISIONS)} (Keras only)."),
     scale: bool = typer.Option(False, "--scale", help="Also write the widths of a probabilistic model."),
     input_dir: Path | None = typer.Option(None, "--input-dir", help="Folder of images."),
     input_pattern: str = typer.Option("*.tif*", "--input-pattern", help="Which files of a folder."),
@@ -84,14 +85,22 @@ def predict(
     quiet: bool = typer.Option(False, "--quiet", help="Say nothing; no progress bar."),
 ) -> int:
     """Restore images and write them as TIFF with their calibration."""
+    from care_bridge.files import writable_folder
     from care_bridge.inference.files import find_images, predict_files
 
+    _check_known("--runtime", runtime, RUNTIMES)
+    _check_known("--precision", precision, PRECISIONS)
+    if runtime == "tf1":
+        from care_bridge.fiji.runtimes import TF1_VERSIONS
+
+        _check_known("--tensorflow", tensorflow, TF1_VERSIONS)
     _check_runtime(
         runtime,
         only_keras={"--model-weights": model_weights, "--precision": precision != "float32"},
         not_fiji={"--kind": kind, "--factor": factor, "--norm-undo": norm_undo},
     )
     rule = rule or ("fiji" if runtime == "fiji" else "csbdeep")
+    written_as = None if dtype == "same" else _dtype(dtype)
     options = _options(rule, norm_pmin, norm_pmax, norm_undo, n_tiles)
     plugin_options = _plugin_options(options, n_tiles) if runtime == "fiji" else None
     paths = list(images or [])
@@ -105,6 +114,8 @@ def predict(
     if not files:
         raise InputError("no images; give TIFFs or a folder of them, or --input-dir")
     name = _name_of(model, output_name, model_weights, input_dir)
+    for file in files:
+        name(file)  # a name that cannot be is known before the network runs
     with (
         _opened(
             model,
@@ -119,13 +130,15 @@ def predict(
         ) as predictor,
         progress_bar(quiet=quiet) as progress,
     ):
+        if not dry_run:
+            writable_folder(out)
         done = predict_files(
             predictor,
             files,
             target=lambda file: out / name(file),
             axes=input_axes,
             applications=applications,
-            dtype=None if dtype == "same" else _dtype(dtype),
+            dtype=written_as,
             scales=scale,
             save=not dry_run,
             provenance=f"care-bridge predict {model.name}, {predictor.runtime}, rule {rule}",
@@ -142,6 +155,15 @@ def predict(
 
 def _name_of(model: Path, pattern: str, weights: str | None, root: Path | None) -> Callable[[Path], str]:
     def name(file: Path) -> str:
+        result = Path(_filled(file))
+        if result.is_absolute() or ".." in result.parts or result.suffix.lower() not in (".tif", ".tiff"):
+            raise InputError(
+                f"--output-name {pattern!r} gives {str(result)!r} for {file.name}; give a name within --out that ends "
+                "in .tif or .tiff"
+            )
+        return str(result)
+
+    def _filled(file: Path) -> str:
         inside = root is not None and root.resolve() in file.resolve().parents
         folder = file.resolve().relative_to(root.resolve()).parent if inside and root else Path()
         try:
@@ -152,7 +174,7 @@ def _name_of(model: Path, pattern: str, weights: str | None, root: Path | None) 
                 model_name=model.stem,
                 model_weights=Path(weights).stem if weights else None,
             )
-        except (KeyError, IndexError, ValueError) as error:
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
             raise InputError(
                 f"--output-name {pattern!r} is not understood ({error}); it knows {{file_path}}, {{file_name}}, "
                 "{file_ext}, {model_name} and {model_weights}"
@@ -164,10 +186,14 @@ def _name_of(model: Path, pattern: str, weights: str | None, root: Path | None) 
 def _dtype(name: str) -> str:
     import numpy as np
 
+    from care_bridge.images import DTYPES
+
     try:
-        return np.dtype(name).name
-    except TypeError:
-        raise InputError(f"--dtype {name!r} is no type; use e.g. float32, uint16, uint8 or same") from None
+        return DTYPES[DTYPES.index(np.dtype(name).name)]
+    except (TypeError, ValueError):
+        raise InputError(
+            f"--dtype {name!r} is not a type that TIFF readers share; use one of {', '.join(DTYPES)} or same"
+        ) from None
 
 
 def _options(
@@ -177,8 +203,7 @@ def _options(
     from care_bridge.predictor import PredictOptions
     from care_bridge.tiling import CsbdeepTiles
 
-    if rule not in RULES:
-        raise InputError(f"--rule {rule!r} is not known; use one of {', '.join(RULES)}")
+    _check_known("--rule", rule, RULES)
     chosen = None if rule == "none" else PercentileRule(rule)
     tiles = None
     if n_tiles is not None:
@@ -198,9 +223,12 @@ def _options(
     )
 
 
+def _check_known(option: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise InputError(f"{option} {value!r} is not known; use one of {', '.join(known)}")
+
+
 def _check_runtime(runtime: str, *, only_keras: Mapping[str, Any], not_fiji: Mapping[str, Any]) -> None:
-    if runtime not in RUNTIMES:
-        raise InputError(f"--runtime {runtime!r} is not known; use one of {', '.join(RUNTIMES)}")
     problems = []
     if runtime != "keras":
         problems = [
@@ -233,19 +261,28 @@ def _opened(
 ) -> Iterator[Predictor]:
     known: Any = kind  # whoever takes it says what is wrong with it
     if runtime == "keras":
+        if model.suffix.lower() in (".zip", ".onnx") and model.is_file():
+            of = "tf1" if model.suffix.lower() == ".zip" else "onnx"
+            raise InputError(
+                f"{str(model)!r} is a network for another runtime; add --runtime {of}, or name the model's folder"
+            )
         load_tensorflow()
         from care_bridge.inference.keras import load_predictor
 
         yield load_predictor(model, options, kind=known, factor=factor, weights=weights, precision=precision)
         return
+    from care_bridge.predictor import NetworkPredictor
+
     opened: object
     predictor: Predictor
+    bare = None
     if runtime == "fiji":
         from care_bridge.levels import open_predictor
 
         opened = predictor = open_predictor(model, "fiji", options=plugin_options)
     else:
         network: Network
+        bare = _bare(model, options, kind, factor)
         if runtime == "onnx":
             from care_bridge.inference.onnx import OnnxNetwork
 
@@ -257,11 +294,46 @@ def _opened(
             network = Tf1Network(find_bundle(model), tensorflow)
         opened = network
     try:
-        yield predictor if runtime == "fiji" else _around(network, model, options, known, factor)
+        if runtime == "fiji":
+            yield predictor
+        elif bare is not None:
+            yield NetworkPredictor(network, bare)
+        else:
+            yield _around(network, model, options, known, factor)
     finally:
         close = getattr(opened, "close", None)
         if close is not None:
             close()
+
+
+def _bare(
+    model: Path, options: PredictOptions, kind: str | None, factor: float | None
+) -> PredictOptions | None:
+    """The options for a network without its folder, which holds percentiles at most; None for a model folder."""
+    from care_bridge.config import read_config
+    from care_bridge.normalize import CSBDEEP
+    from care_bridge.roundtrip import bundle_meta
+
+    if (model / "config.json").is_file():
+        return None
+    if kind is not None or factor is not None:
+        raise InputError(f"--kind and --factor need the model's config.json; name its folder, not {model}")
+    beside = (model.parent / "config.json").is_file()
+    meta = bundle_meta(model)
+    own = meta.get("type") or (read_config(model.parent).kind if beside else "CARE")
+    if own in ("UpsamplingCARE", "IsotropicCARE"):
+        where = f", {str(model.parent)!r}" if beside else ""
+        raise InputError(
+            f"{str(model)!r} is the bare network of a model of kind {own}, which upsamples stacks before the network "
+            f"sees them; name the model's folder instead{where}"
+        )
+    told = meta.get("care_bridge", {}).get("normalisation", {})
+    if options.rule is not CSBDEEP:
+        return options
+    return options.replace(
+        pmin=told.get("pmin") if options.pmin is None else options.pmin,
+        pmax=told.get("pmax") if options.pmax is None else options.pmax,
+    )
 
 
 def _around(
@@ -271,12 +343,6 @@ def _around(
     from care_bridge.inference.volumes import of_kind, with_own_percentiles
     from care_bridge.predictor import NetworkPredictor
 
-    if not (model / "config.json").is_file():
-        if kind is not None or factor is not None:
-            raise InputError(
-                f"--kind and --factor need the model's config.json; name its folder, not {model}"
-            )
-        return NetworkPredictor(network, options)
     config = read_config(model)
     config = config if kind is None else config.replace(kind=kind)
     predictor = NetworkPredictor(

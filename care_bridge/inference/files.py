@@ -42,13 +42,18 @@ def find_images(paths: Sequence[str | os.PathLike[str]], *, pattern: str = "*.ti
     Raises
     ------
     InputError
-        If a path is not there, is no TIFF, or a folder holds none.
+        If a path is not there, is no TIFF, a folder holds none, or the pattern is none.
     """
     found: list[Path] = []
     problems = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(file for file in path.glob(pattern) if file.suffix.lower() in TIFF)
+            try:
+                inside = sorted(file for file in path.glob(pattern) if file.suffix.lower() in TIFF)
+            except (ValueError, NotImplementedError):
+                raise InputError(
+                    f"pattern {pattern!r} is not understood; give e.g. '*.tif' or 'cell_*.tif'"
+                ) from None
             found += inside
             if not inside:
                 problems.append(f"no images {pattern!r} in {str(path)!r}; name a folder with TIFFs")

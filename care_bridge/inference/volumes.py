@@ -261,8 +261,8 @@ def with_own_percentiles(options: PredictOptions, config: CareConfig) -> Predict
 
 
 def _checked(factor: float) -> float:
-    if not factor > 0:
-        raise InputError(f"factor={factor} must be above 0; give the upsampling along Z, e.g. 4")
+    if not 0 < factor < float("inf"):
+        raise InputError(f"factor={factor} must be above 0 and finite; give the upsampling along Z, e.g. 4")
     return float(factor)
 
 

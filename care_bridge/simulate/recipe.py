@@ -152,8 +152,17 @@ Clean = Annotated[CleanImages | Tubules | Granules | Nuclei | Sarcomeres, Field(
 class Set(Closed):
     """One way of degrading: a name and steps, in the order in which they are applied."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9-]+$")
+    name: str
     steps: tuple[Step, ...] = Field(min_length=1)
+
+    @field_validator("name")
+    @classmethod
+    def _in_file_names(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9-]+", value):
+            raise ValueError(
+                f"a set's name becomes part of file names: letters, digits and -; received {value!r}"
+            )
+        return value
 
 
 class Recipe(Closed):
@@ -248,7 +257,7 @@ def parse_recipe(text: str, *, name: str) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise InputError("\n".join(f"recipe {name!r}: {line}" for line in _problems(error))) from None
+        raise InputError(f"recipe {name!r}: " + "\n".join(_problems(error))) from None
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -275,6 +284,13 @@ def _problems(error: ValidationError) -> list[str]:
         if problem["type"] == "extra_forbidden":
             near = difflib.get_close_matches(keys[-1], _all_keys(), 1)
             lines.setdefault(where, []).append(f"unknown key{f'; did you mean {near[0]!r}?' if near else ''}")
+            continue
+        if problem["type"] == "union_tag_invalid":
+            came, known = problem["ctx"]["tag"], problem["ctx"]["expected_tags"].replace("'", "")
+            near = difflib.get_close_matches(came, known.split(", "), 1)
+            lines.setdefault(where, []).append(
+                f"{came!r} is not known{f'; did you mean {near[0]!r}?' if near else f'; there are {known}'}"
+            )
             continue
         message = problem["msg"].removeprefix("Value error, ")
         shown = repr(problem["input"])

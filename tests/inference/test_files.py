@@ -95,7 +95,7 @@ def test_dry_run_writes_nothing(model_folder, images, tmp_path):
         (["{model}", "{images}/none.tif", "--out", "{out}"], "no image at"),
         (["{model}", "{out}", "--out", "{out}"], "no image at"),
         (["{out}/model", "{images}", "--out", "{out}"], "no model folder"),
-        (["{model}", "{images}", "--out", "{out}", "--dtype", "float17"], "is no type"),
+        (["{model}", "{images}", "--out", "{out}", "--dtype", "float17"], "not a type"),
         (["{model}", "{images}", "--out", "{out}", "--rule", "matlab"], "--rule 'matlab' is not known"),
         (["{model}", "{images}", "--out", "{out}", "--runtime", "tf3"], "--runtime 'tf3' is not known"),
         (["{model}", "{images}", "--out", "{out}", "--n-tiles", "two"], "--n-tiles 'two'"),

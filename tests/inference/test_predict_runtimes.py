@@ -197,7 +197,7 @@ def test_a_version_that_does_not_exist_and_a_kind_without_its_folder_are_one_lin
     folder = folders["2-D"]
     command = ["predict", str(folder / "model" / "fiji.zip"), str(folder / "in.tif"), "--out", str(tmp_path)]
     for options, sentence in (
-        (("--tensorflow", "2.0"), "is none of TensorFlow 1.12.0"),
+        (("--tensorflow", "2.0"), "use one of 1.12.0"),
         (("--factor", "2"), "name its folder, not"),
     ):
         result = run(app, [*command, "--runtime", "tf1", *options])
