@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -21,6 +22,7 @@ from care_bridge.predictor import Runtime, Tensor
 TAG, SIGNATURE = "serve", "serving_default"
 """What the CSBDeep plugin asks for; no other names are tried."""
 
+_CONVOLUTIONS = {"Conv2D", "Conv3D", "DepthwiseConv2dNative"}
 _VARIABLES = {"VarHandleOp", "VariableV2", "Variable"}
 
 
@@ -56,6 +58,8 @@ class SavedModelNetwork:
             graph, feed, fetch = _read(root / "saved_model.pb", self.path)
             self.input_shape, self.output_shape = _shape(feed), _shape(fetch)
             self.size_multiple, self.halo = _hints(root / "meta.json")
+            self._check = functools.partial(_check_shape, graph.graph_def, _tensor_name(feed))
+            self._fitting: set[tuple[int | None, ...]] = set()
             try:
                 self._function = _function(root, graph, _tensor_name(feed), _tensor_name(fetch))
             except (ValueError, KeyError, RuntimeError, OSError, tf.errors.OpError) as error:
@@ -73,6 +77,9 @@ class SavedModelNetwork:
         """
         fed = tf.constant(np.ascontiguousarray(tensor, np.float32))
         try:
+            if (shape := (*[None] * (tensor.ndim - 1), *tensor.shape[-1:])) not in self._fitting:
+                self._check(shape)
+                self._fitting.add(shape)
             result = self._function(fed)
         except (ValueError, TypeError, tf.errors.OpError) as error:
             raise InputError(
@@ -116,6 +123,26 @@ def _function(root: Path, graph: Any, feed: str, fetch: str) -> Callable[..., An
         return next(iter(loaded.signatures[SIGNATURE](**{key: fed}).values()))
 
     return call
+
+
+def _check_shape(graph: Any, feed: str, shape: tuple[int | None, ...]) -> None:
+    """Raise TensorFlow's own ValueError where a graph's operations cannot take a tensor of this shape.
+
+    TensorFlow 2's oneDNN kernels trust shapes, and end the process or overwrite memory where these do not fit
+    (seen with 2.21 on processors with AMX), so what TensorFlow 1.x refuses is found out before anything is computed.
+    """
+    with tf.Graph().as_default() as checked:
+        fed = tf.compat.v1.placeholder(tf.float32, shape)
+        tf.import_graph_def(graph, {feed: fed}, name="")
+    for op in checked.get_operations():
+        if op.type not in _CONVOLUTIONS:
+            continue
+        given, kernel = (tensor.shape for tensor in op.inputs[:2])
+        if given.rank is not None and given.rank != kernel.rank:
+            raise ValueError(f"Shape must be rank {kernel.rank} but is rank {given.rank}")
+        if None not in (given.rank, given[-1], kernel[-2]) and given[-1] != kernel[-2]:
+            # More channels than the kernel has would be taken for groups, which 1.x cannot compute on a CPU.
+            raise ValueError(f"input depth {given[-1]} does not fit a convolution of depth {kernel[-2]}")
 
 
 def _tensor_name(info: Any) -> str:
@@ -173,4 +200,4 @@ def _first(error: Exception) -> str:
     for line, after in itertools.pairwise(lines):
         if after.startswith("[[{{node"):
             return line
-    return lines[0] if lines else type(error).__name__
+    return lines[0].split(" for '{{node")[0] if lines else type(error).__name__
