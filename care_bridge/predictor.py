@@ -20,6 +20,9 @@ from care_bridge.tiling import BATCH, SPATIAL, CsbdeepTiles, FijiTiles, round_up
 Tensor = NDArray[np.float32]
 Sizes = int | Mapping[str, int]
 
+MEAN_SUFFIX = "_mean"
+"""Ends the name of the bundle of the means that lies beside a probabilistic network's."""
+
 
 @dataclass(frozen=True)
 class Runtime:

@@ -69,6 +69,8 @@ def test_the_bundle_of_a_model_folder_is_found(tmp_path: Path) -> None:
         levels.find_bundle(tmp_path)
     (tmp_path / "fiji.zip").touch()
     assert levels.find_bundle(tmp_path) == tmp_path / "fiji.zip"
+    (tmp_path / "fiji_mean.zip").touch()  # what export writes beside a probabilistic bundle
+    assert levels.find_bundle(tmp_path) == tmp_path / "fiji.zip"
     (tmp_path / "package.zip").touch()
     with pytest.raises(InputError, match=r"found: fiji\.zip, package\.zip"):
         levels.find_bundle(tmp_path)

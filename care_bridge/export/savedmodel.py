@@ -28,13 +28,13 @@ from care_bridge.export.probe import Geometry, measure
 from care_bridge.export.source import Model, Source, open_source
 from care_bridge.files import atomic_file, write_text
 from care_bridge.page import NOT_FOR_QUANTIFICATION
+from care_bridge.predictor import MEAN_SUFFIX
 
 TAG, SIGNATURE, METHOD = "serve", "serving_default", "tensorflow/serving/predict"
 """What Fiji asks for: IT P/DefaultTensorFlowService, TensorFlowNetwork (no other tag or signature is
 tried)."""
 
 META = "meta.json"
-MEAN_SUFFIX = "_mean"
 HOW_TO = "HOW-TO-RUN-IN-FIJI.txt"
 TOLERANCE = 1e-5
 """Largest difference between the written bundle and Keras on a normalised image before exporting is

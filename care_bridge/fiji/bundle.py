@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from care_bridge.errors import InputError
+from care_bridge.predictor import MEAN_SUFFIX
 
 SAVED_MODEL = "saved_model.pb"
 SIGNATURE = "serving_default"
-MEAN_SUFFIX = "_mean"
-"""Ends the name of the bundle of the means that lies beside a probabilistic one."""
 TAG = "serve"
 
 _FLOAT = 1  # DT_FLOAT in types.proto
@@ -182,7 +181,7 @@ def find_bundle(path: str | os.PathLike[str]) -> Path:
     if not path.is_dir() or (path / SAVED_MODEL).is_file():
         return path
     zips = set(path.glob("*.zip"))
-    means = {file.with_stem(f"{file.stem}_mean") for file in zips}
+    means = {file.with_stem(file.stem + MEAN_SUFFIX) for file in zips}
     found = sorted(zips - means)
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
