@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 TESTS ?= tests
 # Two at a time pays on two cores: much of a test is one thread of Python, tracing or Java's start.
 WORKERS ?= 2
+# A crashed worker ends the run: with another in its place, pytest-xdist 3.8 waits for ever at the end.
 
 .PHONY: demo test test-floor check bench runtimes clean
 
@@ -12,7 +13,7 @@ demo: $(VENV)/.user runtimes
 	$(BIN)/care-bridge demo --out demo
 
 test: $(VENV)/.dev runtimes
-	CARE_BRIDGE_REQUIRE_JAVA=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+	CARE_BRIDGE_REQUIRE_JAVA=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --max-worker-restart 0 $(TESTS)
 
 # The floor (what everything stands on) without TensorFlow and Java: the quick look while working.
 FLOOR := axes config files images metrics network_predictor normalize patches progress repeatedly run tiling
