@@ -133,6 +133,8 @@ def train(
         weights = start.get_weights() if isinstance(start, keras.Model) else start
         run.network.set_weights([np.asarray(weight) for weight in weights])
     write_config(folder, _with_versions(config, state.data))
+    if stored is None:
+        run.save(folder)  # a run that is ended in its first epoch can be taken up as well
     try:
         early = _train_epochs(run, folder, on_epoch, checkpoint_every_s, progress)
     finally:

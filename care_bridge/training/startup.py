@@ -5,6 +5,23 @@ from __future__ import annotations
 import os
 import sys
 
+from care_bridge.errors import NotInstalledError
+
+
+def check_backend() -> None:
+    """Refuse another backend of Keras before it is imported: these networks are TensorFlow's, as Fiji's are.
+
+    Raises
+    ------
+    NotInstalledError
+        If `KERAS_BACKEND` names another one.
+    """
+    chosen = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if "keras" not in sys.modules and chosen != "tensorflow":
+        raise NotInstalledError(
+            f"KERAS_BACKEND is {chosen!r}; networks for Fiji need 'tensorflow': set it before Python starts, or unset it"
+        )
+
 
 def load_tensorflow() -> None:
     """Import TensorFlow with stderr closed to its C++ side; a command's own lines stay the only ones there.
@@ -25,6 +42,8 @@ def load_tensorflow() -> None:
         try:
             import tensorflow
 
+            # Its Python side too: a second training in one process makes it warn of "retracing".
+            tensorflow.get_logger().setLevel("ERROR")
             tensorflow.config.list_physical_devices()  # says more on its first look at the machine
         finally:
             os.dup2(kept, 2)
