@@ -221,9 +221,10 @@ class Evaluation:
 
     @property
     def good(self) -> bool:
-        """Whether the restoration's mean PSNR is above its input's and the best filter's."""
+        """Whether the mean PSNR is above the input's and the best filter's, and the advice is to apply the network."""
         ours = self.summary(self.kept, "psnr").mean
-        return all(ours > self.summary(rival, "psnr").mean for rival in self.rivals)
+        advised = self.applications_verdict is None or self.applications_verdict.applications > 0
+        return advised and all(_beats(ours, self.summary(rival, "psnr").mean) for rival in self.rivals)
 
     @property
     def verdict(self) -> str:
@@ -232,7 +233,7 @@ class Evaluation:
         parts = []
         for rival in self.rivals:
             theirs, test = self.summary(rival, "psnr").mean, self.against(rival)
-            word = "better" if ours > theirs else "no better"
+            word = "better" if _beats(ours, theirs) else "no better"
             label = "its input" if rival == INPUT else f"the best filter ({rival})"
             count = f", on {test.better} of {test.n} images" if test.n > 1 else ""
             sure = "" if math.isnan(test.p_value) else f", {test}"
@@ -313,3 +314,8 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, np.integer):
         return int(value)
     return value
+
+
+def _beats(ours_db: float, theirs_db: float) -> bool:
+    # As they are shown, to 0.1 dB: "better, 15.7 against 15.7" convinces nobody.
+    return round(ours_db, 1) > round(theirs_db, 1)

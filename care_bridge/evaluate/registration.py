@@ -92,7 +92,9 @@ def pair_warnings(source: Image, target: Image) -> list[str]:
     """
     warnings = []
     (_, low), (_, high) = next(iter(fields(source))), next(iter(fields(target)))
-    if low.shape == high.shape and np.ptp(np.nan_to_num(low)) and np.ptp(np.nan_to_num(high)):
+    if np.array_equal(low, high, equal_nan=True):
+        warnings.append("source and target are the same image: no restoration can be better than its input")
+    elif low.shape == high.shape and np.ptp(np.nan_to_num(low)) and np.ptp(np.nan_to_num(high)):
         shift = shift_between(low, high)
         if shift.distance_px >= WARN_PX:
             warnings.append(

@@ -42,6 +42,23 @@ def test_calibration_names_its_two_intensity_scales(found):
     assert found.reliability.mended.scale.startswith(ALIGNED)
 
 
+def test_what_the_advice_is_against_is_not_called_good(found):
+    alone = replace(found, baselines=())
+    assert alone.good
+    against = replace(found.applications_verdict, applications=0, text="Do not apply: it raises NRMSE.")
+    assert not replace(alone, applications_verdict=against).good
+
+
+def test_a_hairs_breadth_is_not_called_better(found):
+    def near(row):
+        input_db = next(r.scores["psnr"] for r in found.rows if (r.image, r.method) == (row.image, "input"))
+        return replace(row, scores={**row.scores, "psnr": input_db + 0.001}) if row.method == "once" else row
+
+    hair = replace(found, rows=tuple(near(row) for row in found.rows), applications_verdict=None)
+    assert "no better than its input" in hair.verdict
+    assert not hair.good
+
+
 def test_the_verdict_says_what_was_beaten(found):
     assert found.good == (
         found.summary("once", "psnr").mean

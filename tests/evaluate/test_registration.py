@@ -51,6 +51,11 @@ def test_bit_depths_and_holes_are_said(make_pair):
     assert "2 pixels are NaN" in sentences
 
 
+def test_a_pair_of_one_image_is_said(make_pair):
+    _, target = make_pair(2)
+    assert pair_warnings(target, target)[0].startswith("source and target are the same image")
+
+
 def test_unequal_shapes_are_said():
     with pytest.raises(InputError, match="they must be equal"):
         shift_between(np.zeros((4, 4)), np.zeros((4, 5)))
