@@ -360,6 +360,64 @@ def test_values_that_cannot_be_are_no_comparison(
     refused(["compare", model, model, image, "--level", "emulation", *arguments], arguments[0])
 
 
+def test_a_line_that_is_none_is_refused(model: Path, tmp_path: Path) -> None:
+    image = tiff(tmp_path / "cell.tif")
+    for line in ("1,2,3", "1,2,nan,4", "5,5,5,5", "1,2,3,inf"):
+        refused(["evaluate", model, image, image, "--out", tmp_path / "x.html", "--line", line], line)
+
+
+def test_restored_images_never_replace_those_that_are_evaluated(model: Path, tmp_path: Path) -> None:
+    pairs = [tmp_path / "source", tmp_path / "target"]
+    for folder in pairs:
+        tiff(folder / "a.tif")
+    before = [(folder / "a.tif").read_bytes() for folder in pairs]
+    for folder in pairs:
+        refused(["evaluate", model, *pairs, "--out", tmp_path / "x.html", "--images", folder], "--images")
+    files = [folder / "a.tif" for folder in pairs]
+    refused(["evaluate", model, *files, "--out", tmp_path / "x.html", "--images", pairs[0]], "--images")
+    assert [(folder / "a.tif").read_bytes() for folder in pairs] == before
+
+
+def test_the_report_is_not_its_own_json(model: Path, tmp_path: Path) -> None:
+    image = tiff(tmp_path / "cell.tif")
+    out = ["--out", tmp_path / "x.html", "--json", tmp_path / "x.html"]
+    refused(["evaluate", model, image, image, *out], "--json and --out are the same file")
+
+
+def test_two_rows_or_columns_of_one_name_are_no_table(model: Path, tmp_path: Path) -> None:
+    pairs = f"{tmp_path},{tmp_path}"
+    table = ["cross-eval", "--out", tmp_path / "out", "--data", f"a={pairs}"]
+    refused([*table, "--model", f"m={model}", "--model", f"m={model}"], "two are called 'm'")
+    refused([*table, "--model", model, "--data", f"a={pairs}"], "two are called 'a'")
+    refused([*table, "--model", f"={model}"], "one has no name")
+
+
+@pytest.mark.parametrize(
+    ("grid", "words"),
+    [
+        (["train_batch_size=4,0"], "train_batch_size=0"),
+        (["train_batch_size=4,,8"], "train_batch_size=''"),
+        (["seed=1", "seed=2"], "names a setting twice"),
+    ],
+)
+def test_an_impossible_combination_is_refused_before_the_first_is_trained(
+    tmp_path: Path, grid: list[str], words: str
+) -> None:
+    for side in ("source", "target"):
+        tiff(tmp_path / side / "a.tif", noise(80, 80))
+    options = [word for one in grid for word in ("--grid", one)]
+    sweep = ["sweep", tmp_path / "source", tmp_path / "target", "--out", tmp_path / "out", *options]
+    refused(sweep, words)
+    refused([*sweep, "--patch-size", "0,0"], "names a setting twice" if len(grid) > 1 else "--patch-size")
+    assert nothing_in(tmp_path / "out")
+
+
+@pytest.mark.parametrize("memory", ["nan", "inf", "-1GB", "0", "lots"])
+def test_memory_that_is_no_amount_is_refused(model: Path, tmp_path: Path, memory: str) -> None:
+    image = tiff(tmp_path / "cell.tif")
+    refused(["advise", model, image, "--no-compare", "--memory", memory], f"--memory '{memory}'")
+
+
 def test_only_the_path_that_is_missing_is_named(model: Path, tmp_path: Path) -> None:
     image = tiff(tmp_path / "cell.tif")
     said = refused(["evaluate", model, tmp_path / "nix", tmp_path, "--out", tmp_path / "x.html"], "nix")

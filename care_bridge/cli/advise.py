@@ -84,10 +84,12 @@ def _bytes(text: str) -> int:
     number = text.strip().upper().rstrip("BIKMG")
     unit = text.strip().upper()[len(number) :].strip()
     try:
-        count = float(number) * (_UNITS[unit] if unit else 1)
-    except (ValueError, KeyError):
-        raise InputError(f"--memory {text!r} is no amount; use e.g. 900MB or 2GiB") from None
-    return int(count)
+        count = int(float(number) * (_UNITS[unit] if unit else 1))
+    except (ValueError, KeyError, OverflowError):
+        count = 0
+    if count < 1:
+        raise InputError(f"--memory {text!r} is no amount; use e.g. 900MB or 2GiB")
+    return count
 
 
 def _text(found: Advice, expected: tuple[Expected, ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -33,14 +34,9 @@ def cross_eval(
     from care_bridge.inference.keras import load_predictor
     from care_bridge.inference.quality import cross_evaluate, read_pairs
 
-    folders = dict(_model(text) for text in model)
-    sets = {}
-    for text in data:
-        name, equals, places = text.partition("=")
-        source, comma, target = places.partition(",")
-        if not equals or not comma:
-            raise InputError(f"--data {text!r} is not understood; give NAME=SOURCE,TARGET")
-        sets[name] = read_pairs(source, target, limit=limit)
+    folders = _by_name("--model", [_model(text) for text in model])
+    places = _by_name("--data", [_data(text) for text in data])
+    sets = {name: read_pairs(source, target, limit=limit) for name, (source, target) in places.items()}
     with progress_bar(quiet=quiet) as progress:
         matrix = cross_evaluate(
             {name: load_predictor(folder) for name, folder in folders.items()}, sets, progress=progress
@@ -54,3 +50,20 @@ def cross_eval(
 def _model(text: str) -> tuple[str, str]:
     name, equals, folder = text.partition("=")
     return (name, folder) if equals else (Path(text).name, text)
+
+
+def _data(text: str) -> tuple[str, tuple[str, str]]:
+    name, equals, places = text.partition("=")
+    source, comma, target = places.partition(",")
+    if not equals or not comma:
+        raise InputError(f"--data {text!r} is not understood; give NAME=SOURCE,TARGET")
+    return name, (source, target)
+
+
+def _by_name(option: str, named: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in named]
+    wrong = next((name for name in names if not name or names.count(name) > 1), None)
+    if wrong is not None:
+        what = f"two are called {wrong!r}" if wrong else "one has no name"
+        raise InputError(f"{option}: {what}; name each before its =, as the rows and columns of the table")
+    return dict(named)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,14 @@ def evaluate(
     for file in (out, json_file):
         if file is not None and file.is_dir():
             raise InputError(f"{str(file)!r} is a folder, so no file can be written there; name a file")
+    if json_file is not None and json_file.resolve() == out.resolve():
+        raise InputError(f"--json and --out are the same file, {str(out)!r}; give two names")
+    for option, read in (("SOURCE", source), ("TARGET", target), ("--masks", masks)):
+        folder = read if read is None or read.is_dir() else read.parent
+        if images is not None and folder is not None and images.resolve() == folder.resolve():
+            raise InputError(
+                f"--images {str(images)!r} is the folder of {option}: its images would be replaced"
+            )
     for folder in (out.parent, json_file.parent if json_file else None, images):
         if folder is not None:
             writable_folder(folder)
@@ -137,8 +146,8 @@ def parse_line(text: str) -> Line:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         numbers = []
-    if len(numbers) != 4:
-        raise InputError(f"--line {text!r} must be four numbers x1,y1,x2,y2, e.g. 10,20,200,20")
+    if len(numbers) != 4 or not all(map(math.isfinite, numbers)) or numbers[:2] == numbers[2:]:
+        raise InputError(f"--line {text!r} must be the four numbers x1,y1,x2,y2 of a line, e.g. 10,20,200,20")
     return Line(*numbers)
 
 

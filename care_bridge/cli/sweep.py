@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from care_bridge.cli._run import DONE, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.errors import InputError
+
+if TYPE_CHECKING:
+    from care_bridge.training.sweep import Sweep
 
 
 def register(app: typer.Typer) -> None:
@@ -44,10 +47,13 @@ def sweep(
 
     if (test_source is None) != (test_target is None):
         raise InputError("--test-source and --test-target belong together; give both or none")
+    pairs = [_pair(text) for text in grid]
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise InputError("--grid names a setting twice; give all its values at once, e.g. seed=1,2")
     wanted = Sweep(
         str(source),
         str(target),
-        grid={key: [_value(part) for part in values.split(",")] for key, values in map(_pair, grid)},
+        grid={key: [_value(part) for part in values.split(",")] for key, values in pairs},
         settings={key: _value(value) for key, value in map(_pair, settings)},
         patch_size=_sizes(patch_size),
         test_source=str(test_source or ""),
@@ -56,6 +62,7 @@ def sweep(
         seed=seed,
         axes=axes,
     )
+    _check(wanted)
     with progress_bar(quiet=quiet) as progress:
         rows = run_sweep(wanted, out, processes=processes, progress=progress)
     if not quiet:
@@ -66,9 +73,25 @@ def sweep(
     return DONE
 
 
+def _check(sweep: Sweep) -> None:
+    """Refuse an impossible combination before the first is trained."""
+    from care_bridge.config import CareConfig
+    from care_bridge.training.data import network_axes
+    from care_bridge.training.sweep import PATCH_SIZE
+
+    axes = network_axes(sweep.source, sweep.target, axes=sweep.axes or None)
+    for point in sweep.points().values():
+        CareConfig(
+            axes, **{**sweep.settings, **{key: one for key, one in point.items() if key != PATCH_SIZE}}
+        )
+
+
 def _sizes(text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(part) for part in text.split(","))
+        sizes = tuple(int(part) for part in text.split(","))
+        if min(sizes) < 1:
+            raise ValueError
+        return sizes
     except ValueError:
         raise InputError(f"--patch-size {text!r} is not understood; give whole numbers, e.g. 64,64") from None
 

@@ -362,8 +362,8 @@ def _pixel_size(pixel_size_um: Mapping[str, float], axis: str) -> float:
     if size is None:
         known = ", ".join(sorted(pixel_size_um)) or "none"
         raise InputError(
-            f"the pixel size along {axis} is not known (known: {known}); give pixel_size_um, e.g. "
-            f"{{{axis}: 0.1}}"
+            f"the pixel size along {axis} is not known (known: {known}); write it into the image with Fiji "
+            f"(Image > Properties), or give pixel_size_um, e.g. {{{axis}: 0.1}} (--pixel-size, --z-step)"
         )
     if not np.isfinite(size) or size <= 0:
         raise InputError(f"the pixel size along {axis} must be above 0 um; received {size}")
