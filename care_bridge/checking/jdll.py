@@ -11,8 +11,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -30,9 +32,32 @@ LARGEST_TILE = 4096 * 4096 * 3
 NEWEST_OPSET = 17
 """Newest that JDLL's ONNX engines load."""
 
-_STEPS = ("binarize", "clip", "ensure_dtype", "fixed_zero_mean_unit_variance", "scale_linear", "scale_range")
-_PROCESSING = (*_STEPS, "sigmoid", "zero_mean_unit_variance")
-_LETTERS = {"batch": "b", "channel": "c"}
+_AXES = ("axes", "axis")
+_SETTINGS: dict[str, tuple[str, ...]] = {
+    "binarize": ("threshold",),
+    "clip": ("min", "max"),
+    "ensure_dtype": (),
+    "fixed_zero_mean_unit_variance": ("mean", "std", *_AXES),
+    "scale_linear": ("gain", "offset", *_AXES),
+    "scale_range": ("min_percentile", "max_percentile", "reference_tensor", "tensor_name", *_AXES),
+    "sigmoid": (),
+    "zero_mean_unit_variance": ("mean", "std", *_AXES),
+}
+"""Processing steps that JDLL has, with the arguments that it takes; any other ends the run."""
+
+_NEEDED = {
+    "binarize": ("threshold",),
+    "clip": ("min", "max"),
+    "fixed_zero_mean_unit_variance": ("mean", "std"),
+}
+_NO_EPS = ("ensure_dtype", "sigmoid")
+_LISTS = ("mean", "std", "gain", "offset")
+_TEXTS = ("name", "description", "license", "documentation", "git_repo", "type", "id")
+_PERSON = ("affiliation", "email", "github_user", "name", "orcid")
+_TOO_COMPLEX = (
+    "its size does not follow from the image's: give tensor_id and axis_id (specs too complex for JDLL)"
+)
+_SHARED_MEMORY = "(reads as 'Shared memory segment already exists')"
 
 
 class JdllError(InputError):
@@ -49,15 +74,34 @@ class JdllError(InputError):
         self.stage = stage
 
 
+_LETTERS = {"batch": "b", "channel": "c"}
+
+
 @dataclass(frozen=True)
 class Axis:
-    """One dimension of a tensor as JDLL reads it: `step` 0 is a fixed size of `min`."""
+    """One dimension of a tensor as JDLL reads it.
+
+    Attributes
+    ----------
+    letter : str
+    min, step : int
+        Sizes that a tile may have; `step` 0 is a fixed size of `min`.
+    halo : int
+        Of an input axis: what the outputs' halos ask of it.
+    channels : int, optional
+        Number of names, for a channel axis.
+    reference : str, optional
+        Of an output axis: the input axis that its size follows, as `scale * size + 2 * offset`.
+    """
 
     letter: str
     min: int
     step: int
     halo: int
     channels: int | None = None
+    reference: str | None = None
+    scale: float = 1.0
+    offset: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -85,82 +129,219 @@ def read(rdf: Mapping[str, Any]) -> Description:
     version = rdf.get("format_version")
     if not isinstance(version, str) or not version.startswith(("0.4", "0.5")):
         raise JdllError("read", f"format_version {version!r}: JDLL reads the texts 0.4.x and 0.5.x only")
-    for key in ("documentation", "license"):
-        if isinstance(rdf.get(key), Mapping):
-            raise JdllError("read", f"{key} is a mapping (format 0.5.11 and later); JDLL needs a text")
-    config = rdf.get("config") or {}
-    nickname = (config.get("bioimageio") or {}).get("nickname") if isinstance(config, Mapping) else None
-    if not isinstance(rdf.get("id"), str) and not isinstance(nickname, str):
-        raise JdllError(
-            "read", "neither id nor config.bioimageio.nickname: JDLL cannot read it (modelID is null)"
-        )
+    _check_texts(rdf)
+    tiled = _names_and_tiling(rdf, needs_name=not version.startswith("0.4"))
     if version.startswith("0.4"):
         rdf = _newer(rdf)
     inputs, outputs = rdf.get("inputs") or [], rdf.get("outputs") or []
     if len(inputs) != 1 or len(outputs) != 1:
         raise JdllError("run", f"{len(inputs)} inputs and {len(outputs)} outputs; deepImageJ takes one image")
-    late: list[str] = []
-    halos = {str(axis.get("id")): int(axis.get("halo") or 0) for axis in outputs[0]["axes"]}
-    first = tuple(_axis(axis, halos, late, is_input=True) for axis in inputs[0]["axes"])
-    last = tuple(_axis(axis, halos, late, is_input=False) for axis in outputs[0]["axes"])
-    kind = (
-        (outputs[0].get("data") or {}).get("type", "float32")
-        if isinstance(outputs[0].get("data"), Mapping)
-        else "float32"
-    )
-    if kind != "float32":
+    first = tuple(_axis(axis, is_input=True) for axis in inputs[0]["axes"])
+    last = tuple(_axis(axis, is_input=False) for axis in outputs[0]["axes"])
+    for tensor, which in ((inputs[0], "input"), (outputs[0], "output")):
+        if tensor.get("id", tensor.get("name")) is None:
+            raise JdllError("read", f"the {which} has no id")
+        _text(tensor.get("description"), f"{which}s[0].description")
+    first = _with_halos(first, last, outputs[0]["axes"], str(inputs[0].get("id", inputs[0].get("name"))))
+    late = [] if tiled else ["config.deepimagej without allow_tiling: true: JDLL then finds no tile size"]
+    if not {"x", "y"} <= {axis.letter for axis in first}:
+        late.append("the input has no axes x and y, so it is no image")
+    kind = outputs[0]["data"].get("type") if isinstance(outputs[0].get("data"), Mapping) else None
+    if isinstance(kind, str) and kind != "float32":
+        # With int32 it runs, and the numbers are the bits of floats.
         late.append(f"the output's data.type is {kind}; JDLL writes float32 only")
-    steps = tuple(inputs[0].get("preprocessing") or ()), tuple(outputs[0].get("postprocessing") or ())
+    steps = (_steps(inputs[0].get("preprocessing")), _steps(outputs[0].get("postprocessing")))
     for step in itertools.chain(*steps):
         late += _step_problems(step)
-    return Description(first, last, steps[0], steps[1], tuple(late))
+    return Description(first, last, *steps, tuple(late))
 
 
-def _axis(axis: Mapping[str, Any], halos: Mapping[str, int], late: list[str], *, is_input: bool) -> Axis:
+def _text(value: Any, where: str) -> None:
+    if value is not None and not isinstance(value, str):
+        what = "a mapping (format 0.5.11 and later)" if isinstance(value, Mapping) else repr(value)
+        raise JdllError("read", f"{where} is {what}; JDLL needs a text")
+
+
+def _check_texts(rdf: Mapping[str, Any]) -> None:
+    for key in _TEXTS:
+        _text(rdf.get(key), key)
+    if rdf.get("name") is None:
+        raise JdllError("read", "there is no name, and JDLL compares it with others")
+    if "timestamp" in rdf and rdf["timestamp"] is None:
+        raise JdllError("read", "timestamp is empty; leave the key out")
+    people = [
+        (key, person)
+        for key in ("authors", "maintainers", "packaged_by")
+        for person in _mappings(rdf.get(key))
+    ]
+    for key, person in people:
+        for part in _PERSON:
+            _text(person.get(part), f"{key}: {part}")
+    for citation in _mappings(rdf.get("cite")):
+        for part in ("text", "doi", "url"):
+            _text(citation.get(part), f"cite: {part}")
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
+
+
+def _names_and_tiling(rdf: Mapping[str, Any], *, needs_name: bool) -> bool:
+    """Refuse a package without a name of its own; whether it may be tiled."""
+    config = rdf.get("config")
+    if config is None:
+        return True  # JDLL invents a name then
+    if not isinstance(config, Mapping):
+        raise JdllError("read", f"config is {config!r}; JDLL needs a mapping")
+    own = config.get("bioimageio")
+    nickname = own.get("nickname") if isinstance(own, Mapping) else None
+    _text(nickname, "config.bioimageio.nickname")
+    if needs_name and rdf.get("id") is None and nickname is None:
+        raise JdllError(
+            "read", "neither id nor config.bioimageio.nickname: JDLL cannot read it (modelID is null)"
+        )
+    older = config.get("deepimagej")
+    return older is None or (isinstance(older, Mapping) and older.get("allow_tiling") is True)
+
+
+def _axis(axis: Mapping[str, Any], *, is_input: bool) -> Axis:
     kind, name = axis.get("type"), axis.get("id")
     if kind is None:
         raise JdllError("read", f"axis {name!r} has no type")
-    if kind == "batch" or name == "batch":
-        return Axis("b", 1, 0, 0)
+    _text(axis.get("description"), f"axis {name!r}: description")
+    if not isinstance(axis.get("concatenable", False), bool):
+        raise JdllError(
+            "read", f"axis {name!r}: concatenable is {axis['concatenable']!r}; give true or false"
+        )
+    halo = int(_number_of(axis.get("halo"), 0, f"axis {name!r}: halo"))
+    scale = _number_of(axis.get("scale"), 1.0, f"axis {name!r}: scale")
+    size = axis.get("size")
+    least, step = _size(size, str(name), checked=is_input)
+    reference = (
+        _LETTERS.get(size["axis_id"], size["axis_id"])
+        if isinstance(size, Mapping) and "axis_id" in size
+        else None
+    )
+    offset = _number_of(size.get("offset"), 0.0, "offset") if isinstance(size, Mapping) else 0.0
+    if kind == "batch":
+        return Axis("b", least, step, halo, None, reference, scale, offset)
     if kind == "channel" or name == "channel":
         names = axis.get("channel_names")
-        if names is None:
-            raise JdllError("read", "a channel axis without channel_names (this.channelNames is null)")
-        return Axis("c", len(names), 0, 0, len(names))
+        if not isinstance(names, list):
+            why = "without channel_names (this.channelNames is null)" if names is None else f"named {names!r}"
+            raise JdllError("read", f"a channel axis {why}; give a list")
+        return Axis("c", len(names), step, halo, len(names), reference, scale, offset)
     if kind == "time":
         raise JdllError("read", f"time axis {name!r}: JDLL takes x, y, z, batch and channel")
     if name not in ("x", "y", "z"):
         raise JdllError("read", f"axis id {name!r}: JDLL needs the ids x, y, z written out, in lower case")
-    size = axis.get("size")
-    if is_input and axis.get("halo"):
-        late.append(f"a halo on the input axis {name}; it belongs to the output")
-    if not is_input and float(axis.get("scale", 1.0)) != 1.0:
-        late.append(
-            f"scale {axis['scale']} on output axis {name}: JDLL takes it for a ratio of sizes; leave it at 1"
+    return Axis(str(name), least, step, halo, None, reference, scale, offset)
+
+
+def _number_of(value: Any, default: float, where: str) -> float:
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise JdllError("read", f"{where} is {value!r}; JDLL needs a number")
+    return float(value)
+
+
+def _size(size: Any, name: str, *, checked: bool) -> tuple[int, int]:
+    if size is None:
+        return 1, 0
+    if isinstance(size, Mapping):
+        # What is no number counts as not written.
+        least, step = (
+            int(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
+            for value, default in ((size.get("min"), 1), (size.get("step"), 0))
         )
-    if not is_input and isinstance(size, Mapping) and size.get("offset"):
-        late.append(f"a size offset on output axis {name}: JDLL counts it twice")
-    least, step = _size(size, str(name)) if is_input else (1, 0)
-    return Axis(str(name), least, step, halos.get(str(name), 0))
-
-
-def _size(size: Any, name: str) -> tuple[int, int]:
-    if isinstance(size, int):
-        return size, 0
-    if isinstance(size, Mapping) and "min" in size:
-        least, step = int(size["min"]), int(size.get("step") or 0)
-        if step and least % step:
+        if checked and step and least % step:
             raise JdllError("read", f"the least size {least} of {name} is no multiple of its step {step}")
         return least, step
-    raise JdllError("read", f"the size of input axis {name} is {size!r}; give a number or min and step")
+    if isinstance(size, int) and not isinstance(size, bool):
+        return size, 0
+    if isinstance(size, float):
+        raise JdllError("read", f"the size of axis {name} is {size!r}; JDLL needs a whole number")
+    return 1, 0
+
+
+def _with_halos(
+    first: tuple[Axis, ...], last: tuple[Axis, ...], written: Sequence[Mapping[str, Any]], tensor: str
+) -> tuple[Axis, ...]:
+    """The input's axes with the halos that the output asks for; JDLL stops at the first that it cannot place."""
+    halos = {axis.letter: axis.halo for axis in first}
+    for axis, entry in zip(last, written, strict=True):
+        if not axis.halo:
+            continue
+        if axis.reference is None:
+            halos[axis.letter] = max(halos.get(axis.letter, 0), axis.halo)
+            break
+        if entry["size"]["tensor_id"] != tensor:
+            raise JdllError(
+                "read", f"axis {axis.letter} refers to {entry['size']['tensor_id']!r}, which is no input"
+            )
+        wanted = (axis.halo + axis.offset) / axis.scale
+        if axis.reference not in halos or halos[axis.reference] > wanted:
+            break
+        halos[axis.reference] = int(wanted)
+    return tuple(dataclasses.replace(axis, halo=halos[axis.letter]) for axis in first)
+
+
+def _steps(steps: Any) -> tuple[Mapping[str, Any], ...]:
+    """Those that JDLL carries out: it passes over `ensure_dtype` by its id, and what has no name."""
+    return tuple(step for step in steps or () if step.get("id") != "ensure_dtype" and _name(step) is not None)
+
+
+def _name(step: Mapping[str, Any]) -> str | None:
+    name = step.get("name", step.get("id"))
+    # Java's class is looked for in camel case, so both spellings are found.
+    return (
+        None
+        if name is None
+        else re.sub(r"(?<=[a-z])([A-Z])", lambda found: f"_{found[0].lower()}", str(name))
+    )
 
 
 def _step_problems(step: Mapping[str, Any]) -> list[str]:
-    name, kwargs = step.get("id", step.get("name")), step.get("kwargs") or {}
-    if name not in _PROCESSING:
+    name, kwargs = str(_name(step)), step.get("kwargs") or {}
+    if name not in _SETTINGS:
         return [f"{name}: JDLL has no such processing step"]
-    if name == "clip" and not {"min", "max"} <= set(kwargs):
-        return ["clip with one limit: JDLL needs min and max"]
+    if not isinstance(kwargs, Mapping):
+        return [f"{name}: kwargs are {kwargs!r}; JDLL needs a mapping"]
+    known = {*_SETTINGS[name], "mode", *(() if name in _NO_EPS else ("eps",))}
+    problems = [f"{name}: JDLL knows no argument {key!r} of it" for key in kwargs if key not in known]
+    lacking = [key for key in _NEEDED.get(name, ()) if key not in kwargs]
+    if lacking:
+        problems.append(f"{name} without {' and '.join(lacking)}: JDLL needs {' and '.join(_NEEDED[name])}")
+    for key, value in kwargs.items():
+        listed = isinstance(value, list) and key in _LISTS
+        wrong = isinstance(value, bool) or not isinstance(value, int | float | str)
+        if (
+            key not in (*_AXES, "mode", "reference_tensor", "tensor_name")
+            and key in known
+            and wrong
+            and not listed
+        ):
+            problems.append(f"{name}: {key} is {value!r}; JDLL needs a number")
+    if any(
+        float(kwargs.get(key, 0) or 0) < 0
+        for key in ("min_percentile", "max_percentile")
+        if key not in problems
+    ):
+        problems.append(f"{name}: a percentile below 0")
+    return problems or _value_problems(name, kwargs)
+
+
+def _value_problems(name: str, kwargs: Mapping[str, Any]) -> list[str]:
+    """Combinations of mean and std, gain and offset, and axes that end JDLL's run."""
+    axes = next((kwargs[key] for key in _AXES if key in kwargs), None)
+    lists = [key for key in _LISTS if isinstance(kwargs.get(key), list)]
+    if name == "zero_mean_unit_variance" and ({"mean", "std"} & set(kwargs) or kwargs.get("mode") == "fixed"):
+        return [f"{name} with fixed values: use fixed_zero_mean_unit_variance"]
+    if name == "fixed_zero_mean_unit_variance" and (lists or axes is not None):
+        return [f"{name}: one mean and one std without axes are all that works"]
+    if name == "scale_linear" and lists and axes is None:
+        return [f"{name}: lists need an axis"]
     return []
 
 
@@ -171,25 +352,41 @@ def _newer(rdf: Mapping[str, Any]) -> Mapping[str, Any]:
     for key in ("inputs", "outputs"):
         tensors = []
         for tensor in rdf.get(key) or ():
-            letters, shape = str(tensor.get("axes", "")), tensor.get("shape")
+            letters, shape = tensor.get("axes"), tensor.get("shape")
+            if not isinstance(letters, str):
+                raise JdllError("read", f"{key}: axes are {letters!r}; format 0.4 has a text such as byxc")
             axes = []
             for number, letter in enumerate(letters):
                 axis: dict[str, Any] = {"id": names.get(letter, letter), "type": names.get(letter, "space")}
-                if isinstance(shape, Mapping) and "min" in shape:
-                    axis["size"] = {"min": shape["min"][number], "step": shape["step"][number]}
-                elif isinstance(shape, Sequence):
-                    axis["size"] = shape[number]
+                axis |= _older_size(shape, number, letter, is_input=key == "inputs")
                 if letter == "c":
-                    channels = axis.get("size", 1)
-                    axis["channel_names"] = [
-                        str(n) for n in range(channels["min"] if isinstance(channels, dict) else channels)
-                    ]
+                    size = axis.get("size")
+                    count = size.get("min", 1) if isinstance(size, Mapping) else size
+                    axis["channel_names"] = [str(n) for n in range(count or 1)]
                 if key == "outputs":
                     axis["halo"] = (tensor.get("halo") or [0] * len(letters))[number]
                 axes.append(axis)
-            tensors.append({**tensor, "axes": axes, "data": {"type": tensor.get("data_type", "float32")}})
+            kept = {name: value for name, value in tensor.items() if name != "id"}
+            tensors.append({**kept, "axes": axes, "data": {"type": tensor.get("data_type", "float32")}})
         newer[key] = tensors
     return newer
+
+
+def _older_size(shape: Any, number: int, letter: str, *, is_input: bool) -> dict[str, Any]:
+    if isinstance(shape, list):
+        return {"size": shape[number]}
+    if not isinstance(shape, Mapping):
+        raise JdllError(
+            "read", f"shape is {shape!r}; give a list, or min and step, or reference_tensor and scale"
+        )
+    wanted = ("min", "step") if is_input else ("reference_tensor", "scale", "offset")
+    for key in wanted:
+        if shape.get(key) is None:
+            raise JdllError("read", f"shape without {key}")
+    if is_input:
+        return {"size": {"min": shape["min"][number], "step": shape["step"][number]}}
+    size = {"tensor_id": shape["reference_tensor"], "axis_id": letter, "offset": shape["offset"][number]}
+    return {"size": size, "scale": shape["scale"][number]}
 
 
 def smallest(axis: Axis, at_least: int) -> int:
@@ -208,8 +405,15 @@ def without_halo(description: Description) -> Description:
 # --- which weights
 
 
-def choose_weights(weights: Mapping[str, Any]) -> str:
+def choose_weights(weights: Mapping[str, Any], root: Path | None = None) -> str:
     """The weights format that JDLL takes, where its TensorFlow 1.15.0 and ONNX engines are installed.
+
+    Parameters
+    ----------
+    weights : mapping
+        As in rdf.yaml.
+    root : Path, optional
+        Folder of the package; formats whose file is not there are passed over.
 
     Raises
     ------
@@ -221,15 +425,21 @@ def choose_weights(weights: Mapping[str, Any]) -> str:
     The order is that of a Java HashMap over "<format>_v<version>".
     """
     candidates = []
-    bundle, onnx = weights.get("tensorflow_saved_model_bundle"), weights.get("onnx")
-    if isinstance(bundle, Mapping):
-        version = bundle.get("tensorflow_version")
-        if version is None:
-            raise JdllError("read", "tensorflow_saved_model_bundle without tensorflow_version")
-        if str(version).split(".")[0] == "1":
-            candidates.append(f"tensorflow_saved_model_bundle_v{version}")
-    if isinstance(onnx, Mapping):
-        candidates.append(f"onnx_v{onnx.get('opset_version')}")
+    for name, entry in weights.items():
+        if entry is None:
+            continue
+        if not isinstance(entry, Mapping):
+            raise JdllError("read", f"weights.{name} is {entry!r}; JDLL needs a mapping")
+        if root is not None and not weights_file(root, entry).is_file():
+            continue
+        if name == "tensorflow_saved_model_bundle":
+            version = entry.get("tensorflow_version")
+            if version is None:
+                raise JdllError("read", f"{name} without tensorflow_version")
+            if str(version).split(".")[0] == "1":
+                candidates.append(f"{name}_v{version}")
+        elif name == "onnx":
+            candidates.append(f"{name}_v{entry.get('opset_version', NEWEST_OPSET)}")
     if not candidates:
         raise JdllError(
             "create",
@@ -239,6 +449,11 @@ def choose_weights(weights: Mapping[str, Any]) -> str:
     if chosen == "onnx" and int(weights["onnx"].get("opset_version") or 0) > NEWEST_OPSET:
         raise JdllError("load", f"it takes the ONNX weights, and their opset is newer than {NEWEST_OPSET}")
     return chosen
+
+
+def weights_file(root: Path, entry: Mapping[str, Any]) -> Path:
+    """Where JDLL looks for a weights file: beside rdf.yaml, by the last part of the source, be that an address."""
+    return root / PurePosixPath(str(entry.get("source"))).name
 
 
 def _bucket(text: str) -> int:
@@ -272,7 +487,10 @@ def predict(description: Description, network: Call, image: Array) -> NDArray[np
         raise JdllError(
             "run", f"the image has {image.ndim} dimensions, the description {len(description.axes)}"
         )
-    plans = [_plan(axis, size) for axis, size in zip(description.axes, image.shape, strict=True)]
+    sizes = {axis.letter: size for axis, size in zip(description.axes, image.shape, strict=True)}
+    tiles = {axis.letter: _tile(axis, sizes[axis.letter]) for axis in description.axes}
+    plans = [_plan(axis, sizes[axis.letter], tiles[axis.letter]) for axis in description.axes]
+    out_plans = [_out_plan(axis, sizes, tiles) for axis in description.output_axes]
     if description.problems_at_run:
         raise JdllError("run", description.problems_at_run[0])
     if math.prod(plan.tile for plan in plans) > LARGEST_TILE:
@@ -281,26 +499,26 @@ def predict(description: Description, network: Call, image: Array) -> NDArray[np
         )
     letters = "".join(axis.letter for axis in description.axes)
     tensor = process(image, letters, description.preprocessing)
-    result = _tiled(description, network, tensor, plans)
+    result = _tiled(network, tensor, plans, out_plans)
     out_letters = "".join(axis.letter for axis in description.output_axes)
     return process(result, out_letters, description.postprocessing)
 
 
 @dataclass(frozen=True)
 class _Plan:
+    """Tiles along one axis: their size, what is cut off in front, what is kept, where they start."""
+
+    size: int
     tile: int
     pad: int
     keep: int
     starts: tuple[int, ...]
 
 
-def _plan(axis: Axis, size: int) -> _Plan:
-    if axis.letter == "b":
-        return _Plan(1, 0, 1, tuple(range(size)))
-    if axis.letter == "c":
-        if axis.channels is not None and axis.channels != size:
-            raise JdllError("run", f"the description has {axis.channels} channels, the image {size}")
-        return _Plan(size, 0, size, (0,))
+def _tile(axis: Axis, size: int) -> int:
+    """The size of a tile of the input along an axis."""
+    if axis.letter == "c" and axis.channels != size:
+        raise JdllError("run", f"the description has {axis.channels} channels, the image {size}")
     halo, step = axis.halo, axis.step
     tile = axis.min
     if step:
@@ -313,6 +531,31 @@ def _plan(axis: Axis, size: int) -> _Plan:
         raise JdllError(
             "run", f"a tile of {tile} along {axis.letter} is more than 3 times the image's {size}"
         )
+    return tile
+
+
+def _out_plan(axis: Axis, sizes: Mapping[str, int], tiles: Mapping[str, int]) -> _Plan:
+    """Tiles of the output: they follow from the image's by reference, scale and offset."""
+    if axis.reference is not None:
+        if axis.reference not in sizes:
+            raise JdllError(
+                "run", f"the size of axis {axis.letter} refers to axis {axis.reference!r}, which is not there"
+            )
+        size, tile = (int(of[axis.reference] * axis.scale + 2 * axis.offset) for of in (sizes, tiles))
+        return _plan(axis, size, tile)
+    if axis.step:
+        raise JdllError("run", f"axis {axis.letter} of the output: {_TOO_COMPLEX}")
+    if axis.letter not in sizes:
+        return _plan(axis, axis.min, axis.min)
+    share = axis.min * sizes[axis.letter] / tiles[axis.letter]
+    # A channel axis has as many as it has names, whatever the input has.
+    if share != int(share):
+        raise JdllError("run", f"axis {axis.letter} of the output: {_TOO_COMPLEX}")
+    return _plan(axis, int(share), axis.min)
+
+
+def _plan(axis: Axis, size: int, tile: int) -> _Plan:
+    halo = axis.halo
     pad = max(halo, -((size - tile) // 2))
     after = max(halo, tile - size - pad)
     keep = tile - pad - after
@@ -320,58 +563,46 @@ def _plan(axis: Axis, size: int) -> _Plan:
         raise JdllError("run", f"nothing is left of a tile of {tile} along {axis.letter} with halo {halo}")
     count = -(-size // (tile - 2 * halo))
     starts = tuple(min(keep * number, size - keep) - pad for number in range(count))
-    return _Plan(tile, pad, keep, starts)
+    return _Plan(size, tile, pad, keep, starts)
 
 
 def _tiled(
-    description: Description, network: Call, tensor: NDArray[np.float32], plans: Sequence[_Plan]
+    network: Call, tensor: NDArray[np.float32], plans: Sequence[_Plan], out_plans: Sequence[_Plan]
 ) -> NDArray[np.float32]:
-    letters = [axis.letter for axis in description.axes]
-    out_letters = [axis.letter for axis in description.output_axes]
-    out: NDArray[np.float32] | None = None
-    for starts in itertools.product(*(plan.starts for plan in plans)):
+    places = list(itertools.product(*(plan.starts for plan in plans)))
+    out_places = list(itertools.product(*(plan.starts for plan in out_plans)))
+    if len(places) > len(out_places):
+        raise JdllError(
+            "run",
+            f"the image makes {len(places)} tiles, the output {len(out_places)}: write the halo on the output",
+        )
+    out = np.zeros([plan.size for plan in out_plans], np.float32)
+    for starts, out_starts in zip(places, out_places[: len(places)], strict=True):
         piece = tensor
         for dimension, (plan, start) in enumerate(zip(plans, starts, strict=True)):
             place = _mirror(np.arange(start, start + plan.tile), tensor.shape[dimension])
             piece = np.take(piece, place, axis=dimension)
-        result = network(np.ascontiguousarray(piece, np.float32))
-        if result.ndim != len(out_letters):
+        result = _network(network, piece)
+        wanted = tuple(plan.tile for plan in out_plans)
+        if result.shape != wanted:
             raise JdllError(
-                "run", f"the network gives {result.ndim} dimensions, the description says {len(out_letters)}"
+                "run",
+                f"the network makes {result.shape} of a tile, the description says {wanted} {_SHARED_MEMORY}",
             )
-        if out is None:
-            out = np.empty(_out_shape(description, tensor.shape, letters), np.float32)
-        read, write = [], []
-        for dimension, letter in enumerate(out_letters):
-            if letter == "c":
-                wanted = out.shape[dimension]
-                if result.shape[dimension] != wanted:
-                    raise JdllError(
-                        "run",
-                        f"the output has {result.shape[dimension]} channels, the description {wanted} "
-                        "(reads as "
-                        "'Shared memory segment already exists')",
-                    )
-                read.append(slice(None))
-                write.append(slice(None))
-                continue
-            plan, start = plans[letters.index(letter)], starts[letters.index(letter)]
-            if result.shape[dimension] != plan.tile:
-                raise JdllError(
-                    "run", f"the network makes {result.shape[dimension]} of {plan.tile} along {letter}"
-                )
-            read.append(slice(plan.pad, plan.pad + plan.keep))
-            write.append(slice(start + plan.pad, start + plan.pad + plan.keep))
-        out[tuple(write)] = result[tuple(read)]
-    assert out is not None
+        read = tuple(slice(plan.pad, plan.pad + plan.keep) for plan in out_plans)
+        write = tuple(
+            slice(start + plan.pad, start + plan.pad + plan.keep)
+            for plan, start in zip(out_plans, out_starts, strict=True)
+        )
+        out[write] = result[read]
     return out
 
 
-def _out_shape(description: Description, shape: Sequence[int], letters: Sequence[str]) -> tuple[int, ...]:
-    return tuple(
-        int(axis.channels or 1) if axis.letter == "c" else shape[letters.index(axis.letter)]
-        for axis in description.output_axes
-    )
+def _network(network: Call, piece: NDArray[np.float32]) -> NDArray[np.float32]:
+    try:
+        return network(np.ascontiguousarray(piece, np.float32))
+    except InputError as error:
+        raise JdllError("run", f"the network fails on a tile of {piece.shape}: {error}") from error
 
 
 def _mirror(places: Array, size: int) -> Array:
@@ -383,57 +614,83 @@ def process(tensor: Array, letters: str, steps: Sequence[Mapping[str, Any]]) -> 
     """Apply processing steps as JDLL does, to the whole image, each result in float32."""
     result = np.asarray(tensor, np.float32)
     for step in steps:
-        name, kwargs = step.get("id", step.get("name")), step.get("kwargs") or {}
+        name, kwargs = _name(step), step.get("kwargs") or {}
         values = np.asarray(result, np.float64)
-        pooled = _pooled(kwargs.get("axes"), letters)
+        axes = next((kwargs[key] for key in _AXES if key in kwargs), None)
+        parts = _parts(axes, letters, values.shape)
         if name == "scale_range":
-            values = _scale_range(values, pooled, kwargs)
+            values = _scale_range(values, parts, kwargs)
         elif name == "zero_mean_unit_variance":
-            eps = float(kwargs.get("eps", 1e-6))
-            mean, std = (f(values, axis=pooled, keepdims=True) for f in (np.mean, np.std))
-            values = (values - mean) / (std + eps)
+            values = _zero_mean(values, parts, float(kwargs.get("eps", 1e-6)))
         elif name == "fixed_zero_mean_unit_variance":
-            values = (values - float(kwargs.get("mean", 0))) / float(kwargs.get("std", 1))
+            eps = float(kwargs.get("eps", 1e-6))
+            values = (values - float(kwargs["mean"])) / (float(kwargs["std"]) + eps)
         elif name == "scale_linear":
-            values = values * _number(kwargs.get("gain", 1)) + _number(kwargs.get("offset", 0))
+            gain, offset = (_first(kwargs.get(key, default)) for key, default in (("gain", 1), ("offset", 0)))
+            if len(parts) > 1:
+                gain, offset = float(np.float32(gain)), float(np.float32(offset))
+            values = values * gain + offset
         elif name == "clip":
-            values = np.clip(values, float(kwargs["min"]), float(kwargs["max"]))
+            low, high = float(kwargs["min"]), float(kwargs["max"])
+            values = np.where(values >= high, high, np.where(values < low, low, values))
         elif name == "sigmoid":
             values = 1 / (1 + np.exp(-values))
         elif name == "binarize":
-            values = (values > float(kwargs.get("threshold", 0.5))).astype(np.float64)
+            values = (values >= float(kwargs["threshold"])).astype(np.float64)
         result = values.astype(np.float32)
     return result
 
 
-def _number(value: Any) -> Any:
-    return np.asarray(value, np.float64) if isinstance(value, list) else float(value)
+def _first(value: Any) -> float:
+    """Of lists JDLL takes the first number for every channel."""
+    return float(value[0] if isinstance(value, list) else value)
 
 
-def _pooled(axes: Any, letters: str) -> tuple[int, ...]:
-    """Which dimensions are pooled. No axes: all; "batch" holds the letter c, so it pools channels as well."""
-    if not axes:
-        return tuple(range(len(letters)))
-    names = list(axes) if isinstance(axes, str) else [str(name) for name in axes]
-    wanted = {_LETTERS.get(name, name) for name in names}
-    if "batch" in names:
-        wanted |= {"b", "c"}
-    return tuple(index for index, letter in enumerate(letters) if letter in wanted)
+def _parts(axes: Any, letters: str, shape: Sequence[int]) -> list[tuple[Any, ...]]:
+    """The pieces that a step treats one by one.
+
+    Notes
+    -----
+    A letter is pooled when it occurs anywhere in the names of the axes: "batch" holds the c of channel, "index" an
+    x. Where no letter or every letter does, the whole image is one piece.
+    """
+    if axes is None:
+        return [()]
+    names = [axes] if isinstance(axes, str) else [str(name) for name in axes]
+    joined = "".join("c" if name == "channel" else name for name in names).lower()
+    looped = [number for number, letter in enumerate(letters) if letter not in joined]
+    if not looped or len(looped) == len(letters):
+        return [()]
+    found = []
+    # The first of the axes runs fastest.
+    for index in itertools.product(*(range(shape[number]) for number in reversed(looped))):
+        where: list[Any] = [slice(None)] * len(letters)
+        for number, place in zip(reversed(looped), index, strict=True):
+            where[number] = place
+        found.append(tuple(where))
+    return found
 
 
 def _scale_range(
-    values: NDArray[np.float64], pooled: tuple[int, ...], kwargs: Mapping[str, Any]
+    values: NDArray[np.float64], parts: Sequence[tuple[Any, ...]], kwargs: Mapping[str, Any]
 ) -> NDArray[np.float64]:
     low, high = float(kwargs.get("min_percentile", 0)), float(kwargs.get("max_percentile", 100))
     eps = float(kwargs.get("eps", 1e-6))
-    looped = tuple(axis for axis in range(values.ndim) if axis not in pooled)
     out = np.empty_like(values)
-    for index in np.ndindex(*(values.shape[axis] for axis in looped)):
-        where: list[Any] = [slice(None)] * values.ndim
-        for axis, place in zip(looped, index, strict=True):
-            where[axis] = place
-        part = values[tuple(where)]
+    for where in parts:
+        part = values[where]
         ranked = np.sort(part, axis=None)
         bottom, top = (ranked[deepimagej_rank(ranked.size, p)] for p in (low, high))
-        out[tuple(where)] = (part - bottom) / (top - bottom + eps)
+        out[where] = (part - bottom) / (top - bottom + eps)
     return out
+
+
+def _zero_mean(
+    values: NDArray[np.float64], parts: Sequence[tuple[Any, ...]], eps: float
+) -> NDArray[np.float64]:
+    """Each piece's mean and deviation are taken off the whole image, one after the other: JDLL's own fault."""
+    for where in parts:
+        part = values[where]
+        mean, std = (float(np.float32(f(part))) for f in (np.mean, np.std))
+        values = ((values - mean) / (std + eps)).astype(np.float32).astype(np.float64)
+    return values

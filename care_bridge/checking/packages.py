@@ -295,10 +295,10 @@ def _networks(root: Path, rdf: Mapping[str, Any], findings: Findings) -> dict[st
     found: dict[str, Network] = {}
     for name in RUNNABLE:
         entry = (rdf.get("weights") or {}).get(name)
-        if not isinstance(entry, Mapping) or not (root / str(entry.get("source"))).is_file():
+        if not isinstance(entry, Mapping) or not jdll.weights_file(root, entry).is_file():
             continue
         try:
-            found[name] = _open(name, root / entry["source"])
+            found[name] = _open(name, jdll.weights_file(root, entry))
         except (InputError, NotInstalledError) as error:
             missing = isinstance(error, NotInstalledError)
             findings.add(
@@ -386,7 +386,7 @@ def _deepimagej(
     rule = "deepImageJ's engine gives a result"
     try:
         description = _read_as_jdll(rdf)
-        chosen = jdll.choose_weights(rdf.get("weights") or {})
+        chosen = jdll.choose_weights(rdf.get("weights") or {}, root)
         if chosen == "tensorflow_saved_model_bundle" and chosen not in networks:
             raise jdll.JdllError("load", "the TensorFlow bundle does not open: Could not find SavedModel")
         if chosen not in networks:

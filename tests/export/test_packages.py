@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import zipfile
@@ -108,7 +109,6 @@ def test_recorded_packages_are_judged_as_jdll_did(shared: Path) -> None:
         (lambda rdf: rdf["inputs"][0]["axes"][1].update(id="Y"), "read", "lower case"),
         (lambda rdf: rdf["inputs"][0]["axes"][1].pop("type"), "read", "no type"),
         (lambda rdf: rdf["inputs"][0]["axes"][1]["size"].update(min=50), "read", "multiple"),
-        (lambda rdf: rdf["inputs"][0]["axes"][1].update(halo=4), "run", "halo on the input"),
         (lambda rdf: rdf["outputs"][0]["data"].update(type="uint16"), "run", "float32"),
         (
             lambda rdf: rdf["weights"]["tensorflow_saved_model_bundle"].pop("tensorflow_version"),
@@ -122,6 +122,176 @@ def test_what_stops_deepimagej_is_named(change: Any, stage: str, why: str, unpac
     (rule,) = [rule for rule in report.rules if rule.rule == "deepImageJ's engine gives a result"]
     assert rule.result == "failed"
     assert re.search(f"at {stage}: .*{why}", rule.run)
+
+
+X = {"id": "x", "type": "space", "size": {"min": 36, "step": 4}}
+SCALE = {"id": "scale_range", "kwargs": {"axes": ["y", "x"], "min_percentile": 3.0, "max_percentile": 99.8}}
+
+
+def small_rdf() -> dict[str, Any]:
+    """The part of a 2-D description that deepImageJ's engine reads: halo 16, step 4."""
+    axes = [{"type": "batch"}, {**X, "id": "y"}, dict(X), {"type": "channel", "channel_names": ["raw"]}]
+    out = [{**axis, "halo": 16, "size": {"tensor_id": "input", "axis_id": axis["id"]}} for axis in axes[1:3]]
+    return {
+        "format_version": "0.5.10",
+        "name": "small",
+        "config": {"bioimageio": {"nickname": "small"}},
+        "inputs": [{"id": "input", "axes": axes, "preprocessing": [SCALE]}],
+        "outputs": [{"id": "output", "axes": [{**axes[0]}, *out, axes[3]], "data": {"type": "float32"}}],
+        "weights": {"tensorflow_saved_model_bundle": {"source": "net.zip", "tensorflow_version": "1.15"}},
+    }
+
+
+def only(rdf: dict[str, Any], step: str, **kwargs: Any) -> None:
+    rdf["inputs"][0]["preprocessing"] = [{"id": step, "kwargs": kwargs}]
+
+
+def halo_of_input_alone(rdf: dict[str, Any]) -> None:
+    for axis in rdf["outputs"][0]["axes"][1:3]:
+        axis.pop("halo")
+    rdf["inputs"][0]["axes"][1]["halo"] = 8
+
+
+# Each was run in JDLL 0.6.1 with its TensorFlow 1.15.0 engine, on an image of 83x93 pixels: None gave a result.
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda rdf: None, None),
+        (lambda rdf: rdf.pop("name"), "no name"),
+        (lambda rdf: rdf.update(license=["MIT"]), "license"),
+        (lambda rdf: rdf.update(git_repo={"a": 1}), "git_repo"),
+        (lambda rdf: rdf.update(authors=[{"name": 5}]), "authors: name"),
+        (lambda rdf: rdf.update(authors=["me"], covers=[{"source": "c.png"}], tags={"a": 1}), None),
+        (lambda rdf: rdf.update(cite=[{"text": "a", "doi": 10.1}]), "cite: doi"),
+        (lambda rdf: rdf.update(id=5), "id is 5"),
+        (lambda rdf: rdf.pop("config"), None),
+        (lambda rdf: rdf.update(config={}), "nickname"),
+        (lambda rdf: rdf.update(config="a", id="x"), "config is 'a'"),
+        (lambda rdf: rdf["config"].update(bioimageio="a", deepimagej={"allow_tiling": True}), "nickname"),
+        (lambda rdf: rdf["config"].update(deepimagej={"x": 1}), "allow_tiling"),
+        (lambda rdf: rdf["inputs"][0].pop("id"), "no id"),
+        (lambda rdf: rdf["inputs"][0].update(description=5), "description"),
+        (lambda rdf: rdf["inputs"][0]["axes"][2].update(concatenable="yes"), "concatenable"),
+        (lambda rdf: rdf["inputs"][0]["axes"][3].update(channel_names={"a": 1}), "channel axis"),
+        (lambda rdf: rdf["inputs"][0]["axes"][1].update(halo=4), None),
+        (halo_of_input_alone, "tiles"),
+        (lambda rdf: rdf["outputs"][0]["axes"][1].update(halo="16"), "halo"),
+        (lambda rdf: rdf["outputs"][0]["axes"][1].pop("size"), "too complex"),
+        (lambda rdf: rdf["outputs"][0]["axes"][1].update(size=80), "too complex"),
+        (lambda rdf: rdf["outputs"][0]["axes"][1]["size"].update(tensor_id="other"), "no input"),
+        (lambda rdf: rdf["outputs"][0]["axes"][1]["size"].update(axis_id="x"), "the network makes"),
+        (lambda rdf: rdf["inputs"][0]["axes"][0].update(size=2), "too complex"),
+        (lambda rdf: rdf["outputs"][0]["data"].update(type=None), None),
+        (lambda rdf: rdf["weights"].update(torchscript="a.pt"), "weights.torchscript"),
+        (lambda rdf: rdf["weights"].update(onnx={"source": "absent.onnx", "opset_version": 17}), None),
+        (
+            lambda rdf: rdf["weights"]["tensorflow_saved_model_bundle"].update(
+                source="https://a.org/net.zip"
+            ),
+            None,
+        ),
+        (lambda rdf: only(rdf, "scale_range", axes=["index"]), None),
+        (lambda rdf: only(rdf, "scale_range", foo=1), "argument 'foo'"),
+        (lambda rdf: only(rdf, "scale_range", eps=None), "eps is None"),
+        (lambda rdf: only(rdf, "scale_range", min_percentile=-3.0), "below 0"),
+        (lambda rdf: only(rdf, "clip", min=0.0, max=1.0, axes=["y"]), "argument 'axes'"),
+        (lambda rdf: only(rdf, "binarize"), "threshold"),
+        (lambda rdf: only(rdf, "sigmoid", axes=["y"]), "argument 'axes'"),
+        (lambda rdf: only(rdf, "fixed_zero_mean_unit_variance", mean=1.0), "std"),
+        (
+            lambda rdf: only(rdf, "fixed_zero_mean_unit_variance", mean=[1.0], std=[2.0], axis="channel"),
+            "axes",
+        ),
+        (lambda rdf: only(rdf, "zero_mean_unit_variance", mean=1.0, std=2.0), "fixed"),
+        (lambda rdf: only(rdf, "scale_linear", gain=[1.0], offset=[0.0]), "axis"),
+        (lambda rdf: only(rdf, "scale_linear", gain=[1.0], offset=[0.0], axis="channel"), None),
+        (lambda rdf: rdf["inputs"][0].update(preprocessing=[{"kwargs": {}}, {"id": "scaleRange"}]), None),
+        (
+            lambda rdf: rdf["inputs"][0].update(
+                preprocessing=[{"name": "ensure_dtype", "kwargs": {"dtype": "u"}}]
+            ),
+            "dtype",
+        ),
+    ],
+)
+def test_jdll_takes_and_refuses_what_it_did_when_run(change: Any, why: str | None, tmp_path: Path) -> None:
+    rdf = small_rdf()
+    change(rdf)
+    (tmp_path / "net.zip").write_bytes(b"")
+    image = np.random.default_rng(0).random((1, 83, 93, 1), np.float32)
+
+    def judged() -> None:
+        assert jdll.choose_weights(rdf["weights"], tmp_path) == "tensorflow_saved_model_bundle"
+        assert jdll.predict(jdll.read(rdf), lambda tensor: tensor, image).shape == image.shape
+
+    if why is None:
+        judged()
+    else:
+        with pytest.raises(jdll.JdllError, match=why):
+            judged()
+
+
+def test_jdll_s_processing_has_its_own_faults() -> None:
+    # Each as JDLL 0.6.1 gave it, run.
+    image = np.random.default_rng(0).random((1, 6, 7, 2)).astype(np.float32)
+
+    def run(step: str, **kwargs: Any) -> Any:
+        return jdll.process(image, "byxc", [{"id": step, "kwargs": kwargs}])
+
+    # The first of a list is taken for every channel.
+    np.testing.assert_allclose(
+        run("scale_linear", gain=[0.5, 2.0], offset=[1.0, 0.0], axis="channel"), image * 0.5 + 1
+    )
+    # Every channel's mean and deviation are taken off the whole image, one after the other.
+    expected = image
+    for channel in range(2):
+        part = expected[..., channel]
+        expected = (expected - part.mean()) / (part.std() + 1e-6)
+    np.testing.assert_allclose(
+        run("zero_mean_unit_variance", axes=["y", "x"]), expected, rtol=1e-5, atol=1e-5
+    )
+    # The threshold itself counts as above; eps is added to the deviation; limits the wrong way round give the upper.
+    level = float(image[0, 0, 0, 0])
+    assert run("binarize", threshold=level)[0, 0, 0, 0] == 1
+    np.testing.assert_allclose(
+        run("fixed_zero_mean_unit_variance", mean=0.0, std=1.0, eps=1), image / 2, rtol=1e-6
+    )
+    assert (run("clip", min=0.9, max=0.1)[image < 0.1] == np.float32(0.9)).all()
+    assert (run("clip", min=0.9, max=0.1)[image >= 0.1] == np.float32(0.1)).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda rdf: None, None),
+        (lambda rdf: rdf.pop("config"), None),
+        (lambda rdf: rdf.update(config={}), None),
+        (lambda rdf: rdf["inputs"][0].update(axes=["b", "y", "x", "c"]), "text such as byxc"),
+        (lambda rdf: rdf["inputs"][0]["shape"].pop("step"), "without step"),
+        (lambda rdf: rdf["outputs"][0]["shape"].update(scale=[1, 2, 2, 1]), "the network makes"),
+        (lambda rdf: rdf["outputs"][0]["shape"].update(offset=[0, 1, 1, 0]), "tiles"),
+        (lambda rdf: rdf["outputs"][0].update(shape=[1, 83, 93, 1]), "too complex"),
+        (lambda rdf: rdf["inputs"][0].update(shape=[1, 64, 64, 1]), None),
+    ],
+)
+def test_descriptions_of_format_0_4_are_judged_as_jdll_did(change: Any, why: str | None) -> None:
+    # Each was run in JDLL 0.6.1, as above.
+    rdf = small_rdf()
+    shape = {"min": [1, 36, 36, 1], "step": [0, 4, 4, 0]}
+    follows = {"reference_tensor": "input", "scale": [1, 1, 1, 1], "offset": [0, 0, 0, 0]}
+    rdf |= {
+        "format_version": "0.4.10",
+        "inputs": [{"name": "input", "axes": "byxc", "data_type": "float32", "shape": shape}],
+        "outputs": [{"name": "output", "axes": "byxc", "shape": follows, "halo": [0, 16, 16, 0]}],
+    }
+    change(rdf)
+    image = np.random.default_rng(0).random((1, 83, 93, 1), np.float32)
+    if why is None:
+        result = jdll.predict(jdll.read(rdf), lambda tensor: tensor, image)
+        np.testing.assert_array_equal(result, image)
+    else:
+        with pytest.raises(jdll.JdllError, match=why):
+            jdll.predict(jdll.read(rdf), lambda tensor: tensor, image)
 
 
 # --- ours
@@ -158,6 +328,15 @@ def test_channel_names_are_what_older_readers_take(unpacked: Path) -> None:
 
     after = check(changed(unpacked, spaced), core=False, versions=())
     assert [r.result for r in after.rules if r.rule == rule] == ["warning"]
+
+
+def test_judging_leaves_no_trace_in_the_environment(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import bioimageio.core  # noqa: F401  # takes KERAS_BACKEND=torch for itself where none is set
+
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    before = dict(os.environ)
+    check(package, versions=())
+    assert dict(os.environ) == before
 
 
 def test_what_the_spec_saves_is_widened_for_deepimagej(unpacked: Path, tmp_path: Path) -> None:
