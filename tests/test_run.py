@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -84,3 +88,22 @@ def test_a_warning_is_one_line_without_the_place_in_the_source(capsys):
     with pytest.raises(typer.Exit):
         run()
     assert capsys.readouterr().err == "care-bridge: warning: the split leaks\n"
+
+
+@pytest.mark.tf
+def test_commands_run_on_tensorflow_whatever_keras_is_set_to(tmp_path) -> None:
+    patches = np.random.default_rng(0).random((8, 1, 8, 8), np.float32)
+    np.savez(tmp_path / "patches.npz", X=patches, Y=patches, axes="SCYX")
+    start = [sys.executable, "-c", "from care_bridge.cli import main; main()"]
+    small = "--validation 0.5 --epochs 1 --steps 1 --features 2 --depth 1 --kernel 3".split()
+    command = [*start, "train", str(tmp_path / "patches.npz"), "--out", str(tmp_path / "model"), *small]
+    environment = {**os.environ, "KERAS_BACKEND": "torch", "MPLBACKEND": "Agg"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_library_says_what_to_set_where_keras_runs_on_something_else() -> None:
+    environment = {**os.environ, "KERAS_BACKEND": "torch"}
+    command = [sys.executable, "-c", "import care_bridge.training"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.stderr.splitlines()[-1].endswith("set KERAS_BACKEND=tensorflow before Python starts")

@@ -12,6 +12,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+# Whatever Keras runs on in a person's other work: in a command it is TensorFlow, which Fiji has too.
+os.environ["KERAS_BACKEND"] = "tensorflow"
+
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 # click's own, which typer ships without naming it in its interface
 

@@ -681,7 +681,12 @@ def _description(rdf: Path) -> tuple[Any, Any]:
 
 @contextmanager
 def offline(rdf: Path) -> Iterator[None]:
-    """Let bioimageio.spec ask nobody: GitHub names are taken as known while this lasts."""
+    """Let bioimageio.spec ask nobody: GitHub names are taken as known while this lasts.
+
+    What bioimageio.core writes into the environment meanwhile is taken back: `KERAS_BACKEND=torch` would end every
+    process that is started later from this one and imports Keras.
+    """
+    before = {name: os.environ.get(name) for name in ("KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS")}
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     from bioimageio.spec._internal import constants
 
@@ -694,6 +699,11 @@ def offline(rdf: Path) -> Iterator[None]:
         yield
     finally:
         constants.KNOWN_GITHUB_USERS -= added
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def urls(rdf: Path) -> list[str]:

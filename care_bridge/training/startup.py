@@ -9,17 +9,19 @@ from care_bridge.errors import NotInstalledError
 
 
 def check_backend() -> None:
-    """Refuse another backend of Keras before it is imported: these networks are TensorFlow's, as Fiji's are.
+    """Refuse a Keras that runs on anything but TensorFlow, if possible before it is imported.
 
     Raises
     ------
     NotInstalledError
-        If `KERAS_BACKEND` names another one.
+        With what to set.
     """
-    chosen = os.environ.get("KERAS_BACKEND") or "tensorflow"
-    if "keras" not in sys.modules and chosen != "tensorflow":
+    keras = sys.modules.get("keras")
+    chosen = keras.backend.backend() if keras else os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if chosen != "tensorflow":
         raise NotInstalledError(
-            f"KERAS_BACKEND is {chosen!r}; networks for Fiji need 'tensorflow': set it before Python starts, or unset it"
+            f"Keras is set to run on {chosen}, but networks for Fiji need TensorFlow; set KERAS_BACKEND=tensorflow "
+            "before Python starts"
         )
 
 
