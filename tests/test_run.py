@@ -95,7 +95,20 @@ def test_commands_run_on_tensorflow_whatever_keras_is_set_to(tmp_path) -> None:
     patches = np.random.default_rng(0).random((8, 1, 8, 8), np.float32)
     np.savez(tmp_path / "patches.npz", X=patches, Y=patches, axes="SCYX")
     start = [sys.executable, "-c", "from care_bridge.cli import main; main()"]
-    small = "--validation 0.5 --epochs 1 --steps 1 --features 2 --depth 1 --kernel 3".split()
+    small = [
+        "--validation",
+        "0.5",
+        "--epochs",
+        "1",
+        "--steps",
+        "1",
+        "--features",
+        "2",
+        "--depth",
+        "1",
+        "--kernel",
+        "3",
+    ]
     command = [*start, "train", str(tmp_path / "patches.npz"), "--out", str(tmp_path / "model"), *small]
     environment = {**os.environ, "KERAS_BACKEND": "torch", "MPLBACKEND": "Agg"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
