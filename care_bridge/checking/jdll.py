@@ -398,8 +398,11 @@ def smallest(axis: Axis, at_least: int) -> int:
 
 def without_halo(description: Description) -> Description:
     """The same without halos, as the zoo's check of deepImageJ makes it."""
-    axes = tuple(dataclasses.replace(axis, halo=0) for axis in description.axes)
-    return dataclasses.replace(description, axes=axes)
+    first, last = (
+        tuple(dataclasses.replace(axis, halo=0) for axis in axes)
+        for axes in (description.axes, description.output_axes)
+    )
+    return dataclasses.replace(description, axes=first, output_axes=last)
 
 
 # --- which weights
