@@ -86,9 +86,9 @@ def freeze(model: keras.Model, *, target: str | None = TF1_TARGETS[0]) -> graph_
     _check_ends(model)
     graph = _trace(model)
     if target is None:
-        return _named_by_structure(_clean(graph))
+        return _named_by_structure(_clean(graph, _layer_names(model)))
     graph = rewrite(graph, has_op=lambda op, attr=None: _has(op, attr, target))
-    graph = _clean(graph)
+    graph = _clean(graph, _layer_names(model))
     problems = lacking(graph, target=target, layers=_layer_names(model))
     if problems:
         raise InputError(
@@ -217,6 +217,12 @@ def _check_ends(model: keras.Model) -> None:
             problems.append(
                 f"its {what} is {tensor.dtype}; Fiji feeds and reads float32: rebuild it with dtype='float32'"
             )
+    for layer in model._flatten_layers(include_self=False):
+        if getattr(layer, "data_format", None) == "channels_first":
+            problems.append(
+                f"its layer {layer.name!r} has channels first; rebuild it with channels last, as Fiji has"
+            )
+            break
     rank = len(inputs[0].shape)
     if rank not in (4, 5):
         problems.append(
@@ -224,7 +230,7 @@ def _check_ends(model: keras.Model) -> None:
             "channel) and "
             "rank 5 (batch, z, y, x, channel)"
         )
-    elif inputs[0].shape[-1] is None:
+    elif inputs[0].shape[-1] is None and not problems:
         problems.append("its number of input channels is free; fix it: keras.Input((None, None, channels))")
     if problems:
         raise InputError(f"model {model.name!r} cannot be exported: " + "; ".join(problems))
@@ -363,12 +369,13 @@ class _Resize(keras.layers.Layer):  # type: ignore[misc]
 # --- from a graph to one that older runtimes read
 
 
-def _clean(graph: graph_pb2.GraphDef) -> graph_pb2.GraphDef:
+def _clean(graph: graph_pb2.GraphDef, layers: Collection[str] = ()) -> graph_pb2.GraphDef:
     """Only what the output hangs on, without control inputs and devices, in an order of its own."""
     nodes = {node.name: node for node in graph.node}
     cleaned = graph_pb2.GraphDef()
     cleaned.library.CopyFrom(graph.library)
-    for name in [*_upstream(nodes, OUTPUT), *([] if INPUT in _upstream(nodes, OUTPUT) else [INPUT])]:
+    names = _upstream(nodes, OUTPUT, layers)
+    for name in [*names, *([] if INPUT in names else [INPUT])]:
         node = cleaned.node.add()
         node.CopyFrom(nodes[name])
         node.device = ""
@@ -380,9 +387,10 @@ def _clean(graph: graph_pb2.GraphDef) -> graph_pb2.GraphDef:
     return cleaned
 
 
-def _upstream(nodes: dict[str, node_def_pb2.NodeDef], start: str) -> list[str]:
+def _upstream(nodes: dict[str, node_def_pb2.NodeDef], start: str, layers: Collection[str] = ()) -> list[str]:
     """Names of everything a node hangs on, inputs before users (depth first, so always the same order)."""
     done: dict[str, None] = {}
+    begun: set[str] = set()
     stack = [(start, False)]
     while stack:
         name, ready = stack.pop()
@@ -391,6 +399,9 @@ def _upstream(nodes: dict[str, node_def_pb2.NodeDef], start: str) -> list[str]:
         if ready:
             done[name] = None
             continue
+        if name in begun:
+            raise InputError(f"{_layer(name, layers)}: {_REMEDIES['While']} (operation {nodes[name].op})")
+        begun.add(name)
         stack.append((name, True))
         stack.extend((_parts(reference)[1], False) for reference in reversed(_data_inputs(nodes[name])))
     return list(done)

@@ -111,6 +111,11 @@ def _size_message(call: Call, shape: Sequence[int], channels: int) -> str:
         out = call(np.zeros((1, *shape, channels), np.float32)).shape[1:-1]
     except Exception as error:
         return f"the network fails on an image of {shape} pixels ({reason(error)}); it must take any size"
+    if len(out) < len(shape) - 1:
+        return (
+            f"the network makes no image of {tuple(shape)} pixels but {len(out) + 2} dimensions; Fiji's plugin takes "
+            "only networks that give an image: leave out what comes after the last image (pooling, Flatten, Dense)"
+        )
     return (
         f"the network makes {out} pixels of {tuple(shape)}; Fiji's plugin takes only networks that keep the "
         "size, and "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import keras
 
 from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
+from care_bridge.export import keras2
 from care_bridge.training.folder import CareModel, load_model
 
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
@@ -99,16 +101,20 @@ def file_name(name: str) -> str:
 
 def _load(path: Path, custom_objects: dict[str, Any]) -> keras.Model:
     try:
-        return keras.models.load_model(
-            path, custom_objects={**_keras2_layers(), **custom_objects}, compile=False, safe_mode=True
-        )
+        if keras2.is_keras_2(path):
+            with tempfile.TemporaryDirectory(prefix="keras2-") as folder:
+                return keras2.load(path, Path(folder), custom_objects)
+        return keras.models.load_model(path, custom_objects=custom_objects, compile=False, safe_mode=True)
     except Exception as error:
+        if isinstance(error, InputError):
+            raise InputError(f"{str(path)!r} does not open: {error}") from error
         reason = " ".join(str(error).split())
         raise InputError(f"{str(path)!r} does not open: {_why(reason)}") from error
 
 
 def _why(reason: str) -> str:
     custom = re.search(r"(?:locate class|Unknown layer:?) ['\"]?([\w.>]+)", reason)
+    failed = re.search(r"deserializing class '(\w+)' using config=\{'name': '([^']+)'", reason)
     if custom:
         return (
             f"it holds {custom.group(1)}, which is not part of Keras; in Python, load it with "
@@ -124,22 +130,10 @@ def _why(reason: str) -> str:
         return (
             "it holds weights alone; give the folder with config.json, or save the whole model (model.save)"
         )
+    if failed:
+        said = reason.rpartition("Exception encountered: ")[2][:200]
+        return (
+            f"layer {failed.group(2)!r} ({failed.group(1)}) is none that this Keras can build ({said}); build the "
+            "model without it, or save it with Keras 3"
+        )
     return reason[:400] or "Keras gives no reason"
-
-
-def _keras2_layers() -> dict[str, Any]:
-    """Layers of Keras 2 whose files hold arguments that Keras 3 no longer takes."""
-
-    def without(layer: type[keras.Layer], *arguments: str) -> type[keras.Layer]:
-        def from_config(cls: Any, config: dict[str, Any]) -> Any:
-            return layer.from_config({key: value for key, value in config.items() if key not in arguments})
-
-        return type(layer.__name__, (layer,), {"from_config": classmethod(from_config)})
-
-    layers = keras.layers
-    return {
-        "Conv2DTranspose": without(layers.Conv2DTranspose, "groups"),
-        "Conv3DTranspose": without(layers.Conv3DTranspose, "groups"),
-        "DepthwiseConv2D": without(layers.DepthwiseConv2D, "groups"),
-        "SeparableConv2D": without(layers.SeparableConv2D, "groups"),
-    }

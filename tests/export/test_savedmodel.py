@@ -226,6 +226,7 @@ def test_a_file_of_keras_2_with_arguments_that_keras_3_lacks_exports(
         for layer in transposed:
             layer["config"]["groups"] = 1  # as TensorFlow 2.10 wrote it
         content.attrs["model_config"] = json.dumps(config)
+        content.attrs["keras_version"] = "2.10.0"
     assert write_bundle(file, tmp_path).is_file()
 
 
