@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -32,6 +33,8 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     ------
     InputError
         If the folder cannot be made or written to, or if `path` is a folder.
+    OSError
+        If the disk is full, with the number ENOSPC and the name of `path` whoever noticed it.
     """
     target = Path(path)
     if target.is_dir():
@@ -49,8 +52,10 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.umask(umask)
         part.chmod(0o666 & ~umask)
         os.replace(part, target)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if _is_full(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
         raise
 
 
@@ -102,6 +107,12 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file, as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_full(error: BaseException) -> bool:
+    # NumPy's tofile, which tifffile writes with, counts what was written and forgets why it is too little.
+    short = isinstance(error, OSError) and error.errno is None and "requested and" in str(error)
+    return short or (isinstance(error, OSError) and error.errno == errno.ENOSPC)
 
 
 def _flush(path: Path) -> None:

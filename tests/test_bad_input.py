@@ -482,6 +482,19 @@ def test_a_full_disk_leaves_nothing_half_written(
     assert nothing_in(tmp_path / "exported")
 
 
+def test_a_disk_that_fills_while_pixels_are_written_is_named_with_the_file(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*_: Any, **__: Any) -> None:
+        # What numpy.ndarray.tofile raised on a tmpfs of 200 kB: no errno, no name.
+        raise OSError("65536 requested and 51064 written")
+
+    image = tiff(tmp_path / "cell.tif")
+    monkeypatch.setattr("tifffile.imwrite", short)
+    refused(["predict", model, image, "--out", tmp_path / "out"], "cell.tif: No space left on device")
+    assert nothing_in(tmp_path / "out")
+
+
 # Bundles -------------------------------------------------------------------------------------------------------
 
 
