@@ -128,8 +128,8 @@ class ParityReport:
     @property
     def verdict(self) -> str:
         """One sentence."""
-        worst = max(self.rows, key=lambda row: row.max_abs / row.tolerance if row.tolerance else np.inf)
         if self.passed:
+            worst = max(self.rows, key=lambda row: row.max_abs)
             return (
                 f"Both sides agree in all {len(self.rows)} comparisons; the largest difference is "
                 f"{worst.max_abs:.1e} ({worst.title})."

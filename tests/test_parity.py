@@ -61,6 +61,17 @@ def test_equal_predictors_agree_exactly(image: Image) -> None:
     assert "agree in all 3" in report.verdict
 
 
+def test_the_verdict_names_the_largest_difference_and_not_the_one_nearest_to_its_tolerance(
+    image: Image,
+) -> None:
+    report = compare(
+        reference=Adds(), candidate=Adds(error=0.25), image=image, tolerance=0.3, tolerance_repeated=9
+    )
+    assert report.passed
+    # Fed its own result, the second application has the error of both: 0.25 + 0.25.
+    assert "the largest difference is 5.0e-01" in report.verdict
+
+
 def test_a_row_counts_what_differs_and_says_where(image: Image) -> None:
     row = compare(reference=Adds(), candidate=Adds(error=0.5), image=image, applications=1).rows[0]
     # One of 20 pixels is off by 0.5: mean 0.5/20, RMSE sqrt(0.25/20), 1/20 = 50,000 per million.
