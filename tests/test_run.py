@@ -67,6 +67,15 @@ def test_nothing_is_drawn_in_a_pipe() -> None:
         assert progress is silent
 
 
+def test_without_any_stderr_nothing_is_drawn_and_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What Python makes of `2>&-`, and of a window without a console.
+    monkeypatch.setattr(_run.sys, "stderr", None)
+    with _run.progress_bar() as progress:
+        assert progress is silent
+    with pytest.raises(typer.Exit):
+        _run.fail("unheard")
+
+
 def test_a_terminal_gets_a_bar_with_an_end(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setattr(_run.sys.stderr, "isatty", lambda: True)
     with _run.progress_bar() as progress:

@@ -65,12 +65,12 @@ def _show_warning(
 ) -> None:
     """What a person should know as one line; what a programmer should (deprecations of libraries), not at all."""
     if issubclass(category, UserWarning | RuntimeWarning):
-        sys.stderr.write(f"care-bridge: warning: {message}\n")
+        typer.echo(f"care-bridge: warning: {message}", err=True)
 
 
 def fail(message: str, *, code: int = WRONG_USE) -> None:
     """Say what is wrong on stderr, in one line, and leave."""
-    sys.stderr.write(f"care-bridge: {_one_line(message)}\n")
+    typer.echo(f"care-bridge: {_one_line(message)}", err=True)
     raise typer.Exit(code)
 
 
@@ -86,7 +86,8 @@ def _one_line(message: str) -> str:
 @contextmanager
 def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
     """A bar with time left on stderr; nothing in a pipe or with `quiet`."""
-    if quiet or not sys.stderr.isatty():
+    # None where a queue or a window without a console closed it.
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield silent
         return
     from rich.console import Console

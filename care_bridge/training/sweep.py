@@ -148,12 +148,20 @@ def run_sweep(
     else:
         threads = max(1, (os.cpu_count() or 1) // processes)
         context = multiprocessing.get_context("spawn")
+        others = set(multiprocessing.active_children())
         with ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1) as pool:
             waiting = {pool.submit(_one, sweep, name, str(folder), threads): name for name in wanted}
-            for done in as_completed(waiting):
-                rows[waiting[done]] = done.result()
-                progress(len(rows), len(points), "settings")
-                _write(folder, points, rows)
+            try:
+                for done in as_completed(waiting):
+                    rows[waiting[done]] = done.result()
+                    progress(len(rows), len(points), "settings")
+                    _write(folder, points, rows)
+            except BaseException:
+                # Else Ctrl-C, or one impossible setting, waits for hours of training; checkpoints are kept.
+                pool.shutdown(wait=False, cancel_futures=True)
+                for child in set(multiprocessing.active_children()) - others:
+                    child.terminate()
+                raise
     _write(folder, points, rows)
     return [rows[name] for name in points]
 
