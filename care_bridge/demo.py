@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -84,20 +85,23 @@ class DemoResult:
 
     @property
     def verdict(self) -> str:
-        """Two sentences for the top of the report."""
+        """A few sentences for the top of the report."""
+        by_name = {row["image"]: row["PSNR (dB)"] for row in self.scores}
+        again = float(by_name["restored twice"] - by_name["restored"])
         quality = (
-            f"Restoring raises the PSNR of an image that the network never saw by {self.gain_db:.1f} dB."
+            f"Restoring raises the PSNR of an image that the network never saw by {self.gain_db:.1f} dB; restoring the "
+            f"result once more {'gains' if again > 0 else 'costs'} {abs(again):.1f} dB."
         )
         if not self.parity:
             return (
                 f"{quality} Fiji's TensorFlow is not on this machine, so nothing was compared with Fiji; "
                 "run: care-bridge doctor --install tf1"
             )
-        versions = " and ".join(f"TensorFlow {version}" for version in sorted(self.parity))
         if all(report.passed for report in self.parity.values()):
             worst = max(row.max_abs for report in self.parity.values() for row in report.rows)
             return (
-                f"{quality} Python and {versions}, as in Fiji, agree once and twice in a row: to {worst:.0e}."
+                f"{quality} Python and Fiji's TensorFlow ({' and '.join(sorted(self.parity))}) give the same image, once "
+                f"and twice in a row: no pixel differs by more than {worst:.0e} of the intensity range."
             )
         failed = [version for version, report in self.parity.items() if not report.passed]
         return f"{quality} But TensorFlow {' and '.join(failed)} does not agree with Python; see the table."
@@ -374,9 +378,11 @@ def _write_report(
     page.slider(
         on_one_scale["input"],
         on_one_scale["restored"],
-        labels=("input", "restored by Fiji's TensorFlow" if result.parity else "restored"),
+        labels=("input", "restored"),
         pixel_um=pixel_um,
-        caption=f"{data.source.name or 'The image'}: kept out of training. Drag to compare.",
+        caption=f"{data.source.name or 'The image'}: kept out of training"
+        + (", restored in Fiji's TensorFlow" if result.parity else "")
+        + ". Drag to compare.",
     )
     page.pictures(
         [Picture(picture, label) for label, picture in on_one_scale.items()],
@@ -409,13 +415,16 @@ def _write_report(
     page.section("In Fiji", "Four clicks; the same text lies beside the bundle.")
     how_to = result.bundle.parent / "HOW-TO-RUN-IN-FIJI.txt"
     with suppress(OSError):
-        page.text(how_to.read_text(encoding="utf-8"))
+        # The file's columns of names and values, as a page without fixed widths can show them.
+        page.text(re.sub(r"(?<=\S) {2,}(?=\S)", ": ", how_to.read_text(encoding="utf-8")))
     page.section("What was run")
     page.settings(
         {
             "care_bridge": __version__,
             "bundle": result.bundle.name,
-            "plugin options": str(options),
+            "plugin options": ", ".join(
+                f"{name} {value}" for name, value in asdict(options).items() if value is not None
+            ),
             "level": "tf1: the plugin's arithmetic around the TensorFlow that Fiji runs"
             if result.parity
             else "Python only",

@@ -72,6 +72,19 @@ class TestTheWholeStory:
         ):
             assert words in text
 
+    def test_the_page_says_what_a_second_application_costs_and_lists_the_values_line_by_line(
+        self, result: DemoResult
+    ) -> None:
+        numbers = {row["image"]: row["PSNR (dB)"] for row in result.scores}
+        change = abs(numbers["restored twice"] - numbers["restored"])
+        assert (
+            f"{change:.1f} dB. Python and Fiji's TensorFlow (1.12.0 and 1.15.0) give the same image"
+            in result.verdict
+        )
+        text = result.report.read_text(encoding="utf-8")
+        assert "Number of tiles: 1\n" in text
+        assert "PluginOptions(" not in text
+
     def test_the_held_out_image_is_not_among_the_training_pairs(self, result: DemoResult) -> None:
         folder = result.report.parent / "pairs" / "target"
         truth = read_image(result.report.parent / "images" / "truth.tif").data
