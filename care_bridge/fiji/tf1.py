@@ -8,7 +8,6 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -202,15 +201,13 @@ class Tf1Network:
 
         Raises
         ------
-        InputError
-            If the shape does not fit the network.
         TensorFlowError
-            If TensorFlow refuses the tensor.
+            If TensorFlow refuses the tensor. It asks the graph, not the signature, what fits: a size fixed in the
+            signature alone binds nobody.
         WorkerError
             If the worker hangs or crashes; the next call starts another.
         """
         tensor = np.asarray(tensor, dtype=np.float32)
-        self._check_shape(tensor.shape)
         if not self._worker.alive or self._worker is not self._session.worker:
             self._worker, self._key = self._session._load(self.bundle)
         try:
@@ -245,17 +242,6 @@ class Tf1Network:
     def __exit__(self, *_exception: object) -> None:
         self.close()
 
-    def _check_shape(self, shape: tuple[int, ...]) -> None:
-        wanted = self._input.shape
-        if wanted is None:
-            return
-        if len(shape) != len(wanted) or any(
-            size is not None and size != given for size, given in zip(wanted, shape, strict=False)
-        ):
-            raise InputError(
-                f"a tensor of shape {shape} does not fit the network's input {_shape_in_words(wanted)}"
-            )
-
 
 def _in_short(reason: str) -> str:
     """A refusal for a person: which operation or attribute, and what to do."""
@@ -277,7 +263,3 @@ def refusal(text: str) -> str:
 def _operation(tensor_name: str) -> str:
     # The Java API takes an operation's name, with ":1" only where it is not the first output.
     return tensor_name.removesuffix(":0")
-
-
-def _shape_in_words(shape: tuple[Any, ...]) -> str:
-    return "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
