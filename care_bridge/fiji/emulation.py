@@ -326,8 +326,9 @@ def _reduce_dimensions(first: Node, last: Node) -> bool:
     # The plugin looks at as many axes as remain, so one that stands behind the removed one is missed.
     last.image = [pair for pair in first.image[:count] if pair[0] != removed]
     if len(last.image) < count:
+        sizes = [size for _, size in last.image] + [0] * (count - len(last.image))
         raise PluginFailure(
-            "java.lang.NullPointerException: the projected axis does not stand last",
+            f"net.imglib2.exception.InvalidDimensionsException: Expected only positive dimensions but got: {sizes}",
             f"bring {removed} to the slow end of the axes",
         )
     mapping = list(first.types)
@@ -505,7 +506,9 @@ def run_tiles(
         sizes = [size - 2 * pad for size, pad in zip(result.shape, pads, strict=True)]
         if min(sizes) <= 0:
             raise PluginFailure(
-                "java.lang.ArithmeticException: / by zero",
+                "java.lang.ArithmeticException: / by zero"
+                if min(sizes) == 0
+                else "java.lang.IndexOutOfBoundsException",
                 "the network gives back smaller tiles than it was given; it must keep sizes",
             )
         if merged is None:

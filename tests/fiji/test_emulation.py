@@ -255,6 +255,9 @@ def test_shrinking_networks_give_half_an_image_and_its_mirror():
     with pytest.raises(PluginFailure, match="by zero"):
         # tiles of 4 with margins of 2: 8 become 4, and 4 are cut off
         run_plugin(half, data, "YX", options=options.replace(nTiles=4, overlap=2))
+    with pytest.raises(PluginFailure, match="IndexOutOfBoundsException"):
+        # tiles of 4 with margins of 4: 12 become 6, and 8 are cut off (CSBDeep 0.6.0 with downscale2.zip)
+        run_plugin(half, data, "YX", options=options.replace(nTiles=4, overlap=4))
 
 
 def test_growing_networks_are_cropped():
@@ -294,6 +297,19 @@ def test_projections_of_movies_repeat_one_frame(axes, shape, out_axes):
     assert result.axes == out_axes
     assert (result.data == result.data[0]).all()
     np.testing.assert_array_equal(result.data[0], data.reshape(-1, *shape[-3:])[0].max(0))
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "sizes"),
+    [("XZYT", (6, 10, 7, 2), "[7, 10, 0]"), ("?ZC?", (1, 1, 2, 31), "[31, 2, 0]")],
+)
+def test_a_projected_axis_that_is_not_the_slowest_fails(axes, shape, sizes):
+    # CSBDeep 0.6.0 with proj3d.zip; TensorFlow 1.12.0 and 1.15.0
+    with pytest.raises(PluginFailure, match="Expected only positive dimensions but got: ") as caught:
+        run_plugin(Toy(lambda x: x.max(1), **PROJECTION), np.ones(shape), axes)
+    assert caught.value.reason == (
+        f"net.imglib2.exception.InvalidDimensionsException: Expected only positive dimensions but got: {sizes}"
+    )
 
 
 def test_nan_is_followed_with_a_warning():
