@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import typer
 
 from care_bridge.errors import InputError, NotInstalledError, WorkerError
-from care_bridge.progress import Progress, silent
+from care_bridge.progress import Progress, bar, silent
 
 DONE, NO, WRONG_USE = 0, 1, 2
 """Exit codes: done and good; done and the answer is no; wrong use or bad input."""
@@ -90,17 +90,5 @@ def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
     if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield silent
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def show(done: int, total: int, what: str) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
+    with bar() as show:
         yield show

@@ -32,7 +32,7 @@ from care_bridge.csbdeep.models.probability import ProbabilisticPrediction
 from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.predictor import PredictOptions
-from care_bridge.progress import Progress, silent
+from care_bridge.progress import Progress, bar, silent
 from care_bridge.tiling import CsbdeepTiles
 
 if TYPE_CHECKING:
@@ -581,14 +581,5 @@ def _bar(progress: Progress | None) -> Iterator[Progress]:
     if progress is not None or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
         yield progress or silent
         return
-    from rich.progress import Progress as Bar
-
-    with Bar(transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def show(done: int, total: int, what: str) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
+    with bar() as show:
         yield show
