@@ -310,15 +310,25 @@ function forgetModel() {
     saidNoGroovy = true;
 }
 
-// Without windows the plugin's result stays outside of ImageJ1; this brings it in.
-function fetchResult() {
+// Without windows the plugin's results stay outside of ImageJ1. These are the ones that are there already, so that
+// they are not taken for the next.
+function hiddenResults() {
+    if (!hasGroovy()) return "";
+    return "" + call("groovy.util.Eval.me", "def c = ij.IJ.runPlugIn('org.scijava.Context', '');"
+        + " def ds = c == null ? null : c.getService('org.scijava.display.DisplayService');"
+        + " if (ds == null) return '';"
+        + " return ds.getDisplays().findAll { it.getName() == 'result' }"
+        + ".collect { '<' + System.identityHashCode(it) + '>' }.join('')");
+}
+
+// Brings in a result that has no window: headless, or by fiji -macro FILE, which runs before the windows come.
+function fetchResult(before) {
     if (isOpen("result")) return;
     if (!headless()) {
         for (k = 0; k < 10; k++) {
             wait(100);
             if (isOpen("result")) return;
         }
-        return;
     }
     if (!hasGroovy()) return;
     call("groovy.util.Eval.me", "def c = ij.IJ.runPlugIn('org.scijava.Context', '');"
@@ -326,7 +336,8 @@ function fetchResult() {
         + " def ds = c.getService('org.scijava.display.DisplayService');"
         + " def ls = c.getService('net.imagej.legacy.LegacyService');"
         + " if (ds == null || ls == null) return;"
-        + " def d = ds.getDisplay('result');"
+        + " def d = ds.getDisplays().find { it.getName() == 'result'"
+        + " && !'" + before + "'.contains('<' + System.identityHashCode(it) + '>') };"
         + " if (d == null) return;"
         + " def i = ls.getImageMap().registerDisplay(d).duplicate();"
         + " d.close(); i.setTitle('result'); i.show()");
@@ -488,12 +499,13 @@ function restore(source, title) {
         rename(freeTitle("result_before"));
     }
     forgetModel();
+    before = hiddenResults();
     selectImage(copy);
     run("Run your network", "input=" + copyTitle + " normalizeinput=" + useNormalize
         + " percentilebottom=" + bottom + " percentiletop=" + top + " clip=" + clip + " ntiles=" + nTiles
         + " blockmultiple=" + blockMultiple + " overlap=" + overlap + " batchsize=" + batchSize
         + " modelfile=[" + model + "] modelurl=[] showprogressdialog=false");
-    fetchResult();
+    fetchResult(before);
     forgetModel();
     fresh = 0;
     if (isOpen("result")) {
@@ -726,13 +738,18 @@ function saveWhole(id, path) {
 function whyUnreadable(path) {
     if (!File.exists(path)) return "the file is gone";
     if (File.isDirectory(path)) return "it is a folder";
+    unreadable = "it cannot be read as a TIFF (empty, no TIFF, locked, cut off, or a number format that ImageJ lacks)";
+    // Looked at first: ImageJ says twice that something is no TIFF, and only the first time without a window.
+    size = fileLength(path);
+    head = "";
+    if (size > 0) head = File.openAsRawString(path, minOf(size, 65536));
+    if (lengthOf(head) < 8) return unreadable;
+    if (!startsWith(head, "II")) {
+        if (!startsWith(head, "MM")) return unreadable;
+    }
     call("ij.IJ.redirectErrorMessages");
     about = call("ij.plugin.FileInfoVirtualStack.openVirtual", path);
-    if (!startsWith("" + about, "img["))
-        return "it cannot be read as a TIFF (empty, no TIFF, locked, cut off, or a number format that ImageJ lacks)";
-    size = fileLength(path);
-    head = File.openAsRawString(path, minOf(size, 65536));
-    if (lengthOf(head) < 8) return "it is empty";
+    if (!startsWith("" + about, "img[")) return unreadable;
     little = charCodeAt(head, 0) == 73;
     if (wordAt(head, 2, little) != 42) return "";
     directory = longAt(head, 4, little);

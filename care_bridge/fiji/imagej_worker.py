@@ -320,9 +320,7 @@ def _lose(result: Any) -> None:
     known = jpype.JClass("ij.IJ").class_.getDeclaredField("classLoader")
     known.setAccessible(True)
     known.set(None, loader)
-    lost = jpype.JClass(loader.loadClass("org.scijava.Context")).getLOST()
-    lost.clear()
-    lost.add(result)
+    jpype.JClass(loader.loadClass("org.scijava.Context")).lose(result)
 
 
 def _resolve(given: dict[str, str]) -> dict[str, Any]:

@@ -325,6 +325,18 @@ def log_lines(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_a_folder_leaves_the_images_that_were_open(imagej, bundles, write_image, tmp_path):
+    source = write_image("in/cell.tif")
+    macro = (
+        f'open("{source}"); rename("mine");'
+        f'runMacro("{MACROS}/restore_folder.ijm", "model=[{bundles.planes}] ntiles=1 input=[{tmp_path}/in] '
+        f'output=[{tmp_path}/out]"); File.saveString(String.join(getList("image.titles")), "{tmp_path}/open.txt");'
+    )
+    result = imagej.run_macro(macro)
+    assert (tmp_path / "open.txt").read_text().strip() == "mine", result
+    assert (tmp_path / "out" / "cell.tif").exists()
+
+
 def test_a_folder_goes_on_after_bad_files_and_keeps_its_sub_folders(
     imagej, bundles, tf1, write_image, bad_files, tmp_path
 ):
@@ -584,6 +596,20 @@ def test_without_windows_the_lost_result_is_fetched_where_groovy_is(
     twice = expected(tf1, bundles.planes, source, applications=2, nTiles=1)
     assert difference(read_image(output / "cell_once.tif"), once) <= ONCE
     assert difference(read_image(output / "cell_twice.tif"), twice) <= TWICE
+
+
+def test_an_earlier_result_without_a_window_is_not_taken_for_the_next(imagej, bundles, write_image, tmp_path):
+    source, stack = write_image("cell.tif"), write_image("stack.tif", "TZYX", (2, 2, 48, 50))
+    (tmp_path / "alone.ijm").write_text(
+        f'open("{source}"); run("Run your network", "input=[cell.tif] ntiles=1 modelfile=[{bundles.planes}]");'
+    )
+    imagej.run_macro(tmp_path / "alone.ijm", windows=False)  # its result stays among SciJava's displays
+    output = tmp_path / "out.tif"
+    arguments = f"model=[{bundles.planes}] input=[{stack}] output=[{output}]"
+    _, sentinel = run(imagej, "restore_image", tmp_path, arguments, windows=False)
+    assert sentinel["status"] == "failed"
+    assert "the plugin gave no result for 'stack.tif'" in sentinel["message"]
+    assert not output.exists()
 
 
 def test_lines_written_for_a_model_run_as_they_are(imagej, bundles, tf1, write_image, tmp_path):

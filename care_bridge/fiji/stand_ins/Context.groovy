@@ -2,7 +2,9 @@
 package org.scijava
 
 class Context {
-    static final List LOST = []
+    static final List<Display> LOST = []
+
+    static void lose(Object image) { LOST.add(new Display(image: image)) }
 
     Object getService(String name) {
         if (name == 'org.scijava.display.DisplayService') return new Displays()
@@ -14,13 +16,13 @@ class Context {
 class Display {
     Object image
 
-    void close() { Context.LOST.remove(image) }
+    String getName() { return 'result' }
+
+    void close() { Context.LOST.remove(this) }
 }
 
 class Displays {
-    Display getDisplay(String name) {
-        return name == 'result' && Context.LOST ? new Display(image: Context.LOST[0]) : null
-    }
+    List<Display> getDisplays() { return Context.LOST }
 }
 
 class Legacy {
