@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,13 +30,12 @@ ONCE, TWICE = 1e-5, 5e-5
 
 
 @pytest.fixture(scope="module")
-def fiji(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Fiji of links to the person's own, with our scripts in its menu; theirs is left as it is."""
     named = os.environ.get("CARE_BRIDGE_FIJI")
     if not named:
         pytest.skip("no Fiji of your own is named in CARE_BRIDGE_FIJI")
     from care_bridge.fiji.macros import fiji_root, install
-    from care_bridge.fiji.pyimagej import FijiSession
 
     root = fiji_root(named)
     if not list((root / "jars").glob("groovy*.jar")):
@@ -42,8 +46,83 @@ def fiji(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         if entry.name not in ("scripts", "models"):
             (copy / entry.name).symlink_to(entry)
     install(copy)
-    with FijiSession(copy) as session:
+    return copy
+
+
+@pytest.fixture(scope="module")
+def fiji(folder: Path) -> Iterator[Any]:
+    """That Fiji without windows, through pyimagej."""
+    from care_bridge.fiji.pyimagej import FijiSession
+
+    with FijiSession(folder) as session:
         yield session
+
+
+@pytest.fixture
+def screen() -> Iterator[str]:
+    """A screen that nobody looks at, by its DISPLAY."""
+    if shutil.which("Xvfb") is None:
+        pytest.skip("no Xvfb here, so Fiji's windows have no screen: apt-get install xvfb")
+    reading, writing = os.pipe()
+    xvfb = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(writing), "-screen", "0", "1280x900x24"],
+        pass_fds=[writing],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(writing)
+    try:
+        with os.fdopen(reading) as told:
+            yield f":{told.readline().strip()}"
+    finally:
+        xvfb.kill()
+        xvfb.wait()
+
+
+@contextlib.contextmanager
+def started(folder: Path, home: Path, *arguments: str, screen: str = "") -> Iterator[subprocess.Popen[bytes]]:
+    """Fiji as a person starts it, its output in `home/log.txt`; ended with all that it started."""
+    from care_bridge.fiji.installation import FijiFolder
+
+    home.mkdir(exist_ok=True)
+    jars = [str(jar) for part in ("jars", "plugins") for jar in sorted((folder / part).rglob("*.jar"))]
+    command = [
+        str(FijiFolder(folder).java() / "bin" / "java"),
+        "-Xmx2g",
+        "--add-opens=java.base/java.lang=ALL-UNNAMED",
+        *(f"-D{name}.dir={folder}" for name in ("imagej", "imagej2", "fiji")),
+        f"-Dimagej.tensorflow.models.dir={home / 'models'}",
+        f"-Djava.util.prefs.userRoot={home}",
+        f"-Duser.home={home}",
+        f"-Djava.awt.headless={'false' if screen else 'true'}",
+        *("-cp", os.pathsep.join(jars), "net.imagej.Main", *arguments),
+    ]
+    environment = {**os.environ, "DISPLAY": screen} if screen else dict(os.environ)
+    with (home / "log.txt").open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def wait_for(file: Path, process: subprocess.Popen[bytes], home: Path, *, seconds: float = 120) -> None:
+    """Until a file has content; a dialog that blocks, or a Fiji that ended without it, fails with the log."""
+    until = time.monotonic() + seconds
+    while not (file.is_file() and file.stat().st_size):
+        if time.monotonic() > until or process.poll() is not None:
+            pytest.fail(f"{file.name} did not come; Fiji said: {(home / 'log.txt').read_text()[-3000:]}")
+        time.sleep(0.2)
 
 
 def expected(tf1: Any, bundle: Path, path: Path) -> tuple[Any, Any]:
@@ -65,6 +144,11 @@ def ended(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(path.read_text())
     path.unlink()
     return content
+
+
+def assert_ended(path: Path, wanted: dict[str, Any]) -> None:
+    found = ended(path)
+    assert found == found | wanted
 
 
 def test_macros_run_as_they_are(fiji, bundles, tf1, write_image, bad_files, tmp_path):
@@ -126,4 +210,131 @@ def test_installed_scripts_are_commands_of_this_fiji(fiji, bundles, tf1, write_i
     assert folder == {**folder, "done": 1, "failed": 6}
     assert difference(tmp_path / "all" / "cell.tif", once) <= ONCE
     fiji.run_macro(f'run("Forget Remembered Model", "sentinel=[{sentinel}]");')
+    assert ended(sentinel)["message"] == "no model was remembered"
+
+
+DRIVER = """#@ org.scijava.ui.UIService ui
+#@ String (persist=false) jobs
+#@ String (persist=false) ended
+ui.showUI()
+Thread.sleep(1000)
+new File(jobs).eachLine { ij.IJ.runMacro(it) }
+new File(ended).text = ij.WindowManager.getImageTitles().join(',')
+"""
+"""Shows the windows and then runs a line of macro after the other, as a person presses one command after the other."""
+
+
+def test_macros_and_scripts_run_with_windows(folder, bundles, tf1, write_image, bad_files, tmp_path, screen):
+    source = write_image("in/cell.tif")
+    series, colours = (
+        write_image("series.tif", "TYX", (3, 48, 50)),
+        write_image("colours.tif", "CYX", (2, 48, 50)),
+    )
+    once, twice = expected(tf1, bundles.planes, source)
+    bad_files(tmp_path / "in")
+    model, jobs = f"model=[{bundles.planes}]", []
+
+    def sentinel(name: str) -> str:
+        return f"sentinel=[{tmp_path}/{name}.json]"
+
+    for name, arguments in {
+        "restore_folder": f"input=[{tmp_path}/in] output=[{tmp_path}/all]",
+        "restore_image": f"input=[{source}] output=[{tmp_path}/out.tif]",
+        "restore_twice": f"input=[{source}] output=[{tmp_path}/twice]",
+        "restore_time_series": f"input=[{series}] output=[{tmp_path}/series_out.tif]",
+        "restore_channels": f"input=[{colours}] output=[{tmp_path}/colours_out.tif]",
+    }.items():
+        line = f"{model} ntiles=1 {arguments} {sentinel(name)}"
+        jobs.append(f'runMacro("{MACROS}/{name}.ijm", "{line}");')
+    jobs.append(f'close("*"); open("{source}");')
+    for name, arguments in {
+        "Restore Image": f"imp=[cell.tif] bits=32 output=[{tmp_path}/script.tif]",
+        "Restore Twice": f"imp=[cell.tif] normalizeagain=true output=[{tmp_path}/two]",
+        "Compare With Python": f"imp=[cell.tif] python=[{tmp_path}/script.tif] tolerance=0.0001",
+        "Restore Folder": f"input=[{tmp_path}/in] outputfolder=[{tmp_path}/every] pattern=*.tif "
+        "recursive=true overwrite=false applications=1 normalizeagain=true bits=32",
+    }.items():
+        jobs.append(f'run("{name}", "{model} {OPTIONS} {arguments} {sentinel(name)}");')
+    jobs.append(f'run("Forget Remembered Model", "{sentinel("Forget Remembered Model")}");')
+    (tmp_path / "jobs.txt").write_text(f'open("{source}"); rename("mine");\n' + "\n".join(jobs) + "\n")
+    (tmp_path / "driver.groovy").write_text(DRIVER)
+    home, last = tmp_path / "home", tmp_path / "ended.txt"
+    given = f'jobs="{tmp_path}/jobs.txt",ended="{last}"'
+    arguments = ("--run", str(tmp_path / "driver.groovy"), given)
+    with started(folder, home, *arguments, screen=screen) as process:
+        # A dialog would stop what comes after it: nobody is there to press OK.
+        wait_for(last, process, home, seconds=200)
+    for name, done in {
+        "restore_image": 1,
+        "restore_twice": 2,
+        "restore_time_series": 3,
+        "restore_channels": 2,
+    }.items():
+        assert_ended(tmp_path / f"{name}.json", {"macro": name, "status": "done", "done": done})
+    for name in ("restore_folder", "Restore Folder"):
+        assert_ended(tmp_path / f"{name}.json", {"done": 1, "failed": 6})
+    for name in ("Restore Image", "Restore Twice", "Compare With Python", "Forget Remembered Model"):
+        assert_ended(tmp_path / f"{name}.json", {"status": "done"})
+    for path in ("out.tif", "all/cell.tif", "script.tif", "every/cell.tif"):
+        assert difference(tmp_path / path, once) <= ONCE
+    for path in ("twice/cell_twice.tif", "two/cell_twice.tif"):
+        assert difference(tmp_path / path, twice) <= TWICE
+
+
+def test_a_folder_leaves_the_images_that_were_open(folder, bundles, write_image, tmp_path, screen):
+    source = write_image("in/cell.tif")
+    line = f"model=[{bundles.planes}] ntiles=1 input=[{tmp_path}/in] output=[{tmp_path}/all]"
+    (tmp_path / "jobs.txt").write_text(
+        f'open("{source}"); rename("mine");\nrunMacro("{MACROS}/restore_folder.ijm", "{line}");\n'
+    )
+    (tmp_path / "driver.groovy").write_text(DRIVER)
+    home, last = tmp_path / "home", tmp_path / "ended.txt"
+    given = f'jobs="{tmp_path}/jobs.txt",ended="{last}"'
+    with started(folder, home, "--run", str(tmp_path / "driver.groovy"), given, screen=screen) as process:
+        wait_for(last, process, home)
+    assert last.read_text() == "mine"
+    assert (tmp_path / "all" / "cell.tif").exists()
+
+
+def test_a_macro_on_the_command_line_finds_the_result_before_the_windows_come(
+    folder, bundles, tf1, write_image, tmp_path, screen
+):
+    source, sentinel = write_image("cell.tif"), tmp_path / "sentinel.json"
+    once, _ = expected(tf1, bundles.planes, source)
+    line = f"model=[{bundles.planes}] ntiles=1 input=[{source}] output=[{tmp_path}/out.tif] sentinel=[{sentinel}]"
+    home = tmp_path / "home"
+    arguments = ("-macro", f"{MACROS}/restore_image.ijm", line)
+    with started(folder, home, *arguments, screen=screen) as process:
+        wait_for(sentinel, process, home)
+    assert_ended(sentinel, {"status": "done"})
+    assert difference(tmp_path / "out.tif", once) <= ONCE
+
+
+def test_scripts_run_from_the_command_line_without_windows(
+    folder, bundles, tf1, write_image, bad_files, tmp_path
+):
+    source, sentinel = write_image("in/cell.tif"), tmp_path / "sentinel.json"
+    _, twice = expected(tf1, bundles.planes, source)
+    bad_files(tmp_path / "in")
+    home = tmp_path / "home"
+    values = (
+        f'model="{bundles.planes}",normalizeInput=true,percentileBottom=3.0,percentileTop=99.8,clip=false,nTiles=1,'
+        f'blockMultiple=32,overlap=32,batchSize=1,input="{tmp_path}/in",outputFolder="{tmp_path}/all",pattern="*.tif",'
+        f'recursive=true,overwrite=false,applications=2,normalizeAgain=true,bits="32",sentinel="{sentinel}"'
+    )
+    scripts = folder / "scripts" / "Plugins" / "CARE_bridge"
+    with started(
+        folder, home, "--headless", "--run", str(scripts / "Restore_Folder.groovy"), values
+    ) as process:
+        wait_for(sentinel, process, home)
+    assert_ended(sentinel, {"done": 1, "failed": 6})
+    assert difference(tmp_path / "all" / "cell.tif", twice) <= TWICE
+    forget = (
+        "--headless",
+        "--run",
+        str(scripts / "Forget_Remembered_Model.groovy"),
+        f'sentinel="{sentinel}"',
+    )
+    with started(folder, home, *forget) as process:
+        wait_for(sentinel, process, home)
     assert ended(sentinel)["message"] == "no model was remembered"
