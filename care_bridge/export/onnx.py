@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -184,27 +183,36 @@ def _copy(message: Any) -> Any:
 
 
 def _rename(model: Any, names: Mapping[str, str]) -> None:
-    """Rename tensors, and number nodes and tensors by their order: tf2onnx counts on from run to run."""
+    """Name everything after its place in the graph: tf2onnx's names, and which of equal constants stays, are chance."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    equal: dict[tuple[Any, ...], str] = {}
     renamed = dict(names)
-    counts: dict[str, int] = {}
-
-    def new(name: str) -> str:
-        if name and name not in renamed:
-            base = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
-            base = re.sub(r"(_\d+)+(_0)?$", "", base) or "tensor"
-            counts[base] = counts.get(base, -1) + 1
-            renamed[name] = f"{base}_{counts[base]}"
-        return renamed.get(name, name)
-
-    for tensor in (*model.graph.input, *model.graph.output):
-        tensor.name = new(tensor.name)
     for number, node in enumerate(model.graph.node):
         node.name = f"{node.op_type}_{number}"
+        for index, name in enumerate(node.input):
+            tensor = constants.get(name)
+            if tensor is not None and name not in renamed:
+                content = (tensor.data_type, *tensor.dims, _without_name(tensor))
+                renamed[name] = equal.setdefault(content, f"{node.name}_input_{index}")
+        for index, name in enumerate(node.output):
+            if name:
+                renamed.setdefault(name, f"{node.name}_output_{index}")
         for references in (node.input, node.output):
             for index, name in enumerate(references):
-                references[index] = new(name)
-    for tensor in model.graph.initializer:
-        tensor.name = new(tensor.name)
+                references[index] = renamed.get(name, name)
+    for tensor in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        tensor.name = renamed.get(tensor.name, tensor.name)
+    kept = {tensor.name: _copy(tensor) for tensor in reversed(model.graph.initializer)}
+    used = dict.fromkeys(name for node in model.graph.node for name in node.input)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept[name] for name in used if name in kept)
+
+
+def _without_name(tensor: Any) -> bytes:
+    plain = _copy(tensor)
+    plain.name = ""
+    content: bytes = plain.SerializeToString(deterministic=True)
+    return content
 
 
 def _name_dimensions(value: Any, names: Sequence[str], shape: Sequence[int | None]) -> None:

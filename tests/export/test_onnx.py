@@ -68,3 +68,37 @@ def test_a_file_that_is_no_onnx_is_one_sentence(tmp_path: Path) -> None:
         OnnxNetwork(tmp_path / "bad.onnx")
     with pytest.raises(InputError, match="not there"):
         OnnxNetwork(tmp_path / "missing.onnx")
+
+
+def test_names_and_equal_constants_of_the_converter_leave_no_trace() -> None:
+    # tf2onnx keeps one of several equal constants by chance, and its names count on: seen in two runs of one model.
+    import onnx
+    from onnx import helper, numpy_helper
+
+    from care_bridge.export.onnx import _rename, _sort
+
+    def graph(first: str, second: str, between: str) -> Any:
+        nodes = [
+            helper.make_node("Add", ["in:0", first], [between], name=f"{between}_node"),
+            helper.make_node("Mul", [between, second], ["out:0"]),
+        ]
+        ends = [
+            helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("in:0", "out:0")
+        ]
+        constants = [
+            numpy_helper.from_array(np.ones(1, np.float32), name) for name in dict.fromkeys((first, second))
+        ]
+        model = helper.make_model(helper.make_graph(nodes, "care", ends[:1], ends[1:], constants))
+        _sort(model)
+        _rename(model, {"in:0": "input", "out:0": "output"})
+        onnx.checker.check_model(model, full_check=True)
+        return model.SerializeToString(deterministic=True)
+
+    assert graph("const_ends__12", "const_starts__3", "sum__7") == graph("one__99", "one__99", "add__100")
+
+
+def test_a_model_exported_twice_is_the_same_file(tiny: Path, tmp_path: Path) -> None:
+    from care_bridge.export.onnx import write_onnx
+
+    one, other = (write_onnx(tiny, tmp_path / name).read_bytes() for name in ("one.onnx", "other.onnx"))
+    assert one == other
