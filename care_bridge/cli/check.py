@@ -43,7 +43,10 @@ def check(
         try:
             options["image"] = np.load(image)
         except (ValueError, EOFError) as error:
-            raise InputError(f"--image {str(image)!r} is no .npy file of numbers: {error}") from None
+            why = "" if "pickle" in str(error) else f" ({error})"
+            raise InputError(
+                f"--image {str(image)!r} is no .npy file of numbers{why}; write it with numpy.save"
+            ) from None
     result = judge(path, **options)
     typer.echo(result.verdict if quiet else str(result))
     for file in report:

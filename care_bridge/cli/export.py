@@ -10,8 +10,25 @@ from care_bridge.cli._run import DONE, command, fail
 from care_bridge.cli._tensorflow import load_tensorflow
 
 FORMATS = ("fiji", "onnx", "bioimageio")
+SUFFIXES = {"fiji": ".zip", "onnx": ".onnx", "bioimageio": ".zip"}
+_MEANT_FOR = {
+    "target": ("fiji",),
+    "pmin": ("fiji", "bioimageio"),
+    "pmax": ("fiji", "bioimageio"),
+    "metadata": ("bioimageio",),
+    "test_image": ("bioimageio",),
+    "ground_truth": ("bioimageio",),
+}
 # The oldest release in care_bridge.export.ops.TF1_TARGETS; a test holds them together.
 TARGET = "1.12.0"
+
+
+def _show_example(wanted: bool) -> None:
+    if wanted:
+        from care_bridge.export.metadata import EXAMPLE
+
+        typer.echo(EXAMPLE, nl=False)
+        raise typer.Exit(DONE)
 
 
 def export(
@@ -33,10 +50,26 @@ def export(
     ),
     test_image: Path = typer.Option(None, help="A TIFF to show and test the package with (bioimageio)."),
     ground_truth: Path = typer.Option(None, help="The TIFF that the test image should become (bioimageio)."),
+    example: bool = typer.Option(
+        False,
+        "--example",
+        help="Print a model.toml to fill, and stop.",
+        is_eager=True,
+        callback=_show_example,
+    ),
 ) -> int:
     """Write a model for Fiji, ONNX Runtime or the model zoo."""
     if format not in FORMATS:
         fail(f"--format {format!r} is none of {', '.join(FORMATS)}")
+    given = {"target": None if target == TARGET else target, "pmin": pmin, "pmax": pmax, "metadata": metadata}
+    for option, value in (given | {"test_image": test_image, "ground_truth": ground_truth}).items():
+        if value is not None and format not in _MEANT_FOR[option]:
+            name = option.replace("_", "-")
+            fail(f"--{name} is for --format {' and '.join(_MEANT_FOR[option])}; leave it out for {format}")
+    if out is not None and not out.is_dir() and out.suffix.lower() not in ("", SUFFIXES[format]):
+        fail(
+            f"--out {str(out)!r}: {format} is written to a file ending in {SUFFIXES[format]}, or into a folder"
+        )
     load_tensorflow()
     folder = model if model.is_dir() else model.parent
     if format == "fiji":

@@ -123,6 +123,8 @@ def write_package(
     source = open_source(model, custom_objects=custom_objects)
     card = _card(metadata, source)
     low, high = (PMIN if pmin is None else pmin), (PMAX if pmax is None else pmax)
+    if not 0 <= low < high <= 100:
+        raise InputError(f"pmin={low} must be below pmax={high}, both of 0-100")
     graph = freeze(source.network)
     geometry = measure(graph)
     image, truth = _test_pair(test_image, ground_truth, source, geometry, low, high)

@@ -129,7 +129,8 @@ def read_card(path: str | os.PathLike[str]) -> ModelCard:
     path = Path(path)
     if not path.is_file():
         raise InputError(
-            f"a package needs to say whose and what the model is; write {str(path)!r}, e.g.\n{EXAMPLE}"
+            f"no metadata at {str(path)!r}: a package needs to say whose and what the model is; "
+            "`care-bridge export --example` prints a model.toml to fill (care_bridge.export.metadata.EXAMPLE)"
         )
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))

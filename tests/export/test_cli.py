@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,16 @@ def test_export_writes_a_bundle_and_says_where(tiny: Path, tmp_path: Path) -> No
         (["export", "{tiny}", "--format", "pickle"], "none of fiji, onnx, bioimageio"),
         (["export", "{tiny}", "--format", "bioimageio", "--out", "{tmp}"], "model.toml"),
         (["export", "{tiny}", "--target", "2.4"], "no table of operations"),
+        (["export", "{tiny}", "--out", "{tmp}/o.txt"], "ending in .zip, or into a folder"),
+        (
+            ["export", "{tiny}", "--format", "onnx", "--out", "{tmp}/o.zip"],
+            "ending in .onnx, or into a folder",
+        ),
+        (
+            ["export", "{tiny}", "--format", "onnx", "--pmin", "3"],
+            "--pmin is for --format fiji and bioimageio",
+        ),
+        (["export", "{tiny}", "--metadata", "m.toml"], "--metadata is for --format bioimageio"),
         (["export", "{tiny}", "--pmin", "99", "--pmax", "3", "--out", "{tmp}"], "must be below"),
         (["check", "missing.zip"], "no bundle or package"),
         (["import", "missing.zip", "--out", "{tmp}/new"], "no package"),
@@ -45,6 +56,26 @@ def test_a_mistake_is_said_on_stderr_with_exit_code_2(
     assert err.startswith("care-bridge: ")
     assert why in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_export_prints_a_model_toml_to_fill() -> None:
+    from care_bridge.export.metadata import check_card
+
+    code, out, err = run("export", "--example")
+    assert (code, err) == (0, "")
+    assert check_card(tomllib.loads(out)).authors[0]["name"] == "Jane Doe"
+
+
+def test_impossible_percentiles_of_a_package_are_refused_before_anything_is_written(
+    tiny: Path, tmp_path: Path
+) -> None:
+    example = tmp_path / "model.toml"
+    example.write_text(run("export", "--example")[1])
+    arguments = ["export", tiny, "--format", "bioimageio", "--metadata", example, "--pmax", 150]
+    code, _, err = run(*arguments, "--out", tmp_path / "out")
+    assert code == 2
+    assert "pmin=3.0 must be below pmax=150.0, both of 0-100" in err
+    assert list(tmp_path.iterdir()) == [example]
 
 
 def test_a_bundle_that_is_not_accepted_gives_exit_code_1_and_a_report(tmp_path: Path) -> None:
