@@ -22,6 +22,10 @@ from care_bridge.fiji.bundle import SAVED_MODEL, SIGNATURE, TAG, read_bundle
 
 NO_MODEL = "org.tensorflow.TensorFlowException: Could not find SavedModel .pb or .pbtxt at supplied export directory path"
 
+NO_GRAPH = (
+    f"org.tensorflow.TensorFlowException: Could not find meta graph def matching supplied tags: {{ {TAG} }}"
+)
+
 AGAIN = "zip it again, stored or deflated, not encrypted"
 """What helps most zips that Java cannot read."""
 
@@ -29,6 +33,8 @@ _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _SIGNATURE = b"PK\x03\x04"
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED, _SIZES_BEHIND = 1 << 0, 1 << 3
+_FIELDS = (b"\x08", b"\x12")  # what a saved_model.pb begins with: its version, or its graph
+_ZIP64, _IN_ZIP64 = 1, 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,8 @@ def unpack(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Unpa
     for entry in _entries(path.read_bytes()):
         if not entry.opens:
             return Unpacked(tuple(files), entry.reason)
-        target = root / entry.name
+        # Java's File(folder, "/name") lies in the folder.
+        target = root / entry.name.lstrip("/")
         if not target.resolve().is_relative_to(root.resolve()):
             return Unpacked(tuple(files), "java.lang.RuntimeException: Bad zip entry")
         if entry.name.endswith("/"):
@@ -169,14 +176,17 @@ def _model(folder: Path) -> tuple[str, str]:
     try:
         graphs = read_bundle(folder).graphs
     except InputError:
-        return (
-            f"org.tensorflow.TensorFlowException: Can't parse <model cache>/{SAVED_MODEL}",
-            "export it again",
-        )
+        start = (folder / SAVED_MODEL).read_bytes()[:1]
+        if not start:
+            return NO_GRAPH, "export it again"  # an empty message is one without graphs
+        if start in _FIELDS:
+            reason = f"org.tensorflow.TensorFlowException: Can't parse <model cache>/{SAVED_MODEL}"
+        else:
+            reason = "java.lang.IndexOutOfBoundsException: Read less bytes than requested"
+        return reason, "export it again"
     served = [graph for graph in graphs if TAG in graph.tags]
     if not served:
-        reason = "org.tensorflow.TensorFlowException: Could not find meta graph def matching supplied tags: "
-        return f"{reason}{{ {TAG} }}", f"export with the tag {TAG!r}"
+        return NO_GRAPH, f"export with the tag {TAG!r}"
     if SIGNATURE not in served[0].signatures:
         return "java.lang.IllegalArgumentException", f"export with the signature {SIGNATURE!r}"
     return "", ""
@@ -186,14 +196,17 @@ def _entries(data: bytes) -> Iterator[_Entry]:
     """Entries in the order of the stream, as java.util.zip.ZipInputStream gives them."""
     at = 0
     while data[at : at + 4] == _SIGNATURE and at + _LOCAL_HEADER.size <= len(data):
-        _, _, flags, method, _, _, crc, packed, _, name_length, extra = _LOCAL_HEADER.unpack_from(data, at)
+        _, _, flags, method, _, _, crc, packed, size, name_length, extra = _LOCAL_HEADER.unpack_from(data, at)
         at += _LOCAL_HEADER.size
         raw = data[at : at + name_length]
         if len(raw) < name_length:
             yield _Entry("", opens=False, reason="java.io.EOFException")
             return
         name = raw.decode("utf-8", errors="replace")
-        at += name_length + extra
+        at += name_length
+        size, packed = _zip64_sizes(data[at : at + extra], size, packed)
+        at += extra
+        used = packed
         if flags & _ENCRYPTED:
             reason = "java.util.zip.ZipException: encrypted ZIP entry not supported"
             yield _Entry(name, opens=False, reason=reason)
@@ -211,17 +224,42 @@ def _entries(data: bytes) -> Iterator[_Entry]:
             at += used
             if flags & _SIZES_BEHIND and not reason:
                 at += 4 if data[at : at + 4] == b"PK\x07\x08" else 0
-                crc, *_ = struct.unpack_from("<3L", data.ljust(at + 12, b"\0"), at)
+                crc, packed, size = struct.unpack_from("<3L", data.ljust(at + 12, b"\0"), at)
                 at += 12
         else:
             yield _Entry(name, reason="java.util.zip.ZipException: invalid compression method")
             return
         found = zlib.crc32(content)
-        if not reason and found != crc:
+        if reason:
+            pass
+        elif len(content) != size:
+            got = f"(expected {size} but got {len(content)} bytes)"
+            reason = f"java.util.zip.ZipException: invalid entry size {got}"
+        elif used != packed:
+            got = f"(expected {packed} but got {used} bytes)"
+            reason = f"java.util.zip.ZipException: invalid entry compressed size {got}"
+        elif found != crc:
             reason = f"java.util.zip.ZipException: invalid entry CRC (expected 0x{crc:x} but got 0x{found:x})"
         yield _Entry(name, content, reason=reason)
         if reason:
             return
+
+
+def _zip64_sizes(extra: bytes, size: int, packed: int) -> tuple[int, int]:
+    """Sizes before and after packing, where a local header keeps them in its extra field."""
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<2H", extra, at)
+        if kind == _ZIP64:
+            numbers = [
+                number for (number,) in struct.iter_unpack("<Q", extra[at + 4 : at + 4 + length // 8 * 8])
+            ]
+            if size == _IN_ZIP64 and numbers:
+                size = numbers.pop(0)
+            if packed == _IN_ZIP64 and numbers:
+                packed = numbers.pop(0)
+        at += 4 + length
+    return size, packed
 
 
 def _inflated(data: bytes, at: int) -> tuple[bytes, int, str]:
@@ -231,7 +269,9 @@ def _inflated(data: bytes, at: int) -> tuple[bytes, int, str]:
     try:
         content = stream.decompress(data[at:])
     except zlib.error as error:
-        return content, len(data) - at, f"java.util.zip.ZipException: {error}"
+        # zlib's own words, as Java gives them; Python puts "Error -3 while decompressing data: " in front.
+        said = str(error).rpartition(": ")[2]
+        return content, len(data) - at, f"java.util.zip.ZipException: {said}"
     if not stream.eof:
         return content, len(data) - at, "java.io.EOFException: Unexpected end of ZLIB input stream"
     return content, len(data) - at - len(stream.unused_data), ""

@@ -122,7 +122,7 @@ def test_a_file_without_its_folders_entry_ends_the_unpacking(tmp_path, unpacked)
 def test_what_stands_before_it_decides_about_later_runs(tmp_path):
     late = zip_verdict(write(tmp_path / "late.zip", "saved_model.pb", "assets/x"))
     early = zip_verdict(write(tmp_path / "early.zip", "assets/x", "saved_model.pb"))
-    assert "Can't parse" in late.later  # it is there, though this one holds no model
+    assert "Read less bytes" in late.later  # it is there, though this one holds no model
     assert early.later == NO_MODEL
     assert not late.loads
     assert "an entry for every folder" in early.advice
@@ -206,3 +206,67 @@ def test_what_is_no_zip_gives_no_model_and_no_exception(tmp_path, content):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match="is not there"):
         zip_verdict(tmp_path / "none.zip")
+
+
+def from_parts(path, *parts, how=zipfile.ZIP_DEFLATED, zip64=False):
+    """A zip of (name, content), as `zipfile` streams it."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts:
+            entry = zipfile.ZipInfo(name)
+            entry.compress_type = zipfile.ZIP_STORED if name.endswith("/") else how
+            with archive.open(entry, "w", force_zip64=zip64) as file:
+                file.write(content)
+    return path
+
+
+@pytest.fixture
+def model(write_bundle, tmp_path):
+    with zipfile.ZipFile(write_bundle(tmp_path / "whole.zip")) as archive:
+        return archive.read("saved_model.pb")
+
+
+# What follows is what the real plugin said to the same zips: CSBDeep 0.6.0, imagej-tensorflow 1.1.9, Java 17,
+# TensorFlow 1.15.0; first and second run.
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_sizes_in_the_zip64_way_are_read(model, tmp_path, how):
+    made = from_parts(tmp_path / "z.zip", ("variables/", b""), ("saved_model.pb", model), how=how, zip64=True)
+    assert zip_verdict(made).loads
+
+
+def test_a_name_from_the_root_lies_in_the_folder_for_java(model, tmp_path):
+    assert zip_verdict(from_parts(tmp_path / "z.zip", ("/saved_model.pb", model))).loads
+    verdict = zip_verdict(from_parts(tmp_path / "y.zip", ("../saved_model.pb", model)))
+    assert verdict.first == "java.lang.RuntimeException: Bad zip entry"
+
+
+@pytest.mark.parametrize(
+    ("place", "what"),
+    [
+        (22, "invalid entry size (expected 7 but got"),
+        (18, "invalid entry compressed size (expected 7 but got"),
+    ],
+)
+def test_a_wrong_size_ends_the_first_run_only(model, tmp_path, place, what):
+    made = from_parts(tmp_path / "z.zip", ("saved_model.pb", model), how=zipfile.ZIP_DEFLATED)
+    content = bytearray(made.read_bytes())
+    content[place : place + 4] = (7).to_bytes(4, "little")
+    made.write_bytes(content)
+    verdict = zip_verdict(made)
+    assert verdict.first.startswith(f"java.util.zip.ZipException: {what}")
+    assert verdict.later == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            b"",
+            "org.tensorflow.TensorFlowException: Could not find meta graph def matching supplied tags: { serve }",
+        ),
+        (b"junk", "java.lang.IndexOutOfBoundsException: Read less bytes than requested"),
+    ],
+)
+def test_what_is_no_graph_is_said_as_tensorflow_says_it(tmp_path, content, reason):
+    assert zip_verdict(from_parts(tmp_path / "z.zip", ("saved_model.pb", content))).first == reason
