@@ -4,8 +4,8 @@
 
 Trains on two folders of pairs, or on what `care-bridge simulate tubules` draws, and prints the best validation error of
 each run, as `care-bridge train` writes it, and the ratio of the means. Target: at most 2 % above float32; seeds alone
-are worth more than that (seen: bfloat16 1 % above, 6 % and 5 % below float32's error, 3 % below in the mean). Times are printed as well; bfloat16 is only
-faster on a processor that computes in it (avx512_bf16, AMX) or a GPU.
+are worth more than that (seen: bfloat16 1 % above, 6 % and 5 % below float32's error, 3 % below in the mean).
+Times are printed as well; bfloat16 is only faster on a processor that computes in it (avx512_bf16, AMX) or a GPU.
 """
 
 from __future__ import annotations
