@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from care_bridge import __version__
 from care_bridge.axes import move_axes
-from care_bridge.diagnosis import Convention, Geometry, Rung, Variable, diagnose, explain
+from care_bridge.diagnosis import NORMALIZATION, Convention, Geometry, Rung, Variable, diagnose, explain
 from care_bridge.errors import InputError
 from care_bridge.files import write_text
 from care_bridge.images import Image
@@ -326,7 +326,7 @@ def compare(
             fed_second = mean_channels(actual, like=fed_second)
     progress(total, total, "comparing")
     return ParityReport(
-        rows=rows,
+        rows=_of_other_networks(rows),
         reference=reference.runtime,
         candidate=candidate.runtime,
         image={
@@ -347,6 +347,27 @@ def compare(
         results=results,
         rungs=tuple(rungs),
     )
+
+
+OTHER_NETWORK = "another network"
+"""Cause of a difference that is there when both networks are fed the very same values."""
+
+
+def _of_other_networks(rows: list[ParityRow]) -> list[ParityRow]:
+    """Rows that name no convention where the networks themselves differ, as those of a bundle of older weights."""
+    alone = next((row for row in rows if row.stage == "network alone"), None)
+    if alone is None or alone.passed or alone.cause != NORMALIZATION:
+        return rows
+    words = (
+        "the networks give different results for the very same values: the bundle was not written of these weights "
+        "(another model, or trained on since); export it again"
+    )
+    return [
+        dataclasses.replace(row, cause=OTHER_NETWORK, diagnosis=words)
+        if not row.passed and row.cause == NORMALIZATION
+        else row
+        for row in rows
+    ]
 
 
 def _alone(reference: Predictor, candidate: Predictor) -> tuple[Predictor, Predictor] | None:

@@ -11,7 +11,7 @@ import pytest
 
 from care_bridge.errors import InputError
 from care_bridge.images import Image
-from care_bridge.parity import ParityReport, compare
+from care_bridge.parity import OTHER_NETWORK, ParityReport, compare
 from care_bridge.predictor import NetworkPredictor, PredictOptions, Runtime, Tensor
 
 
@@ -45,6 +45,14 @@ class Doubling:
         return (tensor * 2 + np.float32(self.bias)).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Curved(Doubling):
+    """Another network, whose result is no multiple of the first one's."""
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        return np.sin(7 * tensor).astype(np.float32)
+
+
 @pytest.fixture
 def image() -> Image:
     return Image(np.arange(20, dtype=np.float32).reshape(4, 5), "YX", name="stairs")
@@ -59,6 +67,13 @@ def test_equal_predictors_agree_exactly(image: Image) -> None:
     assert report.passed
     assert [row.max_abs for row in report.rows] == [0, 0, 0]
     assert "agree in all 3" in report.verdict
+
+
+def test_networks_of_other_weights_are_not_blamed_on_normalisation(image: Image) -> None:
+    here, there = (NetworkPredictor(net, PredictOptions()) for net in (Doubling(), Curved()))
+    report = compare(reference=here, candidate=there, image=image, applications=1)
+    assert {row.cause for row in report.rows} == {OTHER_NETWORK}
+    assert "export it again" in report.verdict
 
 
 def test_the_verdict_names_the_largest_difference_and_not_the_one_nearest_to_its_tolerance(
