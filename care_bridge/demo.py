@@ -92,6 +92,12 @@ class DemoResult:
             f"Restoring raises the PSNR of an image that the network never saw by {self.gain_db:.1f} dB; restoring the "
             f"result once more {'gains' if again > 0 else 'costs'} {abs(again):.1f} dB."
         )
+        gaussian = max(value for name, value in by_name.items() if name.startswith("Gaussian"))
+        if gaussian > by_name["restored"]:
+            quality += (
+                f" A Gaussian filter tuned on the same images does better ({gaussian:.1f} dB against "
+                f"{by_name['restored']:.1f}): train longer, or on more images."
+            )
         if not self.parity:
             return (
                 f"{quality} Fiji's TensorFlow is not on this machine, so nothing was compared with Fiji; "

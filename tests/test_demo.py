@@ -96,6 +96,22 @@ class TestTheWholeStory:
         np.testing.assert_array_equal(written.data, result.parity["1.15.0"].results["candidate 2"].data)
 
 
+@pytest.mark.parametrize(("filtered_db", "said"), [(26.0, True), (25.0, False)])
+def test_a_filter_that_does_better_is_in_the_verdict(filtered_db: float, said: bool, tmp_path: Path) -> None:
+    psnr = {
+        "input": 22.9,
+        "Gaussian filter (sigma_px=1.0)": filtered_db,
+        "restored": 25.6,
+        "restored twice": 24.9,
+    }
+    scores = [{"image": name, "PSNR (dB)": value} for name, value in psnr.items()]
+    verdict = DemoResult(tmp_path, tmp_path, tmp_path, scores, {}).verdict
+    assert (
+        "A Gaussian filter tuned on the same images does better (26.0 dB against 25.6)" in verdict
+    ) is said
+    assert "restoring the result once more costs 0.7 dB" in verdict
+
+
 def folders(tmp_path: Path, n: int = 2, size: int = 64) -> tuple[Path, Path]:
     for side in ("source", "target"):
         for number in range(n):
