@@ -68,7 +68,7 @@ def export(
             fail(f"--{name} is for --format {' and '.join(_MEANT_FOR[option])}; leave it out for {format}")
     if out is not None and not out.is_dir() and out.suffix.lower() not in ("", SUFFIXES[format]):
         fail(
-            f"--out {str(out)!r}: {format} is written to a file ending in {SUFFIXES[format]}, or into a folder"
+            f"--out {str(out)!r}: {format} is written to a file ending in {SUFFIXES[format]}, or into a folder that exists"
         )
     load_tensorflow()
     folder = model if model.is_dir() else model.parent
