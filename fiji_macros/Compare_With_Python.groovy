@@ -21,7 +21,7 @@
 #@ Integer (label="Tile size is a multiple of", value=32, min=1, required=false, persist=false) blockMultiple
 #@ Integer (label="Overlap of tiles in pixels", value=32, min=0, required=false, persist=false) overlap
 #@ Integer (label="Batch size", value=1, min=1, required=false, persist=false) batchSize
-#@ String (label="Sentinel file", value="", visibility="INVISIBLE", required=false, persist=false) sentinel
+#@ String (label="Sentinel file (empty: none)", value="", visibility="INVISIBLE", required=false, persist=false) sentinel
 #@ CommandService command
 #@ PrefService prefs
 #@ DatasetService datasets

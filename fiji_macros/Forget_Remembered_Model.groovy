@@ -4,7 +4,7 @@
 // model instead of the one that is given, without a word; if that file is gone it gives no result at all. This clears
 // what is remembered. Run it once where results look as if they came from another model.
 
-#@ String (label="Sentinel file", value="", visibility="INVISIBLE", required=false, persist=false) sentinel
+#@ String (label="Sentinel file (empty: none)", value="", visibility="INVISIBLE", required=false, persist=false) sentinel
 #@ PrefService prefs
 
 import ij.IJ

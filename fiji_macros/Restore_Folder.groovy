@@ -27,7 +27,7 @@
 #@ Integer (label="Applications", value=1, min=1, required=false, persist=false) applications
 #@ Boolean (label="Normalize again before further applications", value=true, required=false, persist=false) normalizeAgain
 #@ String (label="Bits of the results", choices={"32", "16"}, value="32", required=false, persist=false) bits
-#@ String (label="Sentinel file", value="", visibility="INVISIBLE", required=false, persist=false) sentinel
+#@ String (label="Sentinel file (empty: none)", value="", visibility="INVISIBLE", required=false, persist=false) sentinel
 #@ CommandService command
 #@ PrefService prefs
 #@ DatasetService datasets

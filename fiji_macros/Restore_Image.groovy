@@ -22,7 +22,7 @@
 #@ Integer (label="Batch size", value=1, min=1, required=false, persist=false) batchSize
 #@ String (label="Bits of the result", choices={"32", "16"}, value="32", required=false, persist=false) bits
 #@ String (label="Save as (empty: do not)", value="", required=false, persist=false) output
-#@ String (label="Sentinel file", value="", visibility="INVISIBLE", required=false, persist=false) sentinel
+#@ String (label="Sentinel file (empty: none)", value="", visibility="INVISIBLE", required=false, persist=false) sentinel
 #@ CommandService command
 #@ PrefService prefs
 #@ DatasetService datasets

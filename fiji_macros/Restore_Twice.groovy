@@ -20,7 +20,7 @@
 #@ Integer (label="Batch size", value=1, min=1, required=false, persist=false) batchSize
 #@ Boolean (label="Normalize again before the second time", value=true, required=false, persist=false) normalizeAgain
 #@ String (label="Folder to save in (empty: do not)", value="", required=false, persist=false) output
-#@ String (label="Sentinel file", value="", visibility="INVISIBLE", required=false, persist=false) sentinel
+#@ String (label="Sentinel file (empty: none)", value="", visibility="INVISIBLE", required=false, persist=false) sentinel
 #@ CommandService command
 #@ PrefService prefs
 #@ DatasetService datasets
