@@ -147,7 +147,9 @@ def parse_line(text: str) -> Line:
     except ValueError:
         numbers = []
     if len(numbers) != 4 or not all(map(math.isfinite, numbers)) or numbers[:2] == numbers[2:]:
-        raise InputError(f"--line {text!r} must be the four numbers x1,y1,x2,y2 of a line, e.g. 10,20,200,20")
+        raise InputError(
+            f"--line {text!r} must be four numbers x1,y1,x2,y2 of a line with a length, e.g. 10,20,200,20"
+        )
     return Line(*numbers)
 
 
