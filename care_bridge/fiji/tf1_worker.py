@@ -31,7 +31,8 @@ def start(settings: dict[str, Any]) -> dict[str, Any]:
         classpath=[os.path.relpath(settings["jar"], library_folder)],
         heap_mb=settings["heap_mb"],
         java=settings["java"],
-        options=["-Djava.library.path=."],
+        # TensorFlow may crash on a tensor; Java's report goes with the worker instead of into the cache.
+        options=["-Djava.library.path=.", f"-XX:ErrorFile={settings['worker_folder']}/crash.log"],
     )
     import jpype
 
