@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RUNTIMES = ("keras", "onnx", "tf1", "fiji")
 RULES = ("csbdeep", "fiji", "bioimageio", "none")
+_UPSAMPLING = ("UpsamplingCARE", "IsotropicCARE")
 PRECISIONS = ("float32", "bfloat16")
 TF1_VERSION = "1.15.0"
 # The same constant as care_bridge.fiji.tf1, which loads NumPy; a test holds them together.
@@ -279,6 +280,11 @@ def _opened(
     if runtime == "fiji":
         from care_bridge.levels import open_predictor
 
+        if (own := _kind_of(model)) in _UPSAMPLING:
+            raise InputError(
+                f"{str(model)!r} is of kind {own}, which upsamples stacks before the network sees them, and 'Run your "
+                "network' does not; use --runtime keras"
+            )
         opened = predictor = open_predictor(model, "fiji", options=plugin_options)
     else:
         network: Network
@@ -310,7 +316,6 @@ def _bare(
     model: Path, options: PredictOptions, kind: str | None, factor: float | None
 ) -> PredictOptions | None:
     """The options for a network without its folder, which holds percentiles at most; None for a model folder."""
-    from care_bridge.config import read_config
     from care_bridge.normalize import CSBDEEP
     from care_bridge.roundtrip import bundle_meta
 
@@ -318,11 +323,9 @@ def _bare(
         return None
     if kind is not None or factor is not None:
         raise InputError(f"--kind and --factor need the model's config.json; name its folder, not {model}")
-    beside = (model.parent / "config.json").is_file()
     meta = bundle_meta(model)
-    own = meta.get("type") or (read_config(model.parent).kind if beside else "CARE")
-    if own in ("UpsamplingCARE", "IsotropicCARE"):
-        where = f", {str(model.parent)!r}" if beside else ""
+    if (own := _kind_of(model)) in _UPSAMPLING:
+        where = f", {str(model.parent)!r}" if (model.parent / "config.json").is_file() else ""
         raise InputError(
             f"{str(model)!r} is the bare network of a model of kind {own}, which upsamples stacks before the network "
             f"sees them; name the model's folder instead{where}"
@@ -334,6 +337,20 @@ def _bare(
         pmin=told.get("pmin") if options.pmin is None else options.pmin,
         pmax=told.get("pmax") if options.pmax is None else options.pmax,
     )
+
+
+def _kind_of(model: Path) -> str:
+    """The csbdeep class of a model folder, or of a network that tells it or lies in its folder."""
+    from care_bridge.config import read_config
+    from care_bridge.roundtrip import bundle_meta
+
+    told = bundle_meta(model).get("type")
+    if told:
+        return str(told)
+    for folder in (model, model.parent):
+        if (folder / "config.json").is_file():
+            return read_config(folder).kind
+    return "CARE"
 
 
 def _around(

@@ -154,6 +154,21 @@ def test_fiji_is_asked_with_the_plugins_own_rule(
     assert plugin_options == [("fiji", PluginOptions(**wanted))]
 
 
+def test_fiji_is_not_asked_for_what_upsamples_before_its_network(
+    folders: Folders, plugin_options: list[Any], tmp_path: Path
+) -> None:
+    folder = folders["isotropic"]
+    for model in (folder / "model", folder / "model" / "fiji.zip"):
+        command = ["predict", str(model), str(folder / "in.tif"), "--out", str(tmp_path / "out")]
+        result = run(app, [*command, "--runtime", "fiji"])
+        assert result.exit_code == 2
+        assert result.output.endswith(
+            "is of kind IsotropicCARE, which upsamples stacks before the network sees them, "
+            "and 'Run your network' does not; use --runtime keras\n"
+        )
+    assert plugin_options == []
+
+
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     write_image(tmp_path / "in.tif", Image(np.zeros((8, 8), np.uint16), "YX"))
