@@ -315,21 +315,23 @@ def _step_problems(step: Mapping[str, Any]) -> list[str]:
         problems.append(f"{name} without {' and '.join(lacking)}: JDLL needs {' and '.join(_NEEDED[name])}")
     for key, value in kwargs.items():
         listed = isinstance(value, list) and key in _LISTS
-        wrong = isinstance(value, bool) or not isinstance(value, int | float | str)
-        if (
-            key not in (*_AXES, "mode", "reference_tensor", "tensor_name")
-            and key in known
-            and wrong
-            and not listed
-        ):
-            problems.append(f"{name}: {key} is {value!r}; JDLL needs a number")
-    if any(
-        float(kwargs.get(key, 0) or 0) < 0
-        for key in ("min_percentile", "max_percentile")
-        if key not in problems
-    ):
-        problems.append(f"{name}: a percentile below 0")
+        if key in known and key not in (*_AXES, "mode", "reference_tensor", "tensor_name") and not listed:
+            if not _is_number(value):
+                problems.append(f"{name}: {key} is {value!r}; JDLL needs a number")
+            elif key in ("min_percentile", "max_percentile") and float(value) < 0:
+                problems.append(f"{name}: a percentile below 0")
     return problems or _value_problems(name, kwargs)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether JDLL takes it for one: a number, or a text that reads as one."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _value_problems(name: str, kwargs: Mapping[str, Any]) -> list[str]:

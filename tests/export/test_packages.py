@@ -194,6 +194,11 @@ def halo_of_input_alone(rdf: dict[str, Any]) -> None:
         (lambda rdf: only(rdf, "scale_range", foo=1), "argument 'foo'"),
         (lambda rdf: only(rdf, "scale_range", eps=None), "eps is None"),
         (lambda rdf: only(rdf, "scale_range", min_percentile=-3.0), "below 0"),
+        (
+            lambda rdf: only(rdf, "scale_range", min_percentile="low"),
+            "min_percentile is 'low'; JDLL needs a number",
+        ),
+        (lambda rdf: only(rdf, "scale_range", min_percentile=[1.0]), "JDLL needs a number"),
         (lambda rdf: only(rdf, "clip", min=0.0, max=1.0, axes=["y"]), "argument 'axes'"),
         (lambda rdf: only(rdf, "binarize"), "threshold"),
         (lambda rdf: only(rdf, "sigmoid", axes=["y"]), "argument 'axes'"),
