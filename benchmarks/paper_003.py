@@ -20,9 +20,9 @@ from care_bridge.config import CareConfig
 from care_bridge.images import Image, read_image, write_image
 from care_bridge.inference.keras import load_predictor
 from care_bridge.inference.quality import cross_evaluate, measure, read_pairs
+from care_bridge.sweep import Sweep, run_sweep
 from care_bridge.training.data import data_from_folders
 from care_bridge.training.fit import train
-from care_bridge.training.sweep import Sweep, run_sweep
 
 CONDITIONS = {"C1": 200.0, "C2": 40.0, "C3": 10.0}  # photons at percentile 99.8
 READ_NOISE = 0.8  # photons, standard deviation

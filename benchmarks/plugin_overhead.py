@@ -13,10 +13,10 @@ import time
 
 import numpy as np
 
-from care_bridge.fiji.emulation import FijiPredictor
-from care_bridge.fiji.plugin import PluginOptions
 from care_bridge.images import Image
 from care_bridge.normalize import FIJI, percentile_range
+from care_bridge.plugin.emulation import FijiPredictor
+from care_bridge.plugin.options import PluginOptions
 
 
 class Timed:

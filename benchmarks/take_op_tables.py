@@ -23,7 +23,7 @@ def ask(version: str) -> None:
     """Print one runtime's list, in base64; runs in a process of its own."""
     import jpype
 
-    from care_bridge.fiji import runtimes
+    from care_bridge.java import runtimes
 
     runtimes.require(f"tf1-{version}")
     library = runtimes.tensorflow_library(version)

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from care_bridge import __version__
+from care_bridge.comparing.page import add_histogram, add_pictures, add_rows, plane
+from care_bridge.comparing.parity import ParityReport
 from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
 from care_bridge.evaluate.baselines import Baseline, tune
@@ -24,8 +26,6 @@ from care_bridge.images import Image, read_image, write_image
 from care_bridge.levels import why_not
 from care_bridge.metrics import nrmse, psnr, ssim
 from care_bridge.page import NOT_FOR_QUANTIFICATION, Page, Picture, chart
-from care_bridge.parity import ParityReport
-from care_bridge.parity_page import add_histogram, add_pictures, add_rows, plane
 from care_bridge.predictor import apply_repeatedly, mean_channels
 from care_bridge.progress import Progress, silent
 
@@ -313,10 +313,10 @@ def _train(data: _Data, folder: Path, *, epochs: int, seed: int, progress: Progr
 
 
 def _show(folder: Path, data: _Data, gaussian: Baseline, model: Path, progress: Progress) -> DemoResult:
+    from care_bridge.comparing.sides import compare, recommended_options
     from care_bridge.export.savedmodel import write_bundle
-    from care_bridge.fiji.emulation import FijiPredictor
     from care_bridge.inference.keras import KerasNetwork
-    from care_bridge.roundtrip import compare, recommended_options
+    from care_bridge.plugin.emulation import FijiPredictor
     from care_bridge.training.folder import load_model
 
     shutil.rmtree(folder / "fiji", ignore_errors=True)

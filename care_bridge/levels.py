@@ -13,14 +13,14 @@ import platform
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from care_bridge.bundle import find_bundle
 from care_bridge.errors import InputError, NotInstalledError
-from care_bridge.fiji import runtimes
-from care_bridge.fiji.bundle import find_bundle
-from care_bridge.fiji.installation import find_fiji
+from care_bridge.java import runtimes
+from care_bridge.java.installation import find_fiji
 from care_bridge.predictor import Predictor, Runtime
 
 if TYPE_CHECKING:
-    from care_bridge.fiji.plugin import PluginOptions
+    from care_bridge.plugin.options import PluginOptions
 
 LEVELS = ("fiji", "imagej", "tf1", "emulation")
 """Strongest first."""
@@ -203,17 +203,17 @@ def try_level(level: str, *, fiji: str | os.PathLike[str] | None = None, version
     """
     level = choose_level(level, fiji=fiji, version=version)
     if level == "fiji":
-        from care_bridge.fiji.pyimagej import FijiSession
+        from care_bridge.java.pyimagej import FijiSession
 
         with FijiSession(fiji) as session:
             return session.runtime
     if level == "imagej":
-        from care_bridge.fiji.imagej import ImageJ
+        from care_bridge.java.imagej import ImageJ
 
         with ImageJ(tf1_version=version) as imagej:
             return Runtime("imagej", imagej.versions, "imagej")
     if level == "tf1":
-        from care_bridge.fiji.tf1 import Tf1Session
+        from care_bridge.java.tf1 import Tf1Session
 
         with Tf1Session(version) as tensorflow:
             return Runtime("tf1", dict(tensorflow.worker.facts), "tf1")
@@ -257,21 +257,21 @@ def open_predictor(
     """
     level = choose_level(level, fiji=fiji, version=version)
     bundle = find_bundle(path)
-    from care_bridge.fiji.plugin import PluginOptions
+    from care_bridge.plugin.options import PluginOptions
 
     options = options or PluginOptions()
     if level == "fiji":
-        from care_bridge.fiji.pyimagej import FijiPlugin
+        from care_bridge.java.pyimagej import FijiPlugin
 
         return FijiPlugin(bundle, options, fiji=fiji)
     if level == "imagej":
-        from care_bridge.fiji.imagej import ImageJPredictor
+        from care_bridge.java.imagej import ImageJPredictor
 
         return ImageJPredictor(bundle, options, tf1_version=version)
-    from care_bridge.fiji.emulation import FijiPredictor
+    from care_bridge.plugin.emulation import FijiPredictor
 
     if level == "tf1":
-        from care_bridge.fiji.tf1 import Tf1Network
+        from care_bridge.java.tf1 import Tf1Network
 
         return FijiPredictor(Tf1Network(bundle, version), options)
     from care_bridge.inference.savedmodel import SavedModelNetwork

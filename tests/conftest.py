@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from care_bridge.fiji import runtimes
+from care_bridge.java import runtimes
 
 SHARED = Path(os.environ.get("CARE_BRIDGE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 REQUIRED = os.environ.get("CARE_BRIDGE_REQUIRE_JAVA", "") not in ("", "0")

@@ -5,14 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from care_bridge import diagnosis
-from care_bridge.diagnosis import Geometry, diagnose, explain, geometry_of, stepwise, twice_through_files
+from care_bridge.comparing import diagnosis
+from care_bridge.comparing.diagnosis import (
+    Geometry,
+    diagnose,
+    explain,
+    geometry_of,
+    stepwise,
+    twice_through_files,
+)
 from care_bridge.errors import InputError
-from care_bridge.fiji.emulation import FijiPredictor, PluginError, PluginFailure, PluginRefusal
-from care_bridge.fiji.plugin import PluginOptions
 from care_bridge.images import Image, read_image, write_image
+from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.normalize import BIOIMAGEIO, CSBDEEP, FIJI, normalize
-from care_bridge.predictor import NetworkPredictor, PredictOptions, Runtime
+from care_bridge.plugin.emulation import FijiPredictor, PluginError, PluginFailure, PluginRefusal
+from care_bridge.plugin.options import PluginOptions
+from care_bridge.predictor import PredictOptions, Runtime
 from care_bridge.tiling import FijiTiles
 
 HALO = {"Z": 2, "Y": 2, "X": 2}

@@ -13,24 +13,25 @@ PACKAGE = Path(__file__).resolve().parents[1] / "care_bridge"
 
 # What each part may import from the package, beside itself. A part is a module or folder directly under care_bridge.
 GROUND = {"__init__", "errors", "files", "axes", "progress"}
-FLOOR = GROUND | {"images", "normalize", "tiling", "config", "patches", "metrics", "page"}
-PREDICTOR = FLOOR | {"predictor"}
+FLOOR = GROUND | {"images", "normalize", "tiling", "config", "patches", "metrics", "page", "bundle"}
+PREDICTOR = FLOOR | {"predictor", "network_predictor", "reach"}
 KERAS_LANE = {"training", "inference", "export"}
-JAVA_LANE = {"fiji"}
+JAVA_LANE = {"java"}
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
     **dict.fromkeys(FLOOR - GROUND, FLOOR),
-    "predictor": PREDICTOR,
+    "predictor": FLOOR,
+    "reach": FLOOR | {"predictor"},
+    "network_predictor": FLOOR | {"predictor", "reach"},
     "simulate": PREDICTOR,
+    "plugin": PREDICTOR,
     **dict.fromkeys(KERAS_LANE, PREDICTOR | KERAS_LANE | {"simulate"}),
-    **dict.fromkeys(JAVA_LANE, PREDICTOR | JAVA_LANE),
-    "diagnosis": PREDICTOR,
-    "parity": PREDICTOR | {"diagnosis", "parity_page"},
-    "parity_page": PREDICTOR | {"parity"},
-    "evaluate": PREDICTOR | {"parity", "parity_page"},
+    **dict.fromkeys(JAVA_LANE, PREDICTOR | JAVA_LANE | {"plugin"}),
+    "macros": PREDICTOR | {"plugin", "java"},
+    "evaluate": PREDICTOR | {"comparing"},
 }
 # Above the lanes: these bring them together.
-ABOVE = {"levels", "roundtrip", "checking", "demo", "zoo", "csbdeep", "cli"}
+ABOVE = {"levels", "comparing", "sweep", "checking", "demo", "zoo", "csbdeep", "cli"}
 HEAVY = {"tensorflow", "keras", "jpype", "imagej", "scyjava"}
 MAY_LOAD_KERAS = KERAS_LANE | ABOVE
 MAY_LOAD_JAVA = JAVA_LANE

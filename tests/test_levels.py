@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from care_bridge import levels
 from care_bridge.cli import app
 from care_bridge.errors import InputError, NotInstalledError
-from care_bridge.fiji import runtimes
+from care_bridge.java import runtimes
 
 
 @pytest.fixture

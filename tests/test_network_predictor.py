@@ -11,14 +11,10 @@ from hypothesis import strategies as st
 
 from care_bridge.errors import InputError
 from care_bridge.images import Image
+from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.normalize import BIOIMAGEIO, FIJI, normalize
-from care_bridge.predictor import (
-    NetworkPredictor,
-    PredictOptions,
-    Runtime,
-    measured_receptive_field,
-    measured_size_multiple,
-)
+from care_bridge.predictor import PredictOptions, Runtime
+from care_bridge.reach import measured_receptive_field, measured_size_multiple
 from care_bridge.tiling import CsbdeepTiles, FijiTiles, receptive_field
 
 NUMPY = Runtime("numpy")

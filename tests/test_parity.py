@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from care_bridge.comparing.parity import OTHER_NETWORK, ParityReport, compare
 from care_bridge.errors import InputError
 from care_bridge.images import Image
-from care_bridge.parity import OTHER_NETWORK, ParityReport, compare
-from care_bridge.predictor import NetworkPredictor, PredictOptions, Runtime, Tensor
+from care_bridge.network_predictor import NetworkPredictor
+from care_bridge.predictor import PredictOptions, Runtime, Tensor
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from care_bridge import parity, roundtrip
 from care_bridge.cli import app
 from care_bridge.cli import compare as command
+from care_bridge.comparing import parity
+from care_bridge.comparing import sides as roundtrip
 from care_bridge.errors import InputError
 from care_bridge.images import Image, write_image
 

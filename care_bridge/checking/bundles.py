@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from care_bridge.bundle import SAVED_MODEL, SIGNATURE, TAG, Bundle, read_bundle
 from care_bridge.checking.report import CheckReport, Findings
 from care_bridge.errors import InputError, NotInstalledError, WorkerError
-from care_bridge.fiji.bundle import SAVED_MODEL, SIGNATURE, TAG, Bundle, read_bundle
-from care_bridge.fiji.emulation import PluginError, run_plugin
-from care_bridge.fiji.plugin import PluginOptions
-from care_bridge.fiji.tf1 import Tf1Network, Tf1Session
-from care_bridge.fiji.unzipping import AGAIN, unpack
-from care_bridge.predictor import Network, Runtime, Tensor, measured_receptive_field, measured_size_multiple
+from care_bridge.java.tf1 import Tf1Network, Tf1Session
+from care_bridge.plugin.emulation import PluginError, run_plugin
+from care_bridge.plugin.options import PluginOptions
+from care_bridge.plugin.unzipping import AGAIN, unpack
+from care_bridge.predictor import Network, Runtime, Tensor
+from care_bridge.reach import measured_receptive_field, measured_size_multiple
 
 VERSIONS = ("1.12.0", "1.15.0")
 """What the TensorFlow and the CSBDeep update site of Fiji bring."""

@@ -12,8 +12,8 @@ from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.errors import InputError
 
 if TYPE_CHECKING:
-    from care_bridge.fiji.advice import Advice, Expected
-    from care_bridge.predictor import NetworkPredictor
+    from care_bridge.network_predictor import NetworkPredictor
+    from care_bridge.plugin.advice import Advice, Expected
 
 _UNITS = {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -43,8 +43,8 @@ def advise(
 
     Says which nTiles, blockMultiple and overlap to type for this image.
     """
-    from care_bridge.fiji import advice as advising
     from care_bridge.images import read_image
+    from care_bridge.plugin import advice as advising
 
     predictor, features = _open(model)
     picture = read_image(image, axes=axes)
@@ -71,7 +71,7 @@ def _open(model: Path) -> tuple[NetworkPredictor, int | None]:
     load_tensorflow()
     if model.suffix.lower() == ".zip" or (model / "saved_model.pb").is_file():
         from care_bridge.inference.savedmodel import SavedModelNetwork
-        from care_bridge.predictor import NetworkPredictor
+        from care_bridge.network_predictor import NetworkPredictor
 
         return NetworkPredictor(SavedModelNetwork(model)), None
     from care_bridge.inference.keras import KerasPredictor

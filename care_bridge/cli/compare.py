@@ -10,7 +10,7 @@ from care_bridge.cli._run import DONE, NO, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.errors import InputError
 
-# The same constants as care_bridge.parity and care_bridge.roundtrip, which load NumPy; a test holds them together.
+# The same constants as in care_bridge.comparing, which loads NumPy; a test holds them together.
 TOLERANCE, TOLERANCE_REPEATED, APPLICATIONS, LEVEL, VERSION = 1e-5, 5e-5, 2, "best", "1.15.0"
 REPORTS = (".html", ".json", ".md", ".txt")
 
@@ -61,9 +61,9 @@ def compare(
     _check(report, pmin, pmax)
     _check_sides(level, tensorflow)
     load_tensorflow()
+    from care_bridge.comparing.sides import compare as compare_sides
+    from care_bridge.comparing.sides import recommended_options
     from care_bridge.images import read_image
-    from care_bridge.roundtrip import compare as compare_sides
-    from care_bridge.roundtrip import recommended_options
 
     options = recommended_options(
         bundle,
@@ -108,7 +108,7 @@ def _check(reports: list[Path], pmin: float | None, pmax: float | None) -> None:
 
 
 def _check_sides(level: str, tensorflow: str) -> None:
-    from care_bridge.fiji.runtimes import TF1_VERSIONS
+    from care_bridge.java.runtimes import TF1_VERSIONS
     from care_bridge.levels import LEVELS
 
     for option, value, known in (

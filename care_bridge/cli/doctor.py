@@ -47,7 +47,7 @@ def doctor(
     """
     from care_bridge import levels
     from care_bridge.errors import InputError
-    from care_bridge.fiji import runtimes
+    from care_bridge.java import runtimes
 
     if what != "all" and not install:
         raise InputError(f"{what!r} is something to fetch: care-bridge doctor --install {what}")

@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 def list_macros() -> int:
     """What there is, and what each is for."""
-    from care_bridge.fiji.macros import macros_folder, shipped
+    from care_bridge.macros import macros_folder, shipped
 
     for entry in shipped():
         typer.echo(f"{entry.name:<24} {entry.kind:<7} {entry.purpose}")
@@ -43,7 +43,7 @@ def lint_file(
     Exit code 1 if there is something.
     """
     from care_bridge.errors import InputError
-    from care_bridge.fiji.macros import lint
+    from care_bridge.macros import lint
 
     count = 0
     for file in files:
@@ -66,7 +66,7 @@ def install(fiji: Path = typer.Argument(help="Folder of a Fiji: the one with jar
 
     An earlier version is replaced.
     """
-    from care_bridge.fiji.macros import install as install_into
+    from care_bridge.macros import install as install_into
 
     written = install_into(fiji)
     typer.echo(f"installed {len(written)} files in {written[0].parent}; restart Fiji to see them")
@@ -78,7 +78,7 @@ def uninstall(fiji: Path = typer.Argument(help="Folder of a Fiji: the one with j
 
     Other files are left.
     """
-    from care_bridge.fiji.macros import uninstall as uninstall_from
+    from care_bridge.macros import uninstall as uninstall_from
 
     typer.echo(f"removed {len(uninstall_from(fiji))} files")
     return DONE
@@ -101,7 +101,7 @@ def run(
     The network runs in TensorFlow 1.x. Paths are made absolute.
     """
     from care_bridge.errors import InputError
-    from care_bridge.fiji.macros import run as run_macro
+    from care_bridge.macros import run as run_macro
 
     given = {}
     for setting in settings or []:
@@ -133,9 +133,9 @@ def for_model(
     The call of the script and the deepImageJ equivalent come with it.
     """
     from care_bridge.errors import InputError
-    from care_bridge.fiji.macros import for_model as write_for
     from care_bridge.files import write_text
     from care_bridge.images import read_image
+    from care_bridge.macros import for_model as write_for
 
     if not model.is_dir() and not zipfile.is_zipfile(model):
         raise InputError(

@@ -15,7 +15,7 @@ from care_bridge.errors import InputError
 
 if TYPE_CHECKING:
     from care_bridge.config import Kind
-    from care_bridge.fiji.plugin import PluginOptions
+    from care_bridge.plugin.options import PluginOptions
     from care_bridge.predictor import Network, PredictOptions, Predictor
 
 RUNTIMES = ("keras", "onnx", "tf1", "fiji")
@@ -23,7 +23,7 @@ RULES = ("csbdeep", "fiji", "bioimageio", "none")
 _UPSAMPLING = ("UpsamplingCARE", "IsotropicCARE")
 PRECISIONS = ("float32", "bfloat16")
 TF1_VERSION = "1.15.0"
-# The same constant as care_bridge.fiji.tf1, which loads NumPy; a test holds them together.
+# The same constant as care_bridge.java.tf1, which loads NumPy; a test holds them together.
 
 
 def register(app: typer.Typer) -> None:
@@ -92,7 +92,7 @@ def predict(
     _check_known("--runtime", runtime, RUNTIMES)
     _check_known("--precision", precision, PRECISIONS)
     if runtime == "tf1":
-        from care_bridge.fiji.runtimes import TF1_VERSIONS
+        from care_bridge.java.runtimes import TF1_VERSIONS
 
         _check_known("--tensorflow", tensorflow, TF1_VERSIONS)
     _check_runtime(
@@ -272,7 +272,7 @@ def _opened(
 
         yield load_predictor(model, options, kind=known, factor=factor, weights=weights, precision=precision)
         return
-    from care_bridge.predictor import NetworkPredictor
+    from care_bridge.network_predictor import NetworkPredictor
 
     opened: object
     predictor: Predictor
@@ -294,8 +294,8 @@ def _opened(
 
             network = OnnxNetwork(_onnx_file(model))
         else:
-            from care_bridge.fiji.bundle import find_bundle
-            from care_bridge.fiji.tf1 import Tf1Network
+            from care_bridge.bundle import find_bundle
+            from care_bridge.java.tf1 import Tf1Network
 
             network = Tf1Network(find_bundle(model), tensorflow)
         opened = network
@@ -316,8 +316,8 @@ def _bare(
     model: Path, options: PredictOptions, kind: str | None, factor: float | None
 ) -> PredictOptions | None:
     """The options for a network without its folder, which holds percentiles at most; None for a model folder."""
+    from care_bridge.comparing.sides import bundle_meta
     from care_bridge.normalize import CSBDEEP
-    from care_bridge.roundtrip import bundle_meta
 
     if (model / "config.json").is_file():
         return None
@@ -341,8 +341,8 @@ def _bare(
 
 def _kind_of(model: Path) -> str:
     """The csbdeep class of a model folder, or of a network that tells it or lies in its folder."""
+    from care_bridge.comparing.sides import bundle_meta
     from care_bridge.config import read_config
-    from care_bridge.roundtrip import bundle_meta
 
     told = bundle_meta(model).get("type")
     if told:
@@ -358,7 +358,7 @@ def _around(
 ) -> Predictor:
     from care_bridge.config import read_config
     from care_bridge.inference.volumes import of_kind, with_own_percentiles
-    from care_bridge.predictor import NetworkPredictor
+    from care_bridge.network_predictor import NetworkPredictor
 
     config = read_config(model)
     config = config if kind is None else config.replace(kind=kind)
@@ -386,8 +386,8 @@ def _onnx_file(model: Path) -> Path:
 
 
 def _plugin_options(options: PredictOptions, n_tiles: str | None) -> PluginOptions:
-    from care_bridge.fiji.plugin import PluginOptions
     from care_bridge.normalize import FIJI
+    from care_bridge.plugin.options import PluginOptions
 
     if options.rule not in (None, FIJI):
         raise InputError(

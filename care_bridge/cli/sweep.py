@@ -13,7 +13,7 @@ from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.errors import InputError
 
 if TYPE_CHECKING:
-    from care_bridge.training.sweep import Sweep
+    from care_bridge.sweep import Sweep
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +43,7 @@ def sweep(
     Run it again to go on where it stopped.
     """
     load_tensorflow()
-    from care_bridge.training.sweep import Sweep, run_sweep
+    from care_bridge.sweep import Sweep, run_sweep
 
     if (test_source is None) != (test_target is None):
         raise InputError("--test-source and --test-target belong together; give both or none")
@@ -76,8 +76,8 @@ def sweep(
 def _check(sweep: Sweep) -> None:
     """Refuse an impossible combination before the first is trained."""
     from care_bridge.config import CareConfig
+    from care_bridge.sweep import PATCH_SIZE
     from care_bridge.training.data import network_axes
-    from care_bridge.training.sweep import PATCH_SIZE
 
     axes = network_axes(sweep.source, sweep.target, axes=sweep.axes or None)
     for point in sweep.points().values():

@@ -20,6 +20,7 @@ from tensorflow.core.framework import graph_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from care_bridge import __version__
+from care_bridge.bundle import MEAN_SUFFIX
 from care_bridge.config import PMAX, PMIN
 from care_bridge.errors import InputError
 from care_bridge.export.graph import INPUT, OUTPUT, Shape, freeze, signature
@@ -28,7 +29,6 @@ from care_bridge.export.probe import Geometry, measure
 from care_bridge.export.source import Model, Source, open_source
 from care_bridge.files import atomic_file, write_text
 from care_bridge.page import NOT_FOR_QUANTIFICATION
-from care_bridge.predictor import MEAN_SUFFIX
 
 TAG, SIGNATURE, METHOD = "serve", "serving_default", "tensorflow/serving/predict"
 """What Fiji asks for: IT P/DefaultTensorFlowService, TensorFlowNetwork (no other tag or signature is

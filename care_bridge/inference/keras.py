@@ -10,7 +10,8 @@ import tensorflow as tf
 from care_bridge.config import CareConfig, Kind
 from care_bridge.errors import InputError
 from care_bridge.inference.volumes import of_kind, with_own_percentiles
-from care_bridge.predictor import NetworkPredictor, PredictOptions, Predictor, Runtime, Tensor
+from care_bridge.network_predictor import NetworkPredictor
+from care_bridge.predictor import PredictOptions, Predictor, Runtime, Tensor
 from care_bridge.training.folder import CareModel, load_model
 
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
 from care_bridge.images import Image
+from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.normalize import CSBDEEP, Undo, normalize
-from care_bridge.predictor import NetworkPredictor, PredictOptions, Predictor, Runtime, Tensor
+from care_bridge.predictor import PredictOptions, Predictor, Runtime, Tensor
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import CsbdeepTiles, FijiTiles, round_up
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from care_bridge.fiji.tf1 import Tf1Session
+    from care_bridge.java.tf1 import Tf1Session
 
 
 CARD = {
@@ -50,8 +50,8 @@ def foreign() -> ModuleType:
 @pytest.fixture(scope="session")
 def tf1() -> Iterator[list[Tf1Session]]:
     """The oldest and the newest TensorFlow that Fiji uses, each in its worker."""
-    from care_bridge.fiji import runtimes
-    from care_bridge.fiji.tf1 import Tf1Session
+    from care_bridge.java import runtimes
+    from care_bridge.java.tf1 import Tf1Session
 
     versions = ("1.12.0", "1.15.0")
     missing = [version for version in versions if runtimes.missing(f"tf1-{version}")]

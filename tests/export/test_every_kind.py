@@ -48,7 +48,8 @@ def test_a_saved_model_gives_everywhere_what_it_gives_in_keras(kind: str, tf1: A
     from care_bridge.images import Image
     from care_bridge.inference.keras import load_predictor
     from care_bridge.inference.volumes import of_kind
-    from care_bridge.predictor import NetworkPredictor, PredictOptions
+    from care_bridge.network_predictor import NetworkPredictor
+    from care_bridge.predictor import PredictOptions
     from care_bridge.tiling import CsbdeepTiles
     from care_bridge.training.folder import load_model
 

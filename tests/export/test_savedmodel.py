@@ -125,8 +125,8 @@ def test_exporting_twice_gives_equal_bytes_also_after_other_models_were_built(
 
 
 def test_a_bundle_is_laid_out_as_the_plugin_unpacks_it(tiny: Path, tmp_path: Path) -> None:
+    from care_bridge.bundle import read_bundle
     from care_bridge.export.savedmodel import write_bundle
-    from care_bridge.fiji.bundle import read_bundle
 
     path = write_bundle(tiny, tmp_path / "zips")
     assert path == tmp_path / "zips" / "tiny_care.zip"
@@ -260,9 +260,9 @@ def test_a_file_with_a_custom_layer_says_which_and_what_to_do(tmp_path: Path) ->
 
 @pytest.mark.java
 def test_a_probabilistic_network_gets_a_bundle_of_its_means(tf1: Any, noise: Any, tmp_path: Path) -> None:
+    from care_bridge.bundle import read_bundle
     from care_bridge.config import CareConfig
     from care_bridge.export.savedmodel import write_bundle
-    from care_bridge.fiji.bundle import read_bundle
     from care_bridge.training.folder import CareModel
     from care_bridge.training.unet import build
 

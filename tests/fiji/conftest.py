@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from care_bridge.fiji.installation import find_fiji
+from care_bridge.java.installation import find_fiji
 
 WriteBundle = Callable[..., Path]
 

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from care_bridge.errors import InputError
-from care_bridge.fiji.advice import advise, expected_differences
-from care_bridge.fiji.emulation import PluginRefusal
 from care_bridge.images import Image, write_image
-from care_bridge.predictor import NetworkPredictor, Runtime
+from care_bridge.network_predictor import NetworkPredictor
+from care_bridge.plugin.advice import advise, expected_differences
+from care_bridge.plugin.emulation import PluginRefusal
+from care_bridge.predictor import Runtime
 
 
 @given(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from care_bridge.bundle import find_bundle, read_bundle
 from care_bridge.errors import InputError
-from care_bridge.fiji.bundle import find_bundle, read_bundle
 
 WriteBundle = Callable[..., Path]
 
@@ -50,7 +50,7 @@ def test_the_same_stands_there_for_tensorflow(shared: Path, name: str) -> None:
 
 
 def test_no_tensorflow_is_loaded() -> None:
-    code = "import sys, care_bridge.fiji.bundle, care_bridge.fiji.tf1; print(*sys.modules)"
+    code = "import sys, care_bridge.bundle, care_bridge.java.tf1; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()

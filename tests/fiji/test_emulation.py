@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from care_bridge.errors import InputError
-from care_bridge.fiji.emulation import FijiPredictor, PluginFailure, PluginRefusal, plan, run_plugin
-from care_bridge.fiji.plugin import PluginOptions
 from care_bridge.images import Image
 from care_bridge.normalize import NotFinitePixelsWarning
+from care_bridge.plugin.emulation import FijiPredictor, PluginFailure, PluginRefusal, plan, run_plugin
+from care_bridge.plugin.options import PluginOptions
 from care_bridge.predictor import Runtime, apply_repeatedly
 
 SHARED = Path(os.environ.get("CARE_BRIDGE_SHARED", Path(__file__).resolve().parents[3] / "shared"))
@@ -111,7 +111,7 @@ def test_recorded_runs_are_reproduced_by_tensorflow_2(folder, case, application)
 @pytest.fixture(scope="session")
 def tensorflow_1(tf1_ready):
     """Networks of the recordings by (version, model), in one worker a version."""
-    from care_bridge.fiji.tf1 import Tf1Session
+    from care_bridge.java.tf1 import Tf1Session
 
     with Tf1Session("1.15.0") as new, Tf1Session("1.12.0") as old:
         sessions = {"1.15.0": new, "1.12.0": old}

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from care_bridge.errors import InputError, NotInstalledError
-from care_bridge.fiji import runtimes
-from care_bridge.fiji.installation import FijiFolder, class_file_java, find_fiji, java_major
-from care_bridge.fiji.pyimagej import FijiSession
-from care_bridge.fiji.pyimagej_worker import reasons
+from care_bridge.java import runtimes
+from care_bridge.java.installation import FijiFolder, class_file_java, find_fiji, java_major
+from care_bridge.java.pyimagej import FijiSession
+from care_bridge.java.pyimagej_worker import reasons
 
 CORE = (
     "jars/ij-1.54p.jar",
@@ -151,7 +151,7 @@ def test_java_must_be_as_new_as_the_class_files(
 def test_the_java_inside_fiji_comes_first_where_it_is_new_enough(
     make_fiji: MakeFiji, layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("care_bridge.fiji.installation.sys.platform", "linux")
+    monkeypatch.setattr("care_bridge.java.installation.sys.platform", "linux")
     monkeypatch.setattr(runtimes, "native_platform", lambda: "linux-x86_64")
     fiji = make_fiji()
     home = java_home(fiji.path / "java" / layout, "21.0.9")
@@ -164,7 +164,7 @@ def test_the_java_inside_fiji_comes_first_where_it_is_new_enough(
 def test_the_java_8_of_an_old_fiji_is_passed_over(
     make_fiji: MakeFiji, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("care_bridge.fiji.installation.sys.platform", "linux")
+    monkeypatch.setattr("care_bridge.java.installation.sys.platform", "linux")
     fiji = make_fiji()
     old = java_home(fiji.path / "java" / "linux-amd64" / "jdk1.8.0_172" / "jre", "1.8.0_172")
     assert java_major(old) == 8

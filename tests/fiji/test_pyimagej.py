@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from care_bridge.errors import InputError
-from care_bridge.fiji.emulation import PluginFailure, PluginRefusal
-from care_bridge.fiji.plugin import PluginOptions
-from care_bridge.fiji.pyimagej import FijiPlugin, FijiSession
 from care_bridge.images import Image
+from care_bridge.java.pyimagej import FijiPlugin, FijiSession
 from care_bridge.levels import open_predictor
+from care_bridge.plugin.emulation import PluginFailure, PluginRefusal
+from care_bridge.plugin.options import PluginOptions
 from care_bridge.predictor import Predictor
 
 pytestmark = pytest.mark.fiji

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from care_bridge.errors import InputError, NotInstalledError
-from care_bridge.fiji import runtimes
-from care_bridge.fiji.runtimes import Artifact
+from care_bridge.java import runtimes
+from care_bridge.java.runtimes import Artifact
 
 
 @pytest.fixture
@@ -284,7 +284,7 @@ def test_a_disk_that_fills_while_unpacking_leaves_no_half_folder(monkeypatch: py
 INSTALLER = """
 import sys
 sys.path.insert(0, {tests!r})
-from care_bridge.fiji import runtimes
+from care_bridge.java import runtimes
 runtimes._TENSORFLOW = {api!r}
 runtimes._TENSORFLOW_NATIVE = {native!r}
 runtimes.install("tf1-1.15.0", progress=lambda done, total, what: print(what))

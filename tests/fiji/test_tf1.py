@@ -14,12 +14,12 @@ import psutil
 import pytest
 
 from care_bridge.errors import InputError, NotInstalledError, WorkerError
-from care_bridge.fiji import runtimes
-from care_bridge.fiji.emulation import FijiPredictor
-from care_bridge.fiji.plugin import PluginOptions
-from care_bridge.fiji.tf1 import TensorFlowError, Tf1Network, Tf1Session
-from care_bridge.fiji.worker import Worker
 from care_bridge.images import Image
+from care_bridge.java import runtimes
+from care_bridge.java.tf1 import TensorFlowError, Tf1Network, Tf1Session
+from care_bridge.java.worker import Worker
+from care_bridge.plugin.emulation import FijiPredictor
+from care_bridge.plugin.options import PluginOptions
 from care_bridge.predictor import Network
 
 pytestmark = [pytest.mark.java, pytest.mark.usefixtures("tf1_ready")]
@@ -284,7 +284,7 @@ def test_a_large_stack_passes_without_a_second_copy_here(tensorflow: Tf1Session,
 def test_tensors_longer_than_a_java_buffer_go_in_pieces(
     tensorflow: Tf1Session, doubling: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from care_bridge.fiji import tf1_worker
+    from care_bridge.java import tf1_worker
 
     monkeypatch.setattr(tf1_worker, "_LONGEST_BUFFER_BYTES", 1000)
     tensor = image(7, 10, 10, 1)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from care_bridge.diagnosis import twice_through_files
+from care_bridge.comparing.diagnosis import twice_through_files
 from care_bridge.errors import InputError
-from care_bridge.fiji.emulation import FijiPredictor, PluginRefusal
-from care_bridge.fiji.plugin import PluginOptions
 from care_bridge.images import Image, read_image, write_image
+from care_bridge.plugin.emulation import FijiPredictor, PluginRefusal
+from care_bridge.plugin.options import PluginOptions
 from care_bridge.predictor import apply_repeatedly, mean_channels
 
 pytestmark = pytest.mark.java
@@ -19,7 +19,7 @@ OPTIONS = PluginOptions(nTiles=1, blockMultiple=4)
 @pytest.fixture(scope="module")
 def models(shared, tf1_ready):
     """Opens recorded models in one worker."""
-    from care_bridge.fiji.tf1 import Tf1Session
+    from care_bridge.java.tf1 import Tf1Session
 
     with Tf1Session("1.15.0") as session:
         yield lambda name: session.open(shared / "fiji-recorded" / "models" / f"{name}.zip")
@@ -32,7 +32,7 @@ def image(shared):
 
 
 def test_a_fresh_worker_and_the_same_worker_give_the_same_bits(models, image, shared):
-    from care_bridge.fiji.tf1 import Tf1Network
+    from care_bridge.java.tf1 import Tf1Network
 
     predictor = FijiPredictor(models("u2d_k3"), OPTIONS)
     first, second = apply_repeatedly(predictor, image, applications=2)

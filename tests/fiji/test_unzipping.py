@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from care_bridge.errors import InputError, WorkerError
-from care_bridge.fiji.emulation import PluginError, run_plugin
-from care_bridge.fiji.plugin import PluginOptions
-from care_bridge.fiji.unzipping import NO_MODEL, Unpacked, unpack, zip_verdict
+from care_bridge.plugin.emulation import PluginError, run_plugin
+from care_bridge.plugin.options import PluginOptions
+from care_bridge.plugin.unzipping import NO_MODEL, Unpacked, unpack, zip_verdict
 
 SHARED = Path(os.environ.get("CARE_BRIDGE_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 ODD = SHARED / "fiji-recorded" / "unusual-zips"
@@ -69,7 +69,7 @@ def check_result(network, name, run, recorded):
 
 @pytest.fixture(scope="module")
 def sessions(tf1_ready):
-    from care_bridge.fiji.tf1 import Tf1Session
+    from care_bridge.java.tf1 import Tf1Session
 
     with Tf1Session("1.15.0") as new, Tf1Session("1.12.0") as old:
         yield {"1.15.0": new, "1.12.0": old}

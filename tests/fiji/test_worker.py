@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from care_bridge.errors import InputError, WorkerError
-from care_bridge.fiji.worker import Answer, Worker, heap_mb
+from care_bridge.java.worker import Answer, Worker, heap_mb
 
 HERE = Path(__file__).parent
 TOY = {"PYTHONPATH": str(HERE)}
@@ -220,7 +220,7 @@ def test_a_temporary_folder_with_blanks_and_umlauts_of_300_characters_works(
 PARENT = """
 import json, os, sys, time
 sys.path.insert(0, {here!r})
-from care_bridge.fiji.worker import Worker
+from care_bridge.java.worker import Worker
 worker = Worker("toy_worker", environment={{"PYTHONPATH": {here!r}}})
 if {forked}:
     child = os.fork()  # holds the other end of the worker's pipe
@@ -287,7 +287,7 @@ def test_no_worker_is_left_after_many_runs() -> None:
 
 def test_a_worker_that_is_slow_to_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = toy()
-    monkeypatch.setattr("care_bridge.fiji.worker._CLOSING_TIMEOUT_S", 0.0)
+    monkeypatch.setattr("care_bridge.java.worker._CLOSING_TIMEOUT_S", 0.0)
     slow.close()
     assert gone(slow.pid)
 

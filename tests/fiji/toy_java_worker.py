@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from care_bridge.fiji import worker_java
-from care_bridge.fiji.worker_process import Call
+from care_bridge.java import worker_java
+from care_bridge.java.worker_process import Call
 
 
 def start(settings: dict[str, Any]) -> dict[str, Any]:

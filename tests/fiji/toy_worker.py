@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from care_bridge.errors import InputError
-from care_bridge.fiji.worker_process import Call
+from care_bridge.java.worker_process import Call
 
 
 def start(settings: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from care_bridge.images import Image
-from care_bridge.predictor import NetworkPredictor, PredictOptions
+from care_bridge.network_predictor import NetworkPredictor
+from care_bridge.predictor import PredictOptions
 from care_bridge.tiling import CsbdeepTiles
 
 pytestmark = pytest.mark.tf

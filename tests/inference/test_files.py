@@ -12,7 +12,8 @@ from care_bridge.images import Image, read_image, write_image
 from care_bridge.inference.files import find_images, predict_files
 from care_bridge.inference.keras import load_predictor
 from care_bridge.inference.quality import INPUT, cross_evaluate, measure
-from care_bridge.predictor import NetworkPredictor, PredictOptions
+from care_bridge.network_predictor import NetworkPredictor
+from care_bridge.predictor import PredictOptions
 
 pytestmark = [pytest.mark.tf, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 

@@ -146,7 +146,7 @@ def test_fiji_is_asked_with_the_plugins_own_rule(
     options: tuple[str, ...],
     wanted: dict[str, Any],
 ) -> None:
-    from care_bridge.fiji.plugin import PluginOptions
+    from care_bridge.plugin.options import PluginOptions
 
     out = str(image.parent / "out")
     result = run(app, ["predict", str(model_folder), str(image), "--out", out, "--runtime", "fiji", *options])
@@ -222,6 +222,6 @@ def test_a_version_that_does_not_exist_and_a_kind_without_its_folder_are_one_lin
 
 
 def test_the_default_tensorflow_is_the_apis() -> None:
-    from care_bridge.fiji.tf1 import DEFAULT_VERSION
+    from care_bridge.java.tf1 import DEFAULT_VERSION
 
     assert predict.TF1_VERSION == DEFAULT_VERSION

@@ -10,7 +10,8 @@ from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.inference.volumes import IsotropicPredictor, UpsamplingPredictor, of_kind, upsample_z
-from care_bridge.predictor import NetworkPredictor, PredictOptions
+from care_bridge.network_predictor import NetworkPredictor
+from care_bridge.predictor import PredictOptions
 from care_bridge.tiling import CsbdeepTiles, FijiTiles
 
 

@@ -14,15 +14,15 @@ import tifffile
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from care_bridge.fiji.imagej import ImageJ
-    from care_bridge.fiji.tf1 import Tf1Session
+    from care_bridge.java.imagej import ImageJ
+    from care_bridge.java.tf1 import Tf1Session
 
 MACROS = Path(__file__).resolve().parents[2] / "fiji_macros"
 BAD_FILES = ("truncated.tif", "rgb.tif", "wrong_depth.tif", "empty.tif", "text.tif", "locked.tif")
 
 
 def _ready(*parts: str) -> None:
-    from care_bridge.fiji import runtimes
+    from care_bridge.java import runtimes
 
     lacking = [name for part in parts for name in runtimes.missing(part)]
     if not lacking:
@@ -69,7 +69,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
 def tf1() -> Iterator[Tf1Session]:
     """One TensorFlow 1.15.0 for all; one thread, so that every run sums in the same order."""
     _ready("tf1-1.15.0")
-    from care_bridge.fiji.tf1 import Tf1Session
+    from care_bridge.java.tf1 import Tf1Session
 
     with Tf1Session("1.15.0", threads=1) as session:
         yield session
@@ -79,7 +79,7 @@ def tf1() -> Iterator[Tf1Session]:
 def plain_imagej(tf1: Tf1Session) -> Iterator[ImageJ]:
     """ImageJ as it is."""
     _ready("imagej")
-    from care_bridge.fiji.imagej import ImageJ
+    from care_bridge.java.imagej import ImageJ
 
     with ImageJ(open_network=tf1.open, timeout_s=120) as running:
         yield running
@@ -89,7 +89,7 @@ def plain_imagej(tf1: Tf1Session) -> Iterator[ImageJ]:
 def groovy_imagej(tf1: Tf1Session) -> Iterator[ImageJ]:
     """ImageJ with Groovy among its jars, as in Fiji."""
     _ready("imagej", "groovy")
-    from care_bridge.fiji.imagej import ImageJ
+    from care_bridge.java.imagej import ImageJ
 
     with ImageJ(open_network=tf1.open, groovy=True, timeout_s=120) as running:
         yield running

@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     named = os.environ.get("CARE_BRIDGE_FIJI")
     if not named:
         pytest.skip("no Fiji of your own is named in CARE_BRIDGE_FIJI")
-    from care_bridge.fiji.macros import fiji_root, install
+    from care_bridge.macros import fiji_root, install
 
     root = fiji_root(named)
     if not list((root / "jars").glob("groovy*.jar")):
@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def fiji(folder: Path) -> Iterator[Any]:
     """That Fiji without windows, through pyimagej."""
-    from care_bridge.fiji.pyimagej import FijiSession
+    from care_bridge.java.pyimagej import FijiSession
 
     with FijiSession(folder) as session:
         yield session
@@ -83,7 +83,7 @@ def screen() -> Iterator[str]:
 @contextlib.contextmanager
 def started(folder: Path, home: Path, *arguments: str, screen: str = "") -> Iterator[subprocess.Popen[bytes]]:
     """Fiji as a person starts it, its output in `home/log.txt`; ended with all that it started."""
-    from care_bridge.fiji.installation import FijiFolder
+    from care_bridge.java.installation import FijiFolder
 
     home.mkdir(exist_ok=True)
     jars = [str(jar) for part in ("jars", "plugins") for jar in sorted((folder / part).rglob("*.jar"))]
@@ -127,8 +127,8 @@ def wait_for(file: Path, process: subprocess.Popen[bytes], home: Path, *, second
 
 def expected(tf1: Any, bundle: Path, path: Path) -> tuple[Any, Any]:
     """Applied once and twice, by the plugin's rule with TensorFlow 1.15.0."""
-    from care_bridge.fiji.emulation import FijiPredictor
-    from care_bridge.fiji.plugin import PluginOptions
+    from care_bridge.plugin.emulation import FijiPredictor
+    from care_bridge.plugin.options import PluginOptions
     from care_bridge.predictor import apply_repeatedly
 
     predictor = FijiPredictor(tf1.open(bundle), PluginOptions(nTiles=1))

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from care_bridge import macros
 from care_bridge.cli import app
 from care_bridge.errors import InputError
-from care_bridge.fiji import macros
-from care_bridge.fiji.plugin import PluginOptions
+from care_bridge.plugin.options import PluginOptions
 
 GOOD = """
 setBatchMode(true);

@@ -26,8 +26,8 @@ def expected(
     tf1: Any, bundle: Path, path: Path, *, applications: int = 1, again: bool = True, **options: Any
 ) -> Image:
     """What Python gives by the plugin's rule with the same TensorFlow."""
-    from care_bridge.fiji.emulation import FijiPredictor
-    from care_bridge.fiji.plugin import PluginOptions
+    from care_bridge.plugin.emulation import FijiPredictor
+    from care_bridge.plugin.options import PluginOptions
 
     predictor = FijiPredictor(tf1.open(bundle), PluginOptions(**options))
     first, *others = apply_repeatedly(predictor, read_image(path), applications=applications if again else 1)
@@ -161,8 +161,8 @@ def test_a_series_of_stacks_is_restored_frame_by_frame(
 
 
 def predict_array(tf1: Any, bundle: Path, data: Any, **options: Any) -> Any:
-    from care_bridge.fiji.emulation import run_plugin
-    from care_bridge.fiji.plugin import PluginOptions
+    from care_bridge.plugin.emulation import run_plugin
+    from care_bridge.plugin.options import PluginOptions
 
     axes = "ZYX"[-data.ndim :]
     return run_plugin(tf1.open(bundle), data, axes, options=PluginOptions(**options)).data
@@ -386,7 +386,7 @@ def test_a_folder_goes_on_after_bad_files_and_keeps_its_sub_folders(
 @pytest.mark.timeout(280)
 def test_two_hundred_images_killed_in_the_middle(tf1, bundles, write_image, bad_files, tmp_path):
     from care_bridge.errors import WorkerError
-    from care_bridge.fiji.imagej import ImageJ
+    from care_bridge.java.imagej import ImageJ
 
     names = [f"{number:03d}.tif" for number in range(194)]
     for seed, name in enumerate(names):
@@ -613,7 +613,7 @@ def test_an_earlier_result_without_a_window_is_not_taken_for_the_next(imagej, bu
 
 
 def test_lines_written_for_a_model_run_as_they_are(imagej, bundles, tf1, write_image, tmp_path):
-    from care_bridge.fiji.macros import for_model, lint
+    from care_bridge.macros import for_model, lint
 
     source, output = write_image("cell.tif", shape=(150, 150)), tmp_path / "out.tif"
     made = for_model(bundles.planes, read_image(source))
@@ -638,8 +638,8 @@ def test_lines_written_for_a_model_run_as_they_are(imagej, bundles, tf1, write_i
 
 def test_the_level_imagej_predicts_as_the_emulation_does(bundles, tf1, groovy_imagej, write_image):
     from care_bridge.errors import InputError
-    from care_bridge.fiji.imagej import ImageJPredictor
-    from care_bridge.fiji.plugin import PluginOptions
+    from care_bridge.java.imagej import ImageJPredictor
+    from care_bridge.plugin.options import PluginOptions
 
     source = write_image("stack.tif", "ZYX", (3, 60, 70))
     options = {"nTiles": 4, "blockMultiple": 16, "overlap": 16, "percentileBottom": 1.0}

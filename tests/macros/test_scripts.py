@@ -30,8 +30,8 @@ ONCE, TWICE = 1e-5, 5e-5
 
 def expected(tf1: Any, bundle: Path, image: Image, **options: Any) -> Image:
     """What Python gives by the plugin's rule with the same TensorFlow."""
-    from care_bridge.fiji.emulation import FijiPredictor
-    from care_bridge.fiji.plugin import PluginOptions
+    from care_bridge.plugin.emulation import FijiPredictor
+    from care_bridge.plugin.options import PluginOptions
 
     return FijiPredictor(tf1.open(bundle), PluginOptions(**options)).predict(image)
 
@@ -60,7 +60,7 @@ def test_the_real_groovy_compiles_it(groovy_imagej, name):
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_parameter_is_read_and_none_is_remembered(name):
-    from care_bridge.fiji.imagej_worker import parameters_of
+    from care_bridge.java.imagej_worker import parameters_of
 
     text = (MACROS / f"{name}.groovy").read_text(encoding="ascii")
     parameters = parameters_of(text)
@@ -211,7 +211,7 @@ def test_comparing_with_python_gives_numbers_and_a_verdict(imagej, bundles, tf1,
 @pytest.mark.timeout(280)
 def test_two_hundred_images_killed_in_the_middle(tf1, bundles, write_image, bad_files, tmp_path):
     from care_bridge.errors import WorkerError
-    from care_bridge.fiji.imagej import ImageJ
+    from care_bridge.java.imagej import ImageJ
 
     names = [f"{'sub/' * (number % 2)}{number:03d}.tif" for number in range(194)]
     for seed, name in enumerate(names):

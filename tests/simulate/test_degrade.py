@@ -31,8 +31,8 @@ def test_minimum_filter_is_imagejs_pixel_for_pixel(uneven: np.ndarray, radius: f
 @pytest.mark.java
 @pytest.mark.usefixtures("imagej_ready")
 def test_minimum_filter_is_that_of_the_macro_command(uneven: np.ndarray, tmp_path: Path) -> None:
-    from care_bridge.fiji.imagej import ImageJ
     from care_bridge.images import Image, read_image, write_image
+    from care_bridge.java.imagej import ImageJ
 
     write_image(tmp_path / "in.tif", Image(uneven, "YX"))
     lines = [

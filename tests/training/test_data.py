@@ -12,12 +12,12 @@ from care_bridge.config import CareConfig, read_config
 from care_bridge.errors import InputError
 from care_bridge.images import Image, write_image
 from care_bridge.patches import LeakingSplitWarning
+from care_bridge.sweep import Sweep, run_sweep
 from care_bridge.training.data import data_from_file, data_from_folders, network_axes
 from care_bridge.training.ensemble import load_members, member_seed, train_ensemble
 from care_bridge.training.fit import train
 from care_bridge.training.folder import load_model, save_model
 from care_bridge.training.presets import PRESETS, get_preset, smoke
-from care_bridge.training.sweep import Sweep, run_sweep
 from care_bridge.training.transfer import start_from
 from care_bridge.training.unet import build
 

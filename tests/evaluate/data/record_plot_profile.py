@@ -9,7 +9,7 @@ import sys
 import jpype
 import numpy as np
 
-from care_bridge.fiji import runtimes
+from care_bridge.java import runtimes
 
 LINES = [
     (5, 5, 45, 5), (7, 3, 7, 37), (2, 2, 33, 33), (3, 30, 44, 4), (45, 35, 4, 9), (10, 20, 13, 22), (0, 0, 49, 39),

@@ -10,11 +10,12 @@ from typing import Literal
 import numpy as np
 
 from care_bridge.errors import InputError
-from care_bridge.fiji.emulation import FijiPredictor, Plan, PluginError, plan
-from care_bridge.fiji.plugin import PluginOptions
 from care_bridge.images import Image
+from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.normalize import FIJI
-from care_bridge.predictor import NetworkPredictor, PredictOptions
+from care_bridge.plugin.emulation import FijiPredictor, Plan, PluginError, plan
+from care_bridge.plugin.options import PluginOptions
+from care_bridge.predictor import PredictOptions
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import receptive_field, round_up
 

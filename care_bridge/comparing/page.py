@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from care_bridge.comparing.parity import ParityReport, ParityRow, residual
 from care_bridge.images import Image
 from care_bridge.page import NOT_FOR_QUANTIFICATION, Mark, Page, Picture, chart
-from care_bridge.parity import ParityReport, ParityRow, residual
 
 
 def parity_page(report: ParityReport) -> Page:

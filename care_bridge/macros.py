@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from care_bridge.errors import InputError
-from care_bridge.fiji.imagej import MacroResult, unpaired_brackets
-from care_bridge.fiji.plugin import PluginOptions
 from care_bridge.files import sha256, write_text
 from care_bridge.images import Image
+from care_bridge.java.imagej import MacroResult, unpaired_brackets
+from care_bridge.plugin.options import PluginOptions
 
 PLUGIN, DEEPIMAGEJ = "Run your network", "DeepImageJ Run"
 MENU_FOLDER = Path("scripts", "Plugins", "CARE_bridge")
@@ -138,7 +138,7 @@ _ASKING_CONDITION = re.compile(r"headless|interactive|asking|ask_user", re.IGNOR
 
 def macros_folder() -> Path:
     """Where our macros lie: beside the package, in a checkout as well as installed."""
-    folder = Path(__file__).resolve().parents[2] / "fiji_macros"
+    folder = Path(__file__).resolve().parents[1] / "fiji_macros"
     if not (folder / "restore_image.ijm").is_file():
         raise InputError(f"the macros are not at {folder}; install care-bridge again")
     return folder
@@ -641,7 +641,7 @@ def for_model(model: str | os.PathLike[str], image: Image | None = None) -> Gene
     InputError
         If there is no bundle, or its path cannot be written into a macro.
     """
-    from care_bridge.fiji.bundle import find_bundle
+    from care_bridge.bundle import find_bundle
 
     bundle = Path(find_bundle(model)).absolute()
     path = bundle.as_posix()
@@ -675,7 +675,7 @@ def _values(bundle: Path, image: Image | None) -> tuple[PluginOptions, list[str]
         notes.append(
             "the bundle does not say its values; these are for csbdeep's usual network (depth 2, kernel 5)"
         )
-    from care_bridge.fiji.advice import advise
+    from care_bridge.plugin.advice import advise
 
     meta = _meta(bundle)
     axes = str(meta.get("axes", "YXC")).replace("C", "")
@@ -770,8 +770,8 @@ def run(
     ------
     InputError, NotInstalledError, WorkerError
     """
-    from care_bridge.fiji import runtimes
-    from care_bridge.fiji.imagej import ImageJ
+    from care_bridge.java import runtimes
+    from care_bridge.java.imagej import ImageJ
 
     entry = find_shipped(name)
     script = entry.kind == "script"

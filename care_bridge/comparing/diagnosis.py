@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from care_bridge.axes import SPACE
 from care_bridge.errors import InputError
 from care_bridge.images import Image
+from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.normalize import (
     CSBDEEP,
     FIJI,
@@ -29,7 +30,7 @@ from care_bridge.normalize import (
     percentile_range,
     values_at_ranks,
 )
-from care_bridge.predictor import NetworkPredictor, PredictOptions, Predictor, mean_channels
+from care_bridge.predictor import PredictOptions, Predictor, mean_channels
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import FijiTiles
 
@@ -662,7 +663,7 @@ def _pooled(image: Image, low: float, high: float) -> Image:
 
 @runtime_checkable
 class Variable(Protocol):
-    """A predictor whose normalisation and tiles can be chosen: `fiji.emulation.FijiPredictor` and its kin."""
+    """A predictor whose normalisation and tiles can be chosen: `plugin.emulation.FijiPredictor` and its kin."""
 
     def variant(self, *, normalize: bool, tiles: FijiTiles) -> Predictor: ...
 

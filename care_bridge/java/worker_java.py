@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from care_bridge.errors import NotInstalledError, WorkerError
-from care_bridge.fiji import runtimes
+from care_bridge.java import runtimes
 
 
 def start_jvm(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from care_bridge.errors import InputError, NotInstalledError, WorkerError
-from care_bridge.fiji.worker_process import Call, in_words
+from care_bridge.java.worker_process import Call, in_words
 
 COMMAND = "de.csbdresden.csbdeep.commands.GenericNetwork"
 RESULT = "result"

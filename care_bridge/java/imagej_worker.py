@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge.errors import InputError, WorkerError
-from care_bridge.fiji import worker_java
-from care_bridge.fiji.worker_process import Call
+from care_bridge.java import worker_java
+from care_bridge.java.worker_process import Call
 
 COMMAND = "Run your network"
 PREFERENCES = "/de/csbdresden/csbdeep/commands/GenericNetwork"

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from care_bridge.errors import InputError, NotInstalledError
-from care_bridge.fiji import runtimes
+from care_bridge.java import runtimes
 
 OLDEST_JAVA = 11
 """JPype dropped Java 8 in 1.6."""

@@ -7,13 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+from care_bridge.bundle import read_bundle
 from care_bridge.errors import InputError, NotInstalledError
-from care_bridge.fiji.bundle import read_bundle
-from care_bridge.fiji.emulation import PluginFailure, PluginRefusal
-from care_bridge.fiji.installation import FijiFolder, find_fiji
-from care_bridge.fiji.plugin import PluginOptions
-from care_bridge.fiji.worker import Answer, Worker, heap_mb
 from care_bridge.images import Image, write_image
+from care_bridge.java.installation import FijiFolder, find_fiji
+from care_bridge.java.worker import Answer, Worker, heap_mb
+from care_bridge.plugin.emulation import PluginFailure, PluginRefusal
+from care_bridge.plugin.options import PluginOptions
 from care_bridge.predictor import Runtime
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import FijiTiles
@@ -64,7 +64,7 @@ class FijiSession:
         """The living worker; started if there is none."""
         if self._worker is None or not self._worker.alive:
             self._worker = Worker(
-                "care_bridge.fiji.pyimagej_worker",
+                "care_bridge.java.pyimagej_worker",
                 settings={
                     "fiji": str(self.fiji.path),
                     "java": str(self.fiji.java()),

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from care_bridge.errors import InputError
-from care_bridge.predictor import MEAN_SUFFIX
 
 SAVED_MODEL = "saved_model.pb"
 SIGNATURE = "serving_default"
 TAG = "serve"
+
+MEAN_SUFFIX = "_mean"
+"""Ends the name of the bundle of the means that lies beside a probabilistic network's."""
 
 _FLOAT = 1  # DT_FLOAT in types.proto
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5

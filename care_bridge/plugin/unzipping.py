@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from care_bridge.bundle import SAVED_MODEL, SIGNATURE, TAG, read_bundle
 from care_bridge.errors import InputError
-from care_bridge.fiji.bundle import SAVED_MODEL, SIGNATURE, TAG, read_bundle
 
 NO_MODEL = "org.tensorflow.TensorFlowException: Could not find SavedModel .pb or .pbtxt at supplied export directory path"
 
@@ -145,7 +145,7 @@ def zip_verdict(path: str | os.PathLike[str]) -> ZipVerdict:
     Returns
     -------
     ZipVerdict
-        Whether TensorFlow 1.x then takes the graph is another question, for `fiji.tf1` or the tables of
+        Whether TensorFlow 1.x then takes the graph is another question, for `java.tf1` or the tables of
         operations.
 
     Raises

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge.errors import InputError, WorkerError
-from care_bridge.fiji import worker_java
-from care_bridge.fiji.worker_process import Call
+from care_bridge.java import worker_java
+from care_bridge.java.worker_process import Call
 
 _LONGEST_BUFFER_BYTES = 2**31 - 1
 """A Java buffer is indexed by a 32-bit int."""

@@ -11,19 +11,20 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from care_bridge import parity
-from care_bridge.diagnosis import Convention, Rung, geometry_of, stepwise
+from care_bridge.bundle import find_bundle
+from care_bridge.comparing import parity
+from care_bridge.comparing.diagnosis import Convention, Rung, geometry_of, stepwise
+from care_bridge.comparing.parity import TOLERANCE, TOLERANCE_REPEATED, ParityReport
 from care_bridge.errors import InputError
-from care_bridge.fiji.bundle import find_bundle
 from care_bridge.images import Image
 from care_bridge.levels import DEFAULT_LEVEL, open_predictor
+from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.normalize import FIJI
-from care_bridge.parity import TOLERANCE, TOLERANCE_REPEATED, ParityReport
-from care_bridge.predictor import NetworkPredictor, PredictOptions, Predictor
+from care_bridge.predictor import PredictOptions, Predictor
 from care_bridge.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from care_bridge.fiji.plugin import PluginOptions
+    from care_bridge.plugin.options import PluginOptions
 
 TF1_VERSION = "1.15.0"
 """TensorFlow of the CSBDeep update site; the other one that Fiji users have is 1.12.0."""
@@ -82,7 +83,7 @@ def compare(
     InputError, NotInstalledError, WorkerError
         From opening and running the two sides.
     """
-    from care_bridge.fiji.emulation import FijiPredictor
+    from care_bridge.plugin.emulation import FijiPredictor
 
     with ExitStack() as stack:
         if options is None:
@@ -137,7 +138,7 @@ def compare(
 
 def open_reference(path: str | os.PathLike[str], options: PluginOptions) -> Predictor:
     """Python's side: the model run by Keras (a bundle: by TensorFlow 2), following the plugin's conventions."""
-    from care_bridge.fiji.emulation import FijiPredictor
+    from care_bridge.plugin.emulation import FijiPredictor
 
     path = Path(path)
     if not path.exists():
@@ -159,7 +160,7 @@ PLUGINS_WAY = "the plugin's conventions"
 
 
 def _plugins_way(here: NetworkPredictor | None, options: PluginOptions, image: Image) -> Sequence[Convention]:
-    from care_bridge.fiji.emulation import FijiPredictor
+    from care_bridge.plugin.emulation import FijiPredictor
 
     if here is None:
         return ()
@@ -196,7 +197,7 @@ def recommended_options(bundle: str | os.PathLike[str] | None, **changes: Any) -
     **changes
         Options to set otherwise, under the plugin's own names; None changes nothing.
     """
-    from care_bridge.fiji.plugin import PluginOptions
+    from care_bridge.plugin.options import PluginOptions
 
     told = (
         bundle_meta(find_bundle(bundle)).get("care_bridge", {}).get("fiji", {}) if bundle is not None else {}

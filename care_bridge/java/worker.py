@@ -9,7 +9,7 @@ within. So whatever is Java or TensorFlow 1.x runs in a process of its own, star
 
 How to add a worker
 -------------------
-Write a module with two names and start it with `Worker("care_bridge.fiji.mine_worker", settings={...})`:
+Write a module with two names and start it with `Worker("care_bridge.java.mine_worker", settings={...})`:
 
     def start(settings: dict[str, Any]) -> dict[str, Any]:
         # load what is needed, try that it works (the canary), and answer facts such as versions:
@@ -406,7 +406,7 @@ def _spawn(
             "-X",
             "utf8",
             "-m",
-            "care_bridge.fiji.worker_process",
+            "care_bridge.java.worker_process",
             module,
             str(folder),
             str(os.getpid()),

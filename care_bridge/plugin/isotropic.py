@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge.errors import InputError
-from care_bridge.fiji.emulation import PluginFailure, PluginResult, in_plugin_order, plan, run_tiles
-from care_bridge.fiji.plugin import PluginOptions
 from care_bridge.normalize import FIJI, normalize
+from care_bridge.plugin.emulation import PluginFailure, PluginResult, in_plugin_order, plan, run_tiles
+from care_bridge.plugin.options import PluginOptions
 from care_bridge.predictor import Network
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import BATCH, NONE, SPATIAL, round_up

@@ -1,7 +1,7 @@
 """ImageJ 1.54p itself, without a window: runs macros and scripts as they are, and answers "Run your network".
 
 Level `imagej`: macro language, image types, files and calibration are ImageJ's own; the plugin's arithmetic is
-`fiji.emulation`; the network is run by TensorFlow 1.x. The plugin's behaviour in macros (`imagej_worker`) is
+`plugin.emulation`; the network is run by TensorFlow 1.x. The plugin's behaviour in macros (`imagej_worker`) is
 written after runs of the real plugin, its traps included: a macro that runs here has met them.
 """
 
@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from care_bridge.errors import InputError, NotInstalledError, WorkerError
-from care_bridge.fiji import runtimes
-from care_bridge.fiji.emulation import PluginError, run_plugin
-from care_bridge.fiji.plugin import PluginOptions
-from care_bridge.fiji.tf1 import DEFAULT_VERSION, Tf1Network, Tf1Session
-from care_bridge.fiji.worker import Answer, Array, Worker, heap_mb
 from care_bridge.files import atomic_file
 from care_bridge.images import Image
+from care_bridge.java import runtimes
+from care_bridge.java.tf1 import DEFAULT_VERSION, Tf1Network, Tf1Session
+from care_bridge.java.worker import Answer, Array, Worker, heap_mb
+from care_bridge.plugin.emulation import PluginError, run_plugin
+from care_bridge.plugin.options import PluginOptions
 from care_bridge.predictor import Network, Runtime
 from care_bridge.tiling import FijiTiles
 
@@ -112,7 +112,7 @@ class ImageJ:
         self._home = Path(tempfile.mkdtemp(prefix="care-bridge-imagej-"))
         try:
             self.worker = Worker(
-                "care_bridge.fiji.imagej_worker",
+                "care_bridge.java.imagej_worker",
                 settings={
                     "classpath": [str(jar) for jar in jars],
                     "java": str(runtimes.java_home()),
@@ -364,7 +364,7 @@ def overlay_jar() -> Path:
             "heap_mb": 512,
             "write_overlay": str(part),
         }
-        Worker("care_bridge.fiji.imagej_worker", settings=settings).close()
+        Worker("care_bridge.java.imagej_worker", settings=settings).close()
     return target
 
 

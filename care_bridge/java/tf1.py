@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from care_bridge.bundle import Bundle, read_bundle
 from care_bridge.errors import InputError, WorkerError
-from care_bridge.fiji import runtimes
-from care_bridge.fiji.bundle import Bundle, read_bundle
-from care_bridge.fiji.worker import Worker, heap_mb
+from care_bridge.java import runtimes
+from care_bridge.java.worker import Worker, heap_mb
 from care_bridge.predictor import Runtime, Tensor
 
 DEFAULT_VERSION = "1.15.0"
@@ -78,7 +78,7 @@ class Tf1Session:
         """The living worker; started if there is none."""
         if self._worker is None or not self._worker.alive:
             self._worker = Worker(
-                "care_bridge.fiji.tf1_worker",
+                "care_bridge.java.tf1_worker",
                 settings={
                     "version": self.version,
                     "jar": str(runtimes.tensorflow_jar(self.version)),

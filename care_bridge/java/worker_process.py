@@ -1,6 +1,6 @@
 """The other end of `worker`: what runs inside a worker process.
 
-Started as ``python -m care_bridge.fiji.worker_process MODULE FOLDER PARENT_PID``.
+Started as ``python -m care_bridge.java.worker_process MODULE FOLDER PARENT_PID``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from care_bridge.errors import InputError, NotInstalledError, WorkerError
-from care_bridge.fiji.worker import Answer, hand_over, no_room, take_over
+from care_bridge.java.worker import Answer, hand_over, no_room, take_over
 
 _PARENT_CHECK_S = 0.5
 

@@ -21,18 +21,21 @@ from numpy.typing import NDArray
 
 from care_bridge import __version__
 from care_bridge.axes import move_axes
-from care_bridge.diagnosis import NORMALIZATION, Convention, Geometry, Rung, Variable, diagnose, explain
+from care_bridge.comparing.diagnosis import (
+    NORMALIZATION,
+    Convention,
+    Geometry,
+    Rung,
+    Variable,
+    diagnose,
+    explain,
+)
 from care_bridge.errors import InputError
 from care_bridge.files import write_text
 from care_bridge.images import Image
+from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.normalize import FIJI, PercentileRule, normalize
-from care_bridge.predictor import (
-    NetworkPredictor,
-    PredictOptions,
-    Predictor,
-    Runtime,
-    mean_channels,
-)
+from care_bridge.predictor import PredictOptions, Predictor, Runtime, mean_channels
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import FijiTiles
 
@@ -228,7 +231,7 @@ class ParityReport:
             case ".txt":
                 text = f"{self}\n"
             case ".html":
-                from care_bridge.parity_page import parity_page
+                from care_bridge.comparing.page import parity_page
 
                 parity_page(self).save(target)
                 return target

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge.errors import InputError, WorkerError
-from care_bridge.fiji.plugin import PluginOptions
 from care_bridge.images import Image
 from care_bridge.normalize import FIJI, MAX_FIJI_PIXELS, normalize
+from care_bridge.plugin.options import PluginOptions
 from care_bridge.predictor import Network, Runtime, Tensor
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import BATCH, NONE, SPATIAL, FijiLayout, FijiTiles, mirrored, take_rows

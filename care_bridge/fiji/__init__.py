@@ -1,1 +1,0 @@
-"""The Fiji side: the only folder that knows Java or TensorFlow 1.x, always through worker processes."""

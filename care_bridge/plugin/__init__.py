@@ -1,0 +1,1 @@
+"""What the CSBDeep plugin does, in NumPy only."""
