@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "care_bridge"
 
 # What each part may import from the package, beside itself. A part is a module or folder directly under care_bridge.
-GROUND = {"__init__", "errors", "files", "axes", "progress"}
+GROUND = {"__init__", "errors", "files", "axes", "progress", "defaults"}
 FLOOR = GROUND | {"images", "normalize", "tiling", "config", "patches", "metrics", "page", "bundle"}
 PREDICTOR = FLOOR | {"predictor", "network_predictor", "reach"}
 KERAS_LANE = {"training", "inference", "export"}
