@@ -336,7 +336,7 @@ def test_integers_that_float32_rounds_are_said(tmp_path: Path) -> None:
 
 
 def test_images_too_large_for_imagej_become_ome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "_IMAGEJ_LIMIT_BYTES", 100)
+    monkeypatch.setattr("care_bridge.images.write._IMAGEJ_LIMIT_BYTES", 100)
     report = write_image(tmp_path / "a.tif", picture("ZYX"))
     assert report.format == images.OME
     with tifffile.TiffFile(tmp_path / "a.tif") as file:

@@ -1,0 +1,21 @@
+"""Images: pixels, axis letters and pixel size, checked once; read from and written to TIFF."""
+
+from care_bridge.images.image import Image
+from care_bridge.images.read import ImageHeader, read_header, read_image, stored_shape
+from care_bridge.images.storage import DTYPES
+from care_bridge.images.units import um_per_unit
+from care_bridge.images.write import IMAGEJ, OME, WriteReport, write_image
+
+__all__ = [
+    "DTYPES",
+    "IMAGEJ",
+    "OME",
+    "Image",
+    "ImageHeader",
+    "WriteReport",
+    "read_header",
+    "read_image",
+    "stored_shape",
+    "um_per_unit",
+    "write_image",
+]

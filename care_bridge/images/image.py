@@ -1,0 +1,67 @@
+"""An image: pixels, axis letters and pixel size, checked once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from care_bridge.axes import check_axes
+from care_bridge.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """Pixels with their meaning.
+
+    Attributes
+    ----------
+    data : ndarray
+        One dimension a letter of `axes`; integers or floats.
+    axes : str
+        Letters of STCZYX, slowest first, as NumPy orders them.
+    pixel_size_um : mapping of str to float
+        Micrometres a pixel for the space axes that are calibrated; empty when nothing is known.
+    frame_interval_s : float, optional
+        Seconds a frame; None when unknown.
+    unit : str
+        How the file that the image came from spells its unit of length; written again when saved.
+    name : str
+        Title, usually the file's name.
+    """
+
+    data: NDArray[Any]
+    axes: str
+    pixel_size_um: Mapping[str, float] = field(default_factory=dict)
+    frame_interval_s: float | None = None
+    unit: str = "micron"
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        data = np.asarray(self.data)
+        if isinstance(self.data, np.memmap):
+            data = self.data  # asarray would drop that it is mapped
+        if data.dtype.kind not in "buif":
+            raise InputError(f"image {self.name!r} holds {data.dtype}; integers or floats can be restored")
+        object.__setattr__(self, "data", data)
+        object.__setattr__(self, "axes", check_axes(self.axes, ndim=data.ndim))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.data.dtype
+
+    def size(self, axis: str) -> int:
+        """Size along an axis; 1 where the image has no such axis."""
+        return self.data.shape[self.axes.index(axis)] if axis in self.axes else 1
+
+    def replace(self, **changes: Any) -> Image:
+        """The same image with some attributes changed."""
+        return dataclasses.replace(self, **changes)

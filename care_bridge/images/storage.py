@@ -1,0 +1,99 @@
+"""Values in the type that a file holds: rounded, clipped and never wrapped, and what that did to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from care_bridge.errors import InputError
+from care_bridge.images.image import Image
+
+DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
+"""Types that TIFF readers share."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """Values as a file holds them, and what became of them; shares are of the pixels, 0-1."""
+
+    data: NDArray[Any]
+    clipped_low: float = 0.0
+    clipped_high: float = 0.0
+    not_a_number: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+def for_storage(image: Image, dtype: np.dtype[Any] | None) -> Stored:
+    """Values in the type that is written (None: the image's own where readers share it)."""
+    data = image.data
+    if data.size == 0:
+        raise InputError(
+            f"image {image.name!r} has shape {data.shape}, no pixel at all; nothing can be saved"
+        )
+    if data.dtype == bool:
+        data = data.astype(np.uint8) * np.uint8(255)
+    notes: tuple[str, ...] = ()
+    if dtype is None:
+        dtype = _own_dtype(data, image.name)
+        if dtype != image.dtype:
+            notes = (f"{image.dtype} is not a type that TIFF readers share: saved as {dtype}",)
+    if dtype.name not in DTYPES:
+        raise InputError(
+            f"dtype={dtype} is not a type that TIFF readers share; use one of {', '.join(DTYPES)}"
+        )
+    stored = _to_integers(data, dtype) if dtype.kind in "ui" else _to_floats(data, dtype, image.name)
+    return replace(stored, notes=notes + stored.notes)
+
+
+def _own_dtype(data: NDArray[Any], name: str) -> np.dtype[Any]:
+    """The type that is written when nobody asked for one."""
+    if data.dtype.kind == "f":
+        return np.dtype(np.float32)
+    if data.dtype.itemsize < 8:
+        return data.dtype.newbyteorder("=")
+    dtype = np.dtype(np.int32 if data.dtype.kind == "i" else np.uint32)
+    low, high = int(data.min()), int(data.max())
+    limits = np.iinfo(dtype)
+    if low < limits.min or high > limits.max:
+        raise InputError(
+            f"image {name!r} holds {data.dtype} from {low} to {high}, more than {dtype} can hold; "
+            "choose dtype='float64', or dtype='uint32' to clip"
+        )
+    return dtype
+
+
+def _to_floats(data: NDArray[Any], dtype: np.dtype[Any], name: str) -> Stored:
+    if data.dtype == dtype:
+        return Stored(data)
+    with np.errstate(over="ignore"):  # looked for below
+        changed = data.astype(dtype)
+    if data.dtype.kind == "f" and np.isinf(changed).sum() > np.isinf(data).sum():
+        raise InputError(f"image {name!r} holds values beyond the range of {dtype}; use dtype='float64'")
+    if data.dtype.kind in "ui" and not np.array_equal(changed.astype(np.float64), data.astype(np.float64)):
+        return Stored(changed, notes=(f"{data.dtype} values above 2**24 lost their last digits in {dtype}",))
+    return Stored(changed)
+
+
+def _to_integers(data: NDArray[Any], dtype: np.dtype[Any]) -> Stored:
+    limits = np.iinfo(dtype)
+    not_a_number = 0.0
+    if data.dtype.kind == "f":
+        missing = np.isnan(data)
+        if missing.any():
+            not_a_number = float(missing.mean())
+            data = np.where(missing, 0, data)
+        # float32 cannot hold 2**32 - 1; float64 holds every limit of 32 bits exactly.
+        data = np.rint(data, dtype=np.float64 if dtype.itemsize > 2 or data.itemsize > 4 else np.float32)
+    low, high = data < limits.min, data > limits.max
+    with np.errstate(invalid="ignore"):  # what does not fit is replaced on the next line
+        stored = data.astype(dtype)
+    stored[low], stored[high] = limits.min, limits.max
+    return Stored(
+        stored,
+        clipped_low=float(low.sum() / data.size),
+        clipped_high=float(high.sum() / data.size),
+        not_a_number=not_a_number,
+    )
