@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from care_bridge.comparing.diagnosis import AGREE, NAN, diagnose, residual
 from care_bridge.comparing.parity import OTHER_NETWORK, ParityReport, compare
 from care_bridge.errors import InputError
 from care_bridge.images import Image
@@ -133,6 +134,39 @@ def test_nan_on_one_side_only_fails_and_on_both_agrees(image: Image) -> None:
     assert both.passed
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_what_is_infinite_or_nan_on_both_sides_is_no_difference(image: Image, value: float) -> None:
+    both = Adds(error=value)
+    report = compare(reference=both, candidate=both, image=image, applications=1)
+    row = report.rows[0]
+    assert (row.passed, row.max_abs, row.mean_abs, row.rmse, row.mismatched_ppm) == (True, 0, 0, 0, 0)
+    assert row.cause == AGREE
+
+
+@pytest.mark.parametrize(
+    "pair", [(0.0, np.nan), (np.nan, 0.0), (np.inf, np.nan), (-np.inf, np.inf), (0.0, np.inf)]
+)
+@pytest.mark.parametrize("tolerance", [1e-5, np.inf])
+def test_what_is_infinite_or_nan_on_one_side_only_never_passes(
+    image: Image, pair: tuple[float, float], tolerance: float
+) -> None:
+    here, there = (Adds(error=value) for value in pair)
+    report = compare(reference=here, candidate=there, image=image, applications=1, tolerance=tolerance)
+    row = report.rows[0]
+    assert (row.passed, row.cause, row.worst) == (False, NAN, (2, 3))
+    # One of 20 pixels, whatever the tolerance; no mean is finite that holds it.
+    assert (row.max_abs, row.mean_abs, row.rmse, row.mismatched_ppm) == (np.inf, np.inf, np.inf, 50_000)
+
+
+@pytest.mark.parametrize("error", [0.0, 1e-6, 0.5, np.inf, np.nan])
+def test_a_row_passes_exactly_where_its_cause_is_agreement(image: Image, error: float) -> None:
+    report = compare(reference=Adds(), candidate=Adds(error=error), image=image)
+    assert all(row.passed == (row.cause == AGREE) for row in report.rows)
+    bare = diagnose(Adds().predict(image), Adds(error=error).predict(image), tolerance=1e-5)
+    row = report.rows[0]
+    assert (row.max_abs, row.rmse, row.worst) == (bare.max_abs, bare.rmse, bare.worst)
+
+
 def test_results_of_different_shape_cannot_be_compared(image: Image) -> None:
     class Crops(Adds):
         def predict(self, image: Image) -> Image:
@@ -150,6 +184,14 @@ def test_no_application_is_refused(image: Image) -> None:
 def test_the_report_names_both_runtimes_with_versions(image: Image) -> None:
     text = str(compare(reference=Adds(), candidate=Adds(), image=image))
     assert text.count(f"test (numpy {np.__version__})") == 2
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_the_page_can_show_what_is_infinite_or_nan(image: Image, tmp_path: Path, value: float) -> None:
+    for reference in (Adds(error=value), Adds()):
+        report = compare(reference=reference, candidate=Adds(error=value), image=image)
+        page = report.save(tmp_path / "parity.html").read_text(encoding="utf-8")
+        assert report.verdict in page
 
 
 @pytest.mark.parametrize("suffix", [".html", ".json", ".md", ".txt"])
@@ -190,4 +232,6 @@ def test_results_in_another_order_of_axes_are_compared_by_letter(image: Image) -
             result = super().predict(image)
             return result.replace(data=result.data.T, axes="XY") if result.axes == "YX" else result
 
-    assert compare(reference=Adds(), candidate=Turns(), image=image, applications=1).passed
+    report = compare(reference=Adds(), candidate=Turns(), image=image, applications=1)
+    assert report.passed
+    assert not residual(report.results["reference 1"], report.results["candidate 1"]).any()

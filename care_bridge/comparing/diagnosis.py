@@ -87,17 +87,22 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Finding:
-    """One difference between two results, and what it comes from.
+    """How far two results are apart, where, and what it comes from.
 
     Attributes
     ----------
-    max_abs, rmse : float
-        candidate - reference.
+    max_abs, mean_abs, rmse : float
+        candidate - reference, in units of the results. Equal infinities and NaN on both sides are no difference;
+        NaN or another infinity on one side only is an infinite one.
+    mismatched_ppm : float
+        Elements that differ by more than the tolerance, per million.
     worst : tuple of int
         Where the largest difference is, in the order of `axes`.
     axes : str
+    tolerance : float
+        Largest difference that is none.
     to_seam_px : int, optional
-        From there to the nearest border between tiles; None where nothing was cut.
+        From the worst place to the nearest border between tiles; None where nothing was cut.
     to_border_px : int
         From there to the nearest border of the image.
     cause : str
@@ -107,21 +112,35 @@ class Finding:
     """
 
     max_abs: float
+    mean_abs: float
     rmse: float
+    mismatched_ppm: float
     worst: tuple[int, ...]
     axes: str
+    tolerance: float
     to_seam_px: int | None
     to_border_px: int
     cause: str
     words: str
 
+    @property
+    def passed(self) -> bool:
+        """Whether the largest difference is within the tolerance; an infinite one never is."""
+        return _within(self.max_abs, self.tolerance)
+
     def __str__(self) -> str:
-        place = " ".join(f"{axis.lower()}={index}" for axis, index in zip(self.axes, self.worst, strict=True))
+        return f"{self.cause}: {self.words} (max {self.max_abs:.2e} at {self.place}, {self.distances})"
+
+    @property
+    def place(self) -> str:
+        """The worst place as people read it: "y=2 x=3"."""
+        return " ".join(f"{axis.lower()}={index}" for axis, index in zip(self.axes, self.worst, strict=True))
+
+    @property
+    def distances(self) -> str:
+        """How far the worst place is from where tiles and the image end."""
         seam = "" if self.to_seam_px is None else f"{self.to_seam_px} px from a tile border, "
-        return (
-            f"{self.cause}: {self.words} (max {self.max_abs:.2e} at {place}, {seam}"
-            f"{self.to_border_px} px from the image border)"
-        )
+        return f"{seam}{self.to_border_px} px from the image border"
 
 
 # ---- from two results alone
@@ -134,7 +153,7 @@ def diagnose(
     geometry: Geometry | None = None,
     tolerance: float = 1e-5,
 ) -> Finding:
-    """Say why two results differ, from where and how they differ.
+    """Measure how far two results are apart, and say why, from where and how they differ.
 
     Parameters
     ----------
@@ -155,25 +174,86 @@ def diagnose(
         If the two do not have the same axes.
     """
     geometry = geometry or Geometry()
-    swapped = _same_letters(reference, candidate)
-    if swapped.shape != reference.shape:
-        return _unequal_shapes(reference, swapped)
-    axes, first, second = reference.axes, reference.data.astype(np.float64), swapped.data.astype(np.float64)
-    size = _sizes(first, second)
-    worst = tuple(int(index) for index in np.unravel_index(int(np.argmax(size)), size.shape))
-    span = _span(first)
-    cause, words = _cause(first, second, size, worst, axes, geometry, span, tolerance)
-    finite = size[np.isfinite(size)]
+    candidate = _same_letters(reference, candidate)
+    if candidate.shape != reference.shape:
+        return _unequal_shapes(reference, candidate, tolerance)
+    pair = _Pair.of(reference, candidate, tolerance)
+    cause, words = _cause(pair, geometry)
     return Finding(
-        max_abs=float(size[worst]),
-        rmse=float(np.sqrt(np.mean(finite**2))) if finite.size else float("inf"),
-        worst=worst,
-        axes=axes,
-        to_seam_px=_to_seam(worst, axes, geometry),
-        to_border_px=_to_border(worst, axes, first.shape),
+        max_abs=pair.largest,
+        mean_abs=float(pair.size.mean()),
+        rmse=float(np.sqrt(np.mean(np.square(pair.size)))),
+        mismatched_ppm=float(np.mean((pair.size > tolerance) | np.isinf(pair.size)) * 1e6),
+        worst=pair.worst,
+        axes=pair.axes,
+        tolerance=tolerance,
+        to_seam_px=_to_seam(pair.worst, pair.axes, geometry),
+        to_border_px=_to_border(pair.worst, pair.axes, pair.size.shape),
         cause=cause,
         words=words,
     )
+
+
+def residual(reference: Image, candidate: Image) -> NDArray[np.float64]:
+    """Candidate - reference, in the order of the reference's axes.
+
+    Returns
+    -------
+    ndarray
+        0 also where both are NaN or the same infinity; NaN or infinite where one side alone is.
+    """
+    candidate = _same_letters(reference, candidate)
+    return _minus(candidate.data.astype(np.float64), reference.data.astype(np.float64))
+
+
+def _minus(second: NDArray[np.float64], first: NDArray[np.float64]) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        difference: NDArray[np.float64] = second - first
+    difference[(np.isnan(first) & np.isnan(second)) | (first == second)] = 0
+    return difference
+
+
+def _sizes(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    size = np.abs(_minus(second, first))
+    size[np.isnan(size)] = np.inf
+    return size
+
+
+def _within(largest: float, tolerance: float) -> bool:
+    return bool(np.isfinite(largest)) and largest <= tolerance
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Two results of one shape and order of axes, and how far each pixel is apart."""
+
+    first: NDArray[np.float64]
+    second: NDArray[np.float64]
+    axes: str
+    tolerance: float
+    size: NDArray[np.float64]
+    worst: tuple[int, ...]
+
+    @classmethod
+    def of(cls, reference: Image, candidate: Image, tolerance: float) -> _Pair:
+        first, second = reference.data.astype(np.float64), candidate.data.astype(np.float64)
+        size = _sizes(first, second)
+        worst = tuple(int(index) for index in np.unravel_index(int(np.argmax(size)), size.shape))
+        return cls(first, second, reference.axes, tolerance, size, worst)
+
+    @property
+    def largest(self) -> float:
+        return float(self.size[self.worst])
+
+    @property
+    def span(self) -> float:
+        """The range of the reference."""
+        return _span(self.first)
+
+    @property
+    def finite(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        both = np.isfinite(self.first) & np.isfinite(self.second)
+        return self.first[both], self.second[both]
 
 
 def _same_letters(reference: Image, candidate: Image) -> Image:
@@ -186,23 +266,25 @@ def _same_letters(reference: Image, candidate: Image) -> Image:
     return candidate.replace(data=candidate.data.transpose(order), axes=reference.axes)
 
 
-def _unequal_shapes(reference: Image, candidate: Image) -> Finding:
+def _unequal_shapes(reference: Image, candidate: Image, tolerance: float) -> Finding:
     if sorted(reference.shape) == sorted(candidate.shape):
         words = f"the sizes {reference.shape} and {candidate.shape} are the same in another order: axes were mixed up"
         cause = AXIS_ORDER
     else:
         words, cause = f"the sizes {reference.shape} and {candidate.shape} differ", UNKNOWN
-    nowhere = (0,) * reference.data.ndim
-    return Finding(float("inf"), float("inf"), nowhere, reference.axes, None, 0, cause, words)
-
-
-def _sizes(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(invalid="ignore"):
-        size = np.abs(second - first)
-    both = (np.isnan(first) & np.isnan(second)) | (first == second)
-    size[both] = 0
-    size[np.isnan(size)] = np.inf
-    return size
+    return Finding(
+        max_abs=np.inf,
+        mean_abs=np.inf,
+        rmse=np.inf,
+        mismatched_ppm=1e6,
+        worst=(0,) * reference.data.ndim,
+        axes=reference.axes,
+        tolerance=tolerance,
+        to_seam_px=None,
+        to_border_px=0,
+        cause=cause,
+        words=words,
+    )
 
 
 def _span(values: NDArray[np.float64]) -> float:
@@ -268,32 +350,24 @@ def _to_border(place: Sequence[int], axes: str, shape: Sequence[int]) -> int:
     return min(found, default=0)
 
 
-def _cause(
-    first: NDArray[np.float64],
-    second: NDArray[np.float64],
-    size: NDArray[np.float64],
-    worst: tuple[int, ...],
-    axes: str,
-    geometry: Geometry,
-    span: float,
-    tolerance: float,
-) -> tuple[str, str]:
-    if size[worst] <= tolerance:
-        return AGREE, f"no pixel differs by more than {tolerance:g}"
-    if np.isinf(size[worst]):
-        count = int(np.isinf(size).sum())
+def _cause(pair: _Pair, geometry: Geometry) -> tuple[str, str]:
+    if _within(pair.largest, pair.tolerance):
+        return AGREE, f"no pixel differs by more than {pair.tolerance:g}"
+    if np.isinf(pair.largest):
+        count = int(np.isinf(pair.size).sum())
         return NAN, f"{count} pixels are NaN or infinite on one side only; look for NaN in the input"
     # Whole-image relations first: they too have their worst pixel somewhere.
     for look in (_number_type, _other_order, _affine):
-        found = look(first, second, axes, tolerance, span)
+        found = look(pair)
         if found:
             return found
-    placed = _by_place(size, axes, geometry, worst, max(tolerance, OPERATION_LIMIT * span / 10))
+    span = pair.span
+    placed = _by_place(pair, geometry, max(pair.tolerance, OPERATION_LIMIT * span / 10))
     if placed:
         return placed
-    if size[worst] <= OPERATION_LIMIT * span:
+    if pair.largest <= OPERATION_LIMIT * span:
         return OPERATION, (
-            f"differences of at most {size[worst] / span:.0e} of the range, everywhere: the arithmetic of another "
+            f"differences of at most {pair.largest / span:.0e} of the range, everywhere: the arithmetic of another "
             "TensorFlow, processor or number of threads"
         )
     off_grid = _off_the_grid(geometry)
@@ -320,10 +394,8 @@ def _off_the_grid(geometry: Geometry) -> list[str]:
     ]
 
 
-def _by_place(
-    size: NDArray[np.float64], axes: str, geometry: Geometry, worst: tuple[int, ...], noise: float
-) -> tuple[str, str] | None:
-    shape = size.shape
+def _by_place(pair: _Pair, geometry: Geometry, noise: float) -> tuple[str, str] | None:
+    size, axes, worst, shape = pair.size, pair.axes, pair.worst, pair.size.shape
     lost, seam = _in_lost(shape, axes, geometry), _near_seam(shape, axes, geometry)
     border = _near_border(shape, axes, geometry) if geometry.mirrored or any(geometry.lost.values()) else None
     rest = ~(lost | seam | (border if border is not None else False))
@@ -355,21 +427,19 @@ def _by_place(
     return None
 
 
-def _number_type(
-    first: NDArray[np.float64], second: NDArray[np.float64], axes: str, tolerance: float, span: float
-) -> tuple[str, str] | None:
+def _number_type(pair: _Pair) -> tuple[str, str] | None:
+    first, second = pair.finite
     if not np.array_equal(second, np.round(second)) or np.array_equal(first, np.round(first)):
         return None
     for bits in (8, 16):
         top = 2**bits
         cut = np.floor(first) % top
-        if (second != np.clip(np.round(first), 0, top - 1)).any() and np.mean(
-            np.abs(second - cut) <= 1
-        ) > 0.99:
+        clipped = np.clip(np.round(first), 0, top - 1)
+        if (second != clipped).any() and np.mean(np.abs(second - cut) <= 1) > 0.99:
             return DTYPE, f"the candidate was wrapped into {bits}-bit integers; round and clip before saving"
-    rounded = np.abs(second - np.clip(first, second.min(), second.max())) <= 0.5 + tolerance
+    rounded = np.abs(second - np.clip(first, second.min(), second.max())) <= 0.5 + pair.tolerance
     if rounded.mean() > 0.99:
-        if np.unique(second).size <= 3 < span:
+        if np.unique(second).size <= 3 < pair.span:
             return DTYPE, "the candidate holds hardly any values: it was saved as integers"
         return DTYPE, (
             f"the candidate holds whole numbers only ({np.unique(second).size} of them): it was rounded to integers"
@@ -377,27 +447,23 @@ def _number_type(
     return None
 
 
-def _other_order(
-    first: NDArray[np.float64], second: NDArray[np.float64], axes: str, tolerance: float, span: float
-) -> tuple[str, str] | None:
-    limit = max(tolerance, OPERATION_LIMIT * span)
+def _other_order(pair: _Pair) -> tuple[str, str] | None:
+    first, second = pair.first, pair.second
+    limit = max(pair.tolerance, OPERATION_LIMIT * pair.span)
     for order in itertools.permutations(range(first.ndim)):
         if order == tuple(range(first.ndim)) or second.transpose(order).shape != first.shape:
             continue
         if _sizes(first, second.transpose(order)).max() <= limit:
-            swapped = "".join(axes[place] for place in order)
-            return AXIS_ORDER, f"the candidate's axes are mixed up: {axes} was read as {swapped}"
-    for d, axis in enumerate(axes):
-        if _sizes(first, np.flip(second, d)).max() <= limit < _sizes(first, second).max():
+            swapped = "".join(pair.axes[place] for place in order)
+            return AXIS_ORDER, f"the candidate's axes are mixed up: {pair.axes} was read as {swapped}"
+    for d, axis in enumerate(pair.axes):
+        if _sizes(first, np.flip(second, d)).max() <= limit < pair.largest:
             return AXIS_ORDER, f"the candidate runs along {axis} in the other direction"
     return None
 
 
-def _affine(
-    first: NDArray[np.float64], second: NDArray[np.float64], axes: str, tolerance: float, span: float
-) -> tuple[str, str] | None:
-    finite = np.isfinite(first) & np.isfinite(second)
-    x, y = first[finite], second[finite]
+def _affine(pair: _Pair) -> tuple[str, str] | None:
+    x, y = pair.finite
     if x.size < 3 or not x.std() or not y.std():
         return None
     factor = float(np.mean((x - x.mean()) * (y - y.mean())) / np.var(x))
@@ -407,7 +473,7 @@ def _affine(
         return None
     if abs(factor - 1) < 1e-6 and abs(abs(offset) - 32768) < 1:
         return DTYPE, "the candidate is offset by 32768: signed 16-bit values were read without their offset"
-    if abs(factor - 1) < 1e-3 and abs(offset) < 1e-3 * span:
+    if abs(factor - 1) < 1e-3 and abs(offset) < 1e-3 * pair.span:
         return None
     return NOT_SCALED_BACK, (
         f"the candidate is {factor:.6g} x the reference {'+' if offset >= 0 else '-'} {abs(offset):.6g}, everywhere: "
@@ -767,9 +833,7 @@ def stepwise(
         if difference.cause in (NORMALIZATION, SHIFTED) and ways is not None:
             difference = explain(ways[0], second, ways[1], geometry=cut, tolerance=tolerance)
         cost = diagnose(first, other, geometry=cut, tolerance=tolerance)
-        aligned = _same_letters(first, second)
-        residual = aligned.data.astype(np.float64) - first.data
-        rungs.append(Rung(title, difference, cost, residual))
+        rungs.append(Rung(title, difference, cost, residual(first, second)))
         progress(len(rungs), total, "comparing")
 
     cut_here = here(bare.replace(tiles=tiles))

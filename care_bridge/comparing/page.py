@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from care_bridge.comparing.parity import ParityReport, ParityRow, residual
+from care_bridge.comparing.diagnosis import residual
+from care_bridge.comparing.parity import ParityReport, ParityRow
 from care_bridge.images import Image
 from care_bridge.page import NOT_FOR_QUANTIFICATION, Mark, Page, Picture, chart
 
@@ -55,7 +56,7 @@ def add_pictures(page: Page, report: ParityReport) -> None:
         reference = plane(report.results[f"reference {application}"])
         candidate = plane(report.results[f"candidate {application}"])
         difference = plane(_residual_image(report, application))
-        limit = float(np.nanmax(np.abs(difference))) or 1e-12
+        limit = _largest(difference)
         page.pictures(
             [
                 Picture(reference, f"reference, application {application}"),
@@ -102,7 +103,7 @@ def add_ladder(page: Page, report: ParityReport) -> None:
         if rung.residual.shape == shape
     ]
     if len(planes) == len(report.rungs):
-        largest = max(float(np.nanmax(data)) for data in planes) or 1e-12
+        largest = max(_largest(data) for data in planes)
         pictures = [
             Picture(data, rung.title, lut="cividis") for data, rung in zip(planes, report.rungs, strict=True)
         ]
@@ -120,7 +121,8 @@ def add_histogram(page: Page, report: ParityReport) -> None:
         if not key.startswith("reference"):
             continue
         application = int(key.split()[1])
-        counts, _ = np.histogram(np.clip(np.abs(residual(report, application)), edges[0], edges[-1]), edges)
+        size = np.nan_to_num(np.abs(_residual_image(report, application).data), nan=np.inf)
+        counts, _ = np.histogram(np.clip(size, edges[0], edges[-1]), edges)
         axes.stairs(counts, edges, label=f"application {application}")
         rows += [
             {"application": application, "from": low, "to": high, "pixels": int(count)}
@@ -153,7 +155,14 @@ def plane(image: Image) -> NDArray[Any]:
 
 
 def _residual_image(report: ParityReport, application: int) -> Image:
-    return report.results[f"reference {application}"].replace(data=residual(report, application))
+    reference, candidate = (report.results[f"{side} {application}"] for side in ("reference", "candidate"))
+    return reference.replace(data=residual(reference, candidate))
+
+
+def _largest(data: NDArray[Any]) -> float:
+    """The largest finite size, for a scale: a picture cannot be shown up to infinity."""
+    size = np.abs(data)
+    return float(np.max(size, where=np.isfinite(size), initial=0)) or 1e-12
 
 
 def _table_row(row: ParityRow) -> dict[str, Any]:

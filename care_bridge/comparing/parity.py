@@ -17,10 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from care_bridge import __version__
-from care_bridge.axes import move_axes
 from care_bridge.comparing.diagnosis import (
     NORMALIZATION,
     Convention,
@@ -398,34 +396,25 @@ def _row(
     tolerance: float,
     geometry: Geometry | None,
 ) -> ParityRow:
-    if sorted(reference.axes) == sorted(candidate.axes) and reference.axes != candidate.axes:
-        moved = move_axes(candidate.data, candidate.axes, reference.axes)
-        candidate = candidate.replace(data=moved, axes=reference.axes)
-    if reference.axes != candidate.axes or reference.shape != candidate.shape:
+    shape = _shape_like(candidate, reference)
+    if shape != reference.shape:
         raise InputError(
             f"the results cannot be compared ({stage}, {_ordinal(application)} application): the reference has axes "
             f"{reference.axes!r} and shape {reference.shape}, the candidate {candidate.axes!r} and {candidate.shape}"
         )
     found = diagnose(reference, candidate, geometry=geometry, tolerance=tolerance)
-    difference = candidate.data.astype(np.float64) - reference.data
-    # NaN on both sides is agreement; on one side it is the largest difference there is.
-    both_nan = np.isnan(candidate.data) & np.isnan(reference.data)
-    size = np.where(both_nan, 0.0, np.abs(difference))
-    size = np.where(np.isnan(size), np.inf, size)
-    worst = np.unravel_index(int(np.argmax(size)), size.shape)
-    maximum = float(size[worst])
     return ParityRow(
         stage=stage,
         application=application,
         fed=fed,
-        max_abs=maximum,
-        mean_abs=float(size.mean()),
-        rmse=float(np.sqrt(np.mean(np.square(size)))),
-        mismatched_ppm=float(np.mean(size > tolerance) * 1e6),
-        worst=tuple(int(index) for index in worst),
-        axes=reference.axes,
-        tolerance=tolerance,
-        passed=maximum <= tolerance,
+        max_abs=found.max_abs,
+        mean_abs=found.mean_abs,
+        rmse=found.rmse,
+        mismatched_ppm=found.mismatched_ppm,
+        worst=found.worst,
+        axes=found.axes,
+        tolerance=found.tolerance,
+        passed=found.passed,
         to_seam_px=found.to_seam_px,
         to_border_px=found.to_border_px,
         cause=found.cause,
@@ -433,13 +422,11 @@ def _row(
     )
 
 
-def residual(report: ParityReport, application: int) -> NDArray[np.float64]:
-    """Candidate - reference of the whole prediction, in units of the output."""
-    reference, candidate = (
-        report.results[f"{side} {application}"].data for side in ("reference", "candidate")
-    )
-    difference: NDArray[np.float64] = candidate.astype(np.float64) - reference
-    return difference
+def _shape_like(image: Image, other: Image) -> tuple[int, ...] | None:
+    """Shape in the other's order of axes; None where they do not have the same ones."""
+    if sorted(image.axes) != sorted(other.axes):
+        return None
+    return tuple(image.size(axis) for axis in other.axes)
 
 
 _HEADER = ("compared", "application", "fed", "max", "mean", "RMSE", "ppm", "worst at", "tolerance", "result")
