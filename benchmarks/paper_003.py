@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from care_bridge.config import CareConfig
+from care_bridge.evaluate import read_pairs
+from care_bridge.evaluate.cross import cross_evaluate, score_pairs
 from care_bridge.images import Image, read_image, write_image
 from care_bridge.inference.keras import load_predictor
-from care_bridge.inference.quality import cross_evaluate, measure, read_pairs
 from care_bridge.sweep import Sweep, run_sweep
 from care_bridge.training.data import data_from_folders
 from care_bridge.training.fit import train
@@ -101,8 +102,8 @@ def main() -> None:
         for name, photons in CONDITIONS.items():
             pairs = read_pairs(given.out / kind / name / "source", given.out / kind / name / "target")
             for what, one in (("input", None), ("network", predictor)):
-                quality = measure(one, pairs)
-                row = (kind, name, photons, what, quality.nrmse, quality.psnr, quality.ssim)
+                scores = score_pairs(one, pairs)
+                row = (kind, name, photons, what, scores.nrmse, scores.psnr, scores.ssim)
                 rows.append(row)
                 print("{} {} {:5g} photons {:8} NRMSE {:.4f} PSNR {:.2f} SSIM {:.3f}".format(*row))
     with open(given.out / "conditions.csv", "w", newline="") as file:

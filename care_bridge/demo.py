@@ -20,11 +20,12 @@ from care_bridge.comparing.parity import ParityReport
 from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
 from care_bridge.evaluate.baselines import Baseline, tune
+from care_bridge.evaluate.pairs import read_pairs
 from care_bridge.evaluate.profiles import profile, structured_line
+from care_bridge.evaluate.scores import score_image
 from care_bridge.files import writable_folder, write_text
 from care_bridge.images import Image, read_image, write_image
 from care_bridge.levels import why_not
-from care_bridge.metrics import nrmse, psnr, ssim
 from care_bridge.page import NOT_FOR_QUANTIFICATION, Page, Picture, chart
 from care_bridge.predictor import apply_repeatedly, mean_channels
 from care_bridge.progress import Progress, silent
@@ -167,9 +168,9 @@ def run_demo(
     if source is not None and images is not None:
         raise InputError("give clean images to degrade, or pairs of source and target, not both")
     if source is not None and target is not None:
-        names = _pair_names(source, target, hold_out)
+        _check_pairs(source, target, hold_out)
         folder = writable_folder(out)
-        data = _read_pairs(source, target, names, hold_out)
+        data = _own_pairs(source, target, hold_out)
     else:
         if images is not None:
             _clean_files(images)
@@ -185,10 +186,10 @@ def run_demo(
 # Data ----------------------------------------------------------------------------------------------------------
 
 
-def _pair_names(
+def _check_pairs(
     source: str | os.PathLike[str], target: str | os.PathLike[str], hold_out: str | None
-) -> list[str]:
-    """File names of a person's pairs; refuses, by their headers, what one network of one channel cannot learn."""
+) -> None:
+    """Refuse, by the headers of a person's pairs, what one network of one channel cannot learn."""
     from care_bridge.patches import pairs_from_folders
 
     pairs = pairs_from_folders(source, target)
@@ -206,19 +207,16 @@ def _pair_names(
     ]
     if problems:
         raise InputError("\n".join(problems))
-    names = [pair.name for pair in pairs]
-    _held_out(names, hold_out)
-    return names
+    _held_out([pair.name for pair in pairs], hold_out)
 
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _read_pairs(
-    source: str | os.PathLike[str], target: str | os.PathLike[str], names: Sequence[str], hold_out: str | None
-) -> _Data:
-    both = [(read_image(Path(source) / name), read_image(Path(target) / name)) for name in names]
+def _own_pairs(source: str | os.PathLike[str], target: str | os.PathLike[str], hold_out: str | None) -> _Data:
+    found = read_pairs(source, target)
+    both, names = [(pair.source, pair.target) for pair in found], [pair.name for pair in found]
     return _hold_one_out(both, names, hold_out, f"pairs of {os.fspath(source)} and {os.fspath(target)}")
 
 
@@ -366,13 +364,8 @@ def _show(folder: Path, data: _Data, gaussian: Baseline, model: Path, progress: 
 
 
 def _score(label: str, image: Image, target: Image) -> dict[str, Any]:
-    prediction, truth = image.data, target.data
-    return {
-        "image": label,
-        "PSNR (dB)": psnr(prediction, truth),
-        "SSIM": ssim(prediction, truth),
-        "NRMSE": nrmse(prediction, truth),
-    }
+    found = score_image(image, target)
+    return {"image": label, "PSNR (dB)": found.psnr, "SSIM": found.ssim, "NRMSE": found.nrmse}
 
 
 def _write_report(

@@ -16,6 +16,8 @@ from typing import Any
 
 from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
+from care_bridge.evaluate.cross import score_pairs
+from care_bridge.evaluate.pairs import read_pairs
 from care_bridge.files import atomic_file, write_text
 from care_bridge.progress import Progress, silent
 from care_bridge.training.startup import load_tensorflow
@@ -98,7 +100,7 @@ class SweepRow:
     val_loss, val_mae : float
         Lowest of the validation patches.
     psnr, nrmse, ssim : float or None
-        On the test images, see `inference.quality`; None without any.
+        Means over the test images, see `evaluate.scores`; None without any.
     """
 
     name: str
@@ -174,7 +176,6 @@ def _one(sweep: Sweep, name: str, out: str, threads: int) -> SweepRow:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     from care_bridge.inference.keras import load_predictor
-    from care_bridge.inference.quality import measure, read_pairs
     from care_bridge.training.data import data_from_folders
     from care_bridge.training.fit import train
 
@@ -200,9 +201,9 @@ def _one(sweep: Sweep, name: str, out: str, threads: int) -> SweepRow:
         provenance={"data": data.provenance, "sweep": settings},
     )
     history = train(config, data.training, data.validation, folder, resume=True).history
-    quality = None
+    scores = None
     if sweep.test_source:
-        quality = measure(load_predictor(folder), read_pairs(sweep.test_source, sweep.test_target))
+        scores = score_pairs(load_predictor(folder), read_pairs(sweep.test_source, sweep.test_target))
     row = SweepRow(
         name=name,
         settings=settings,
@@ -210,9 +211,9 @@ def _one(sweep: Sweep, name: str, out: str, threads: int) -> SweepRow:
         epochs=len(history),
         val_loss=min(record["val_loss"] for record in history),
         val_mae=min(record["val_mae"] for record in history),
-        psnr=None if quality is None else quality.psnr,
-        nrmse=None if quality is None else quality.nrmse,
-        ssim=None if quality is None else quality.ssim,
+        psnr=None if scores is None else scores.psnr,
+        nrmse=None if scores is None else scores.nrmse,
+        ssim=None if scores is None else scores.ssim,
     )
     write_text(folder / _ROW, json.dumps(asdict(row), indent=1) + "\n")
     return row

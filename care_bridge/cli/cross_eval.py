@@ -31,8 +31,9 @@ def cross_eval(
     A row for the images as they are stands beside them.
     """
     load_tensorflow()
+    from care_bridge.evaluate.cross import cross_evaluate
+    from care_bridge.evaluate.pairs import read_pairs
     from care_bridge.inference.keras import load_predictor
-    from care_bridge.inference.quality import cross_evaluate, read_pairs
 
     folders = _by_name("--model", [_model(text) for text in model])
     places = _by_name("--data", [_data(text) for text in data])

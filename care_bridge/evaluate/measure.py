@@ -45,7 +45,7 @@ from care_bridge.evaluate.histograms import (
     saturation,
     wasserstein_1,
 )
-from care_bridge.evaluate.pairs import Pair
+from care_bridge.evaluate.pairs import Pair, naming
 from care_bridge.evaluate.profiles import Line, compare_profiles, profile, structured_line
 from care_bridge.evaluate.registration import pair_warnings
 from care_bridge.evaluate.reliability import (
@@ -63,6 +63,7 @@ from care_bridge.evaluate.reliability import (
 )
 from care_bridge.evaluate.robustness import Point, curves
 from care_bridge.evaluate.scores import (
+    comparable,
     fields,
     score_image,
     valid_pixels,
@@ -135,16 +136,12 @@ def evaluate(
     known = _familiar(members, training)
     for number, pair in enumerate(pairs):
         progress(number, len(pairs), "images")
-        try:
+        with naming(pair):
             _evaluate_pair(pair, predictor, members, applications, filters, line, known, gathered)
-        except InputError as error:
-            if pair.name and pair.name in str(error):
-                raise
-            raise InputError(f"{pair.name}: {error}") from error
     progress(len(pairs), len(pairs), "images")
     ranges: list[Point] = []
     if robustness:
-        few = [(p.source, p.target) for p in pairs[:2] if _same_fields(p.source, p.target)]
+        few = [(p.source, p.target) for p in pairs[:2] if comparable(p.source, p.target)]
         ranges = curves(_Ensemble(members) if members else predictor, few, progress=progress) if few else []
     if len(members) > 1:
         methods.append(SINGLE)
@@ -231,7 +228,7 @@ def _tuned(
     if not names:
         return []
     used = training or pairs
-    usable = [(p.source, p.target) for p in used if _same_fields(p.source, p.target)]
+    usable = [(p.source, p.target) for p in used if comparable(p.source, p.target)]
     if not usable:
         return []
     where = (
@@ -253,9 +250,9 @@ def _evaluate_pair(
     gathered: _Gathered,
 ) -> None:
     name, source, target = pair.name, pair.source, pair.target
-    comparable = _same_fields(source, target)
-    notes = pair_warnings(source, target) if comparable else []
-    results: dict[str, tuple[Image, float]] = {INPUT: (source, math.nan)} if comparable else {}
+    same = comparable(source, target)
+    notes = pair_warnings(source, target) if same else []
+    results: dict[str, tuple[Image, float]] = {INPUT: (source, math.nan)} if same else {}
     started = time.perf_counter()
     each = [member.predict(source) for member in members]
     whole = _Ensemble(members) if members else predictor
@@ -270,7 +267,7 @@ def _evaluate_pair(
             clipped = made_by_writer(mean, target)
             notes += [clipped] if clipped else []
         started = time.perf_counter()
-    if comparable:
+    if same:
         for baseline in filters:
             started = time.perf_counter()
             restored = baseline.predict(source)
@@ -500,11 +497,6 @@ def _parts(plane: Plane) -> list[Plane]:
     if min(height, width) < 64:
         return [plane]
     return [plane, *(plane[y : y + height, x : x + width] for y in (0, height) for x in (0, width))]
-
-
-def _same_fields(source: Image, target: Image) -> bool:
-    one, two = dict(fields(source)), dict(fields(target))
-    return {k: v.shape for k, v in one.items()} == {k: v.shape for k, v in two.items()}
 
 
 def _saturating(image: Image, pair: Pair) -> np.dtype[Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,7 @@ def read_pairs(
     masks: str | os.PathLike[str] | None = None,
     axes: str | None = None,
     pattern: str = PATTERN,
+    limit: int | None = None,
 ) -> list[Pair]:
     """Read pairs from two folders by equal file names, or from two files.
 
@@ -58,6 +61,8 @@ def read_pairs(
         Axes of the images, where the files do not say.
     pattern : str
         Which files of the source folder.
+    limit : int, optional
+        The first so many by name; None reads all.
 
     Raises
     ------
@@ -69,7 +74,7 @@ def read_pairs(
         if second.is_file():
             raise InputError(f"{str(first)!r} is a folder and {str(second)!r} a file; give two of a kind")
         # Checks names, readability and shapes of all files before the first is read.
-        names = [pair.name for pair in pairs_from_folders(first, second, axes=axes, pattern=pattern)]
+        names = [pair.name for pair in pairs_from_folders(first, second, axes=axes, pattern=pattern)][:limit]
         files = [(first / name, second / name) for name in names]
     else:
         if first.is_file() and second.is_dir():
@@ -87,6 +92,17 @@ def read_pairs(
             f"no mask in {str(masks)!r} has the name of an image, e.g. {files[0][0].name!r}; rename them"
         )
     return [_read(one, other, masks, axes) for one, other in files]
+
+
+@contextmanager
+def naming(pair: Pair) -> Iterator[None]:
+    """Say which pair an error is about."""
+    try:
+        yield
+    except InputError as error:
+        if not pair.name or pair.name in str(error):
+            raise
+        raise InputError(f"{pair.name}: {error}") from error
 
 
 def _read(source: Path, target: Path, masks: str | os.PathLike[str] | None, axes: str | None) -> Pair:

@@ -157,6 +157,12 @@ def fields(image: Image) -> Iterator[tuple[str, NDArray[np.generic]]]:
         yield label, (field[0] if field.shape[0] == 1 else field)
 
 
+def comparable(first: Image, second: Image) -> bool:
+    """Whether two images have the same fields in the same shape, so that one can be scored against the other."""
+    one, two = dict(fields(first)), dict(fields(second))
+    return {k: v.shape for k, v in one.items()} == {k: v.shape for k, v in two.items()}
+
+
 def score_image(prediction: Image, ground_truth: Image, *, mask: Mask | None = None) -> Scores:
     """Score an image; series, frames and channels are scored one by one and averaged.
 
@@ -167,15 +173,22 @@ def score_image(prediction: Image, ground_truth: Image, *, mask: Mask | None = N
     mask : ndarray of bool, optional
         Shape of one field, ([Z,] Y, X): True where pixels count. None counts all that are finite.
     """
-    given, truth = dict(fields(prediction)), dict(fields(ground_truth))
-    if {k: v.shape for k, v in given.items()} != {k: v.shape for k, v in truth.items()}:
+    if not comparable(prediction, ground_truth):
         raise InputError(
             f"{ground_truth.name or 'image'}: the prediction has axes {prediction.axes} and shape "
             f"{prediction.shape}, the ground truth {ground_truth.axes} and {ground_truth.shape}; "
             "they must show the same field with the same channels"
         )
-    each = [score(given[label], truth[label], mask=mask).as_dict() for label in truth]
+    given = dict(fields(prediction))
+    each = [score(given[label], truth, mask=mask).as_dict() for label, truth in fields(ground_truth)]
     return Scores(**{key: float(np.mean([one[key] for one in each])) for key in each[0]})
+
+
+def mean_scores(each: Sequence[Scores]) -> Scores:
+    """Mean over images as tables show it: images on which a score is not defined do not count."""
+    return Scores(
+        **{one.key: summarise([getattr(scores, one.key) for scores in each]).mean for one in METRICS}
+    )
 
 
 def score(

@@ -11,9 +11,6 @@ from care_bridge.errors import InputError
 from care_bridge.images import Image, read_image, write_image
 from care_bridge.inference.files import find_images, predict_files
 from care_bridge.inference.keras import load_predictor
-from care_bridge.inference.quality import INPUT, cross_evaluate, measure
-from care_bridge.network_predictor import NetworkPredictor
-from care_bridge.predictor import PredictOptions
 
 pytestmark = [pytest.mark.tf, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -159,25 +156,6 @@ def test_wrong_training_is_one_line_and_exit_code_2(images, tmp_path, more, sent
     assert result.exit_code == 2, result.output
     assert sentence in result.output
     assert not (tmp_path / "model").exists()
-
-
-def test_cross_evaluation_has_a_row_for_the_images_as_they_are(same, tmp_path):
-    random = np.random.default_rng(0)
-    truth = random.random((40, 40))
-    pairs = [(Image(truth + random.normal(0, 0.3, truth.shape), "YX"), Image(truth, "YX", name="t.tif"))]
-    nothing = NetworkPredictor(
-        same(), PredictOptions(rule=None), size_multiple=1, halo=0, probabilistic=False
-    )
-    matrix = cross_evaluate({"same": nothing}, {"one": pairs, "two": pairs})
-    # A network that changes nothing scores as its input, up to float32.
-    assert matrix.cells["same", "two"].psnr == pytest.approx(matrix.cells[INPUT, "two"].psnr, abs=1e-3)
-    matrix.save(tmp_path)
-    assert len((tmp_path / "cross-eval.csv").read_text().splitlines()) == 5
-    assert (tmp_path / "cross-eval.png").stat().st_size > 5000
-    with pytest.raises(InputError, match="cannot be called"):
-        cross_evaluate({INPUT: nothing}, {"one": pairs})
-    with pytest.raises(InputError, match="has shape"):
-        measure(nothing, [(pairs[0][0], Image(truth[:8], "YX"))])
 
 
 def test_file_of_csbdeep_trains_from_the_command_line_and_ensembles_predict(tmp_path):

@@ -1,9 +1,10 @@
-"""How well a model restores image pairs: three numbers a model and data set, and tables of them."""
+"""Models x data sets: does a model carry over to images that it was not trained for?"""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,87 +13,36 @@ from typing import Any
 
 import numpy as np
 
-from care_bridge import metrics
 from care_bridge.errors import InputError
+from care_bridge.evaluate.evaluation import INPUT
+from care_bridge.evaluate.pairs import Pair, naming
+from care_bridge.evaluate.scores import Scores, comparable, mean_scores, score_image
 from care_bridge.files import atomic_file, write_text
-from care_bridge.images import Image, read_image
-from care_bridge.inference.files import split_scales
-from care_bridge.predictor import Predictor
+from care_bridge.predictor import Predictor, mean_channels
 from care_bridge.progress import Progress, silent
 
-Pairs = Sequence[tuple[Image, Image]]
-"""Low-quality images and their ground truth."""
 
-INPUT = "input"
-"""Row of a matrix: the images as they are, not restored."""
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Means over image pairs, after the alignment of `metrics.align`.
-
-    Attributes
-    ----------
-    nrmse, psnr, ssim : float
-        See `metrics`; psnr in decibels, ssim with Weigert's window.
-    n : int
-        Number of pairs.
-    """
-
-    nrmse: float
-    psnr: float
-    ssim: float
-    n: int
-
-
-def read_pairs(
-    source: str | os.PathLike[str],
-    target: str | os.PathLike[str],
-    *,
-    axes: str | None = None,
-    limit: int | None = None,
-) -> list[tuple[Image, Image]]:
-    """Image pairs of equal name in two folders, read into memory.
+def score_pairs(predictor: Predictor | None, pairs: Sequence[Pair]) -> Scores:
+    """Restore each source, score it as `evaluate` does, and take the mean over images.
 
     Parameters
     ----------
-    source, target : path
-    axes : str, optional
-        Of the files, where they do not say.
-    limit : int, optional
-        The first so many by name; None reads all.
-
-    Raises
-    ------
-    InputError
-        As `patches.pairs_from_folders`.
+    predictor : Predictor, optional
+        Of a probabilistic one the means are scored. None scores the sources as they are, where they have the
+        shape of their ground truth.
+    pairs : sequence of Pair
     """
-    from care_bridge.patches import pairs_from_folders
-
-    names = [Path(pair.name).name for pair in pairs_from_folders(source, target, axes=axes)][:limit]
-    return [(read_image(Path(source) / name, axes), read_image(Path(target) / name, axes)) for name in names]
-
-
-def measure(predictor: Predictor | None, pairs: Pairs) -> Quality:
-    """Restore each source and compare with its ground truth; None compares the sources themselves."""
-    rows = []
-    for source, truth in pairs:
-        result = source if predictor is None else split_scales(predictor.predict(source), like=source)[0]
-        if result.shape != truth.shape:
-            raise InputError(
-                f"{truth.name!r} has shape {truth.shape}, but the restored image {result.shape}; give ground "
-                "truth of the same size"
-            )
-        stack = "Z" in result.axes or "T" in result.axes
-        rows.append(
-            (
-                metrics.nrmse(result.data, truth.data),
-                metrics.psnr(result.data, truth.data),
-                metrics.ssim(result.data, truth.data, slicewise=stack),
-            )
-        )
-    nrmse, psnr, ssim = np.mean(rows, axis=0)
-    return Quality(float(nrmse), float(psnr), float(ssim), len(rows))
+    each = []
+    for pair in pairs:
+        with naming(pair):
+            if predictor is not None:
+                result = mean_channels(predictor.predict(pair.source), like=pair.source)
+            elif comparable(pair.source, pair.target):
+                result = pair.source
+            else:
+                continue
+            each.append(score_image(result, pair.target, mask=pair.mask))
+    return mean_scores(each)
 
 
 @dataclass(frozen=True)
@@ -102,14 +52,17 @@ class Matrix:
     Attributes
     ----------
     models, datasets : tuple of str
-        The first model is `INPUT`: no restoration.
-    cells : dict of (str, str) to Quality
-        By model and data set.
+        The first is `INPUT`: no restoration.
+    cells : mapping of (str, str) to Scores
+        Means over images, by model and data set; NaN where nothing could be scored.
+    images : mapping of str to int
+        Pairs of each data set.
     """
 
     models: tuple[str, ...]
     datasets: tuple[str, ...]
-    cells: Mapping[tuple[str, str], Quality]
+    cells: Mapping[tuple[str, str], Scores]
+    images: Mapping[str, int]
 
     def __str__(self) -> str:
         width = max(len(name) for name in self.models)
@@ -132,14 +85,14 @@ class Matrix:
         table = csv.writer(text, lineterminator="\n")
         table.writerow(("model", "dataset", "psnr_db", "nrmse", "ssim", "n"))
         for (model, data), cell in self.cells.items():
-            table.writerow((model, data, cell.psnr, cell.nrmse, cell.ssim, cell.n))
+            table.writerow((model, data, cell.psnr, cell.nrmse, cell.ssim, self.images[data]))
         write_text(Path(folder) / "cross-eval.csv", text.getvalue())
         _draw_matrix(self, Path(folder) / "cross-eval.png")
 
 
 def cross_evaluate(
     models: Mapping[str, Predictor],
-    datasets: Mapping[str, Pairs],
+    datasets: Mapping[str, Sequence[Pair]],
     *,
     progress: Progress = silent,
 ) -> Matrix:
@@ -148,7 +101,7 @@ def cross_evaluate(
     Parameters
     ----------
     models : mapping of str to Predictor
-    datasets : mapping of str to pairs
+    datasets : mapping of str to sequence of Pair
         Images that none of the models was trained on, or the diagonal means nothing.
     progress : Progress
     """
@@ -160,9 +113,10 @@ def cross_evaluate(
     cells = {}
     for number, (model, predictor) in enumerate(rows.items()):
         for column, (name, pairs) in enumerate(datasets.items()):
-            cells[model, name] = measure(predictor, pairs)
+            cells[model, name] = score_pairs(predictor, pairs)
             progress(number * len(datasets) + column + 1, len(rows) * len(datasets), "models x data sets")
-    return Matrix(tuple(rows), tuple(datasets), cells)
+    images = {name: len(pairs) for name, pairs in datasets.items()}
+    return Matrix(tuple(rows), tuple(datasets), cells, images)
 
 
 def _draw_matrix(matrix: Matrix, path: Path) -> None:
@@ -183,7 +137,8 @@ def _draw_matrix(matrix: Matrix, path: Path) -> None:
         )
         good = -values if key == "nrmse" else values
         panel.imshow(good, cmap="Blues", aspect="auto")
-        middle = (good.min() + good.max()) / 2
+        known = good[np.isfinite(good)]
+        middle = (known.min() + known.max()) / 2 if known.size else math.nan
         for row, column in np.ndindex(values.shape):
             colour: Any = "white" if good[row, column] > middle else "black"
             panel.text(column, row, shown.format(values[row, column]), ha="center", va="center", color=colour)
