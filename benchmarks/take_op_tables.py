@@ -47,10 +47,11 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.ask:
         ask(arguments.ask)
-    from care_bridge.export.ops import TF1_TARGETS, table_of, write_table
+    from care_bridge.defaults import TF1_VERSIONS
+    from care_bridge.export.ops import table_of, write_table
 
     same = True
-    for version in TF1_TARGETS:
+    for version in TF1_VERSIONS:
         command = [sys.executable, __file__, "--ask", version]
         answer = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
         text = write_table(table_of(base64.b64decode(answer)))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from care_bridge.axes import check_axes
+from care_bridge.defaults import PRECISION, SEED
 from care_bridge.errors import InputError
 from care_bridge.files import write_text
 from care_bridge.tiling import receptive_field
@@ -148,8 +149,8 @@ class CareConfig(BaseModel):
 
     norm_pmin: float = Field(PMIN, ge=0, le=100)
     norm_pmax: float = Field(PMAX, ge=0, le=100)
-    seed: int = Field(0, ge=0)
-    train_precision: Literal["float32", "bfloat16"] = "float32"
+    seed: int = Field(SEED, ge=0)
+    train_precision: Literal["float32", "bfloat16"] = PRECISION
     train_augment: tuple[Literal["flips", "rot90", "intensity"], ...] = ()
     train_early_stopping: int | None = Field(None, ge=1)
     train_loss_bg_thresh: float = Field(0.0, ge=0, le=1)

@@ -1,6 +1,54 @@
-"""Defaults that the API and the command line share; imports nothing, so that the command line copies no constant."""
+"""Defaults that the API and the command line share; imports nothing heavy, so that the command line copies no constant."""
 
 from __future__ import annotations
 
+from typing import Final
+
+# Fiji and TensorFlow 1.x ---------------------------------------------------------------------------------------
+
+LEVEL = "best"
+"""How much of Fiji is wanted: the strongest level that is there."""
+
+LEVELS = ("fiji", "imagej", "tf1", "emulation")
+"""How much of Fiji there can be, strongest first."""
+
 TF1_VERSION = "1.15.0"
 """TensorFlow of the CSBDeep update site; the other one that Fiji users have is 1.12.0."""
+
+TF1_VERSIONS = ("1.12.0", "1.13.1", "1.14.0", "1.15.0")
+"""Every TensorFlow that the CSBDeep plugin may find in somebody's Fiji and that runs here, oldest first."""
+
+OLDEST_TF1 = "1.12.0"
+"""The oldest of them, which a bundle must open in unless a person says otherwise."""
+
+# Comparing and evaluating --------------------------------------------------------------------------------------
+
+APPLICATIONS = 2
+"""How many times in a row a network is applied where repeated application is judged."""
+
+TOLERANCE = 1e-5
+"""Largest difference allowed after one application, on the normalised scale (5e-7 is what is seen)."""
+
+TOLERANCE_REPEATED = 5e-5
+"""The same after two or more applications: each application passes on the differences of those before it."""
+
+INTERVAL = 0.9
+"""Mass of the interval that is drawn for a probabilistic model."""
+
+# Training ------------------------------------------------------------------------------------------------------
+
+PRESET = "csbdeep"
+
+PRECISION: Final = "float32"
+
+PRECISIONS = ("float32", "bfloat16")
+
+PATCHES_PER_IMAGE = 64
+
+PATCH_2D = (64, 64)
+"""Of a 2-D network, in pixels, where neither a preset nor a person says otherwise: csbdeep's examples."""
+
+SEED: Final = 0
+
+DEMO_EPOCHS = 12
+"""Epochs of 100 steps that the demo trains."""

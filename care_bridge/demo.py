@@ -18,6 +18,7 @@ from care_bridge import __version__
 from care_bridge.comparing.page import add_histogram, add_pictures, add_rows, plane
 from care_bridge.comparing.parity import ParityReport
 from care_bridge.config import CareConfig
+from care_bridge.defaults import DEMO_EPOCHS, SEED
 from care_bridge.errors import InputError
 from care_bridge.evaluate.baselines import Baseline, tune
 from care_bridge.evaluate.pairs import read_pairs
@@ -48,7 +49,6 @@ CONFIG: dict[str, Any] = {
     "train_reduce_lr": {"factor": 0.5, "patience": 3, "min_delta": 0},
     "train_augment": ("flips", "rot90"),
 }
-EPOCHS = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +131,8 @@ def run_demo(
     source: str | os.PathLike[str] | None = None,
     target: str | os.PathLike[str] | None = None,
     hold_out: str | None = None,
-    epochs: int = EPOCHS,
-    seed: int = 0,
+    epochs: int = DEMO_EPOCHS,
+    seed: int = SEED,
     progress: Progress = silent,
 ) -> DemoResult:
     """Make or read training pairs, train, export, run in Fiji's TensorFlow, compare, and write a report.

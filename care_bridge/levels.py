@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from care_bridge.bundle import find_bundle
+from care_bridge.defaults import LEVEL, LEVELS, TF1_VERSION, TF1_VERSIONS
 from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.java import runtimes
 from care_bridge.java.installation import find_fiji
@@ -22,10 +23,6 @@ from care_bridge.predictor import Predictor, Runtime
 if TYPE_CHECKING:
     from care_bridge.plugin.options import PluginOptions
 
-LEVELS = ("fiji", "imagej", "tf1", "emulation")
-"""Strongest first."""
-
-DEFAULT_LEVEL = "best"
 
 _PACKAGES = (
     "tensorflow",
@@ -120,7 +117,7 @@ def survey(fiji: str | os.PathLike[str] | None = None) -> Survey:
         packages={name: _package_version(name) for name in _PACKAGES},
         java=runtimes.java_version(home) if home else "",
         java_home=str(home or ""),
-        tensorflow_1={version: not runtimes.missing(f"tf1-{version}") for version in runtimes.TF1_VERSIONS},
+        tensorflow_1={version: not runtimes.missing(f"tf1-{version}") for version in TF1_VERSIONS},
         imagej=not runtimes.missing("imagej"),
         fiji=_survey_fiji(fiji),
         cache=str(runtimes.cache_folder()),
@@ -129,7 +126,7 @@ def survey(fiji: str | os.PathLike[str] | None = None) -> Survey:
     )
 
 
-def why_not(level: str, *, fiji: str | os.PathLike[str] | None = None, version: str = "1.15.0") -> str:
+def why_not(level: str, *, fiji: str | os.PathLike[str] | None = None, version: str = TF1_VERSION) -> str:
     """Why a level is not there, with the command that adds it; "" if it is there.
 
     Parameters
@@ -166,7 +163,7 @@ def why_not(level: str, *, fiji: str | os.PathLike[str] | None = None, version: 
 
 
 def choose_level(
-    level: str = DEFAULT_LEVEL, *, fiji: str | os.PathLike[str] | None = None, version: str = "1.15.0"
+    level: str = LEVEL, *, fiji: str | os.PathLike[str] | None = None, version: str = TF1_VERSION
 ) -> str:
     """The level to use: `best` gives the strongest that is there; one asked for by name is never lowered.
 
@@ -186,7 +183,9 @@ def choose_level(
     raise NotInstalledError("no level is there; run: care-bridge doctor")
 
 
-def try_level(level: str, *, fiji: str | os.PathLike[str] | None = None, version: str = "1.15.0") -> Runtime:
+def try_level(
+    level: str, *, fiji: str | os.PathLike[str] | None = None, version: str = TF1_VERSION
+) -> Runtime:
     """Start what a level needs, pass its canary, and end it: what is said to be there really runs.
 
     Returns
@@ -222,10 +221,10 @@ def try_level(level: str, *, fiji: str | os.PathLike[str] | None = None, version
 
 def open_predictor(
     path: str | os.PathLike[str],
-    level: str = DEFAULT_LEVEL,
+    level: str = LEVEL,
     *,
     options: PluginOptions | None = None,
-    version: str = "1.15.0",
+    version: str = TF1_VERSION,
     fiji: str | os.PathLike[str] | None = None,
 ) -> Predictor:
     """What Fiji's "Run your network" gives, at the strongest level or the one asked for.

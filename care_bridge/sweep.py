@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from care_bridge.config import CareConfig
+from care_bridge.defaults import PATCH_2D, PATCHES_PER_IMAGE, SEED
 from care_bridge.errors import InputError
 from care_bridge.evaluate.cross import score_pairs
 from care_bridge.evaluate.pairs import read_pairs
@@ -54,12 +55,12 @@ class Sweep:
     target: str
     grid: Mapping[str, Sequence[Any]]
     settings: Mapping[str, Any] = field(default_factory=dict)
-    patch_size: tuple[int, ...] = (64, 64)
+    patch_size: tuple[int, ...] = PATCH_2D
     test_source: str = ""
     test_target: str = ""
-    n_patches_per_image: int = 64
+    n_patches_per_image: int = PATCHES_PER_IMAGE
     validation_fraction: float = 0.1
-    seed: int = 0
+    seed: int = SEED
     axes: str = ""
 
     def points(self) -> dict[str, dict[str, Any]]:

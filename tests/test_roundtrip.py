@@ -10,8 +10,6 @@ import pytest
 from typer.testing import CliRunner
 
 from care_bridge.cli import app
-from care_bridge.cli import compare as command
-from care_bridge.comparing import parity
 from care_bridge.comparing import sides as roundtrip
 from care_bridge.errors import InputError
 from care_bridge.images import Image, write_image
@@ -39,12 +37,6 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("picture") / "noise.tif"
     write_image(path, Image(data, "YX"))
     return path
-
-
-def test_the_command_line_and_the_functions_have_the_same_defaults() -> None:
-    assert (command.TOLERANCE, command.TOLERANCE_REPEATED) == (parity.TOLERANCE, parity.TOLERANCE_REPEATED)
-    assert roundtrip.TF1_VERSION == command.VERSION
-    assert roundtrip.DEFAULT_LEVEL == command.LEVEL
 
 
 @pytest.mark.tf

@@ -8,10 +8,17 @@ import typer
 
 from care_bridge.cli._run import DONE, NO, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
+from care_bridge.defaults import (
+    APPLICATIONS,
+    LEVEL,
+    LEVELS,
+    TF1_VERSION,
+    TF1_VERSIONS,
+    TOLERANCE,
+    TOLERANCE_REPEATED,
+)
 from care_bridge.errors import InputError
 
-# The same constants as in care_bridge.comparing, which loads NumPy; a test holds them together.
-TOLERANCE, TOLERANCE_REPEATED, APPLICATIONS, LEVEL, VERSION = 1e-5, 5e-5, 2, "best", "1.15.0"
 REPORTS = (".html", ".json", ".md", ".txt")
 
 
@@ -28,7 +35,7 @@ def compare(
         LEVEL, help="How much of Fiji: best, fiji, imagej, tf1 or emulation; never lowered."
     ),
     tensorflow: str = typer.Option(
-        VERSION, help="TensorFlow of levels imagej and tf1: 1.12.0, 1.13.1, 1.14.0, 1.15.0."
+        TF1_VERSION, help=f"TensorFlow of levels imagej and tf1: {', '.join(TF1_VERSIONS)}."
     ),
     tolerance: float = typer.Option(
         TOLERANCE, min=0, help="Largest difference after one application, normalised scale."
@@ -108,9 +115,6 @@ def _check(reports: list[Path], pmin: float | None, pmax: float | None) -> None:
 
 
 def _check_sides(level: str, tensorflow: str) -> None:
-    from care_bridge.java.runtimes import TF1_VERSIONS
-    from care_bridge.levels import LEVELS
-
     for option, value, known in (
         ("--level", level, ("best", *LEVELS)),
         ("--tensorflow", tensorflow, TF1_VERSIONS),

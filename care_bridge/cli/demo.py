@@ -8,8 +8,7 @@ import typer
 
 from care_bridge.cli._run import DONE, NO, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
-
-EPOCHS = 12
+from care_bridge.defaults import DEMO_EPOCHS, SEED
 
 
 def demo(
@@ -24,8 +23,8 @@ def demo(
     hold_out: str = typer.Option(
         None, help="Image that is kept out of training and shown; the last when left out."
     ),
-    epochs: int = typer.Option(EPOCHS, min=1, help="Epochs of 100 steps."),
-    seed: int = typer.Option(0, min=0, help="Every random draw comes from it."),
+    epochs: int = typer.Option(DEMO_EPOCHS, min=1, help="Epochs of 100 steps."),
+    seed: int = typer.Option(SEED, min=0, help="Every random draw comes from it."),
     quiet: bool = typer.Option(False, "--quiet", help="No progress bar."),
 ) -> int:
     """Go from images to a bundle that Fiji opens, with proof.

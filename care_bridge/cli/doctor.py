@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from care_bridge.cli._run import DONE, NO, command, progress_bar
+from care_bridge.defaults import LEVEL, LEVELS
 
 if TYPE_CHECKING:
     from care_bridge.levels import Survey
@@ -31,7 +32,7 @@ def doctor(
         None, "--fiji", help="Fiji folder with the CSBDeep update site; else CARE_BRIDGE_FIJI."
     ),
     level: str = typer.Option(
-        "best",
+        LEVEL,
         "--level",
         help="Exit with 1 if this level is not there: best, fiji, imagej, tf1 or emulation.",
     ),
@@ -58,7 +59,7 @@ def doctor(
     wanted = found.best if level == "best" else level
     reason = levels.why_not(wanted, fiji=fiji) if wanted else "no level is there"
     typer.echo(json.dumps(found.as_dict(), indent=2) if as_json else _as_text(found))
-    works = not try_out or _try_levels([name for name in levels.LEVELS if not found.levels[name]], fiji)
+    works = not try_out or _try_levels([name for name in LEVELS if not found.levels[name]], fiji)
     return DONE if works and not reason else NO
 
 

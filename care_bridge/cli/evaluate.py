@@ -12,6 +12,7 @@ import typer
 
 from care_bridge.cli._run import DONE, NO, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
+from care_bridge.defaults import APPLICATIONS, INTERVAL
 from care_bridge.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from care_bridge.evaluate.profiles import Line
     from care_bridge.images import Image
     from care_bridge.predictor import Predictor
-
-# The same constants as care_bridge.evaluate, which loads NumPy; a test holds them together.
-APPLICATIONS = 2
-LEVEL = 0.9
 
 
 def register(app: typer.Typer) -> None:
@@ -71,7 +68,7 @@ def evaluate(
         help="Folder for restored images; of probabilistic models also interval bounds and D.",
     ),
     level: float = typer.Option(
-        LEVEL, "--level", min=0.01, max=0.999, help="Mass of the interval in --images."
+        INTERVAL, "--level", min=0.01, max=0.999, help="Mass of the interval in --images."
     ),
     quiet: bool = typer.Option(False, "--quiet", help="No progress bar; the verdict only."),
 ) -> int:

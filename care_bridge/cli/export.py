@@ -8,6 +8,7 @@ import typer
 
 from care_bridge.cli._run import DONE, command, fail
 from care_bridge.cli._tensorflow import load_tensorflow
+from care_bridge.defaults import OLDEST_TF1
 
 FORMATS = ("fiji", "onnx", "bioimageio")
 SUFFIXES = {"fiji": ".zip", "onnx": ".onnx", "bioimageio": ".zip"}
@@ -19,8 +20,6 @@ _MEANT_FOR = {
     "test_image": ("bioimageio",),
     "ground_truth": ("bioimageio",),
 }
-# The oldest release in care_bridge.export.ops.TF1_TARGETS; a test holds them together.
-TARGET = "1.12.0"
 
 
 def _show_example(wanted: bool) -> None:
@@ -37,7 +36,7 @@ def export(
     out: Path = typer.Option(
         None, "--out", help="The file to write, or a folder; beside the model when left out."
     ),
-    target: str = typer.Option(TARGET, help="Oldest TensorFlow that must open a Fiji bundle."),
+    target: str = typer.Option(OLDEST_TF1, help="Oldest TensorFlow that must open a Fiji bundle."),
     pmin: float = typer.Option(
         None, help="Bottom percentile to type in Fiji, 0-100; the model's own if left out."
     ),
@@ -61,7 +60,12 @@ def export(
     """Write a model for Fiji, ONNX Runtime or the model zoo."""
     if format not in FORMATS:
         fail(f"--format {format!r} is none of {', '.join(FORMATS)}")
-    given = {"target": None if target == TARGET else target, "pmin": pmin, "pmax": pmax, "metadata": metadata}
+    given = {
+        "target": None if target == OLDEST_TF1 else target,
+        "pmin": pmin,
+        "pmax": pmax,
+        "metadata": metadata,
+    }
     for option, value in (given | {"test_image": test_image, "ground_truth": ground_truth}).items():
         if value is not None and format not in _MEANT_FOR[option]:
             name = option.replace("_", "-")

@@ -11,6 +11,7 @@ import typer
 
 from care_bridge.cli._run import DONE, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
+from care_bridge.defaults import PRECISION, PRECISIONS, TF1_VERSION, TF1_VERSIONS
 from care_bridge.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 RUNTIMES = ("keras", "onnx", "tf1", "fiji")
 RULES = ("csbdeep", "fiji", "bioimageio", "none")
 _UPSAMPLING = ("UpsamplingCARE", "IsotropicCARE")
-PRECISIONS = ("float32", "bfloat16")
-TF1_VERSION = "1.15.0"
-# The same constant as care_bridge.java.tf1, which loads NumPy; a test holds them together.
 
 
 def register(app: typer.Typer) -> None:
@@ -60,7 +58,7 @@ def predict(
     factor: float | None = typer.Option(
         None, "--factor", help="Upsampling along Z, for UpsamplingCARE and IsotropicCARE."
     ),
-    precision: str = typer.Option("float32", "--precision", help=f"{' or '.join(PRECISIONS)} (Keras only)."),
+    precision: str = typer.Option(PRECISION, "--precision", help=f"{' or '.join(PRECISIONS)} (Keras only)."),
     scale: bool = typer.Option(False, "--scale", help="Also write the widths of a probabilistic model."),
     input_dir: Path | None = typer.Option(None, "--input-dir", help="Folder of images."),
     input_pattern: str = typer.Option("*.tif*", "--input-pattern", help="Which files of a folder."),
@@ -92,12 +90,10 @@ def predict(
     _check_known("--runtime", runtime, RUNTIMES)
     _check_known("--precision", precision, PRECISIONS)
     if runtime == "tf1":
-        from care_bridge.java.runtimes import TF1_VERSIONS
-
         _check_known("--tensorflow", tensorflow, TF1_VERSIONS)
     _check_runtime(
         runtime,
-        only_keras={"--model-weights": model_weights, "--precision": precision != "float32"},
+        only_keras={"--model-weights": model_weights, "--precision": precision != PRECISION},
         not_fiji={"--kind": kind, "--factor": factor, "--norm-undo": norm_undo},
     )
     rule = rule or ("fiji" if runtime == "fiji" else "csbdeep")

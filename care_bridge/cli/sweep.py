@@ -10,6 +10,7 @@ import typer
 
 from care_bridge.cli._run import DONE, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
+from care_bridge.defaults import PATCH_2D, PATCHES_PER_IMAGE, SEED
 from care_bridge.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,13 +30,17 @@ def sweep(
         ..., "--grid", help="KEY=VALUE,VALUE,...: settings of config.json, or patch_size; may be repeated."
     ),
     settings: list[str] = typer.Option([], "--set", help="KEY=VALUE that all have in common."),
-    patch_size: str = typer.Option("64,64", "--patch-size", help="Where the grid has none."),
+    patch_size: str = typer.Option(
+        ",".join(map(str, PATCH_2D)), "--patch-size", help="Where the grid has none."
+    ),
     test_source: Path | None = typer.Option(None, "--test-source", help="Other low-quality images."),
     test_target: Path | None = typer.Option(None, "--test-target", help="Their ground truth."),
-    patches_per_image: int = typer.Option(64, "--patches-per-image", min=1, help="Patches cut per pair."),
+    patches_per_image: int = typer.Option(
+        PATCHES_PER_IMAGE, "--patches-per-image", min=1, help="Patches cut per pair."
+    ),
     axes: str = typer.Option("", "--axes", help="Of the network; else the images' own."),
     processes: int = typer.Option(1, "--processes", min=1, help="How many to train at the same time."),
-    seed: int = typer.Option(0, "--seed", min=0, help="Of every random draw."),
+    seed: int = typer.Option(SEED, "--seed", min=0, help="Of every random draw."),
     quiet: bool = typer.Option(False, "--quiet", help="Say nothing; no progress bar."),
 ) -> int:
     """Train every combination of settings.

@@ -10,6 +10,7 @@ import typer
 
 from care_bridge.cli._run import DONE, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
+from care_bridge.defaults import PATCHES_PER_IMAGE, PRECISION, PRECISIONS, PRESET, SEED
 from care_bridge.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def train(
     target: Path | None = typer.Argument(None, help="Folder of high-quality images of the same names."),
     *,
     out: Path = typer.Option(..., "--out", help="The model folder to write."),
-    preset: str = typer.Option("csbdeep", "--preset", help="csbdeep, mito, cardio or planaria."),
+    preset: str = typer.Option(PRESET, "--preset", help="csbdeep, mito, cardio or planaria."),
     smoke: bool = typer.Option(False, "--smoke", help="Scale everything down to minutes, and say so."),
     resume: bool = typer.Option(
         False,
@@ -35,7 +36,7 @@ def train(
         help="Go on from where this folder's training stopped; where none was begun, begin, and say so.",
     ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Train anew in a folder that holds a model."),
-    seed: int = typer.Option(0, "--seed", min=0, help="Of every random draw."),
+    seed: int = typer.Option(SEED, "--seed", min=0, help="Of every random draw."),
     ensemble: int = typer.Option(1, "--ensemble", min=1, help="How many networks to train; the paper's: 5."),
     probabilistic: bool | None = typer.Option(
         None, "--probabilistic/--no-probabilistic", help="Predict a Laplace distribution a pixel."
@@ -45,7 +46,9 @@ def train(
     axes: str | None = typer.Option(None, "--axes", help="Of the network, e.g. YX; else the images' own."),
     image_axes: str | None = typer.Option(None, "--image-axes", help="Of the files, where they do not say."),
     patch_size: str | None = typer.Option(None, "--patch-size", help="E.g. 64,64; else the preset's."),
-    patches_per_image: int = typer.Option(64, "--patches-per-image", min=1, help="Patches cut per pair."),
+    patches_per_image: int = typer.Option(
+        PATCHES_PER_IMAGE, "--patches-per-image", min=1, help="Patches cut per pair."
+    ),
     validation: float | None = typer.Option(
         None, "--validation", help="Share of the patches that validates, 0-1; else the preset's."
     ),
@@ -62,7 +65,7 @@ def train(
     early_stopping: int | None = typer.Option(
         None, "--early-stopping", help="Stop after so many epochs without a better validation loss."
     ),
-    precision: str = typer.Option("float32", "--precision", help="float32 or bfloat16"),
+    precision: str = typer.Option(PRECISION, "--precision", help=" or ".join(PRECISIONS)),
     start: Path | None = typer.Option(None, "--start", help="Model or package whose weights to start from."),
     settings: list[str] = typer.Option([], "--set", help="Any other setting of config.json: KEY=VALUE."),
     quiet: bool = typer.Option(False, "--quiet", help="Say nothing; no progress bar."),

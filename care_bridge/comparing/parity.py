@@ -28,6 +28,7 @@ from care_bridge.comparing.diagnosis import (
     diagnose,
     explain,
 )
+from care_bridge.defaults import TOLERANCE, TOLERANCE_REPEATED
 from care_bridge.errors import InputError
 from care_bridge.files import write_text
 from care_bridge.images import Image
@@ -36,12 +37,6 @@ from care_bridge.normalize import FIJI, PercentileRule, normalize
 from care_bridge.predictor import PredictOptions, Predictor, Runtime, mean_channels
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import FijiTiles
-
-TOLERANCE = 1e-5
-"""Largest difference allowed after one application, on the normalised scale (5e-7 is what is seen)."""
-
-TOLERANCE_REPEATED = 5e-5
-"""The same after two or more applications: each application passes on the differences of those before it."""
 
 
 @dataclass(frozen=True)

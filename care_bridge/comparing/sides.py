@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from care_bridge.bundle import find_bundle
 from care_bridge.comparing import parity
 from care_bridge.comparing.diagnosis import Convention, Rung, geometry_of, stepwise
-from care_bridge.comparing.parity import TOLERANCE, TOLERANCE_REPEATED, ParityReport
+from care_bridge.comparing.parity import ParityReport
+from care_bridge.defaults import APPLICATIONS, LEVEL, TF1_VERSION, TOLERANCE, TOLERANCE_REPEATED
 from care_bridge.errors import InputError
 from care_bridge.images import Image
-from care_bridge.levels import DEFAULT_LEVEL, open_predictor
+from care_bridge.levels import open_predictor
 from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.normalize import FIJI
 from care_bridge.predictor import PredictOptions, Predictor
@@ -26,19 +27,16 @@ from care_bridge.progress import Progress, silent
 if TYPE_CHECKING:
     from care_bridge.plugin.options import PluginOptions
 
-TF1_VERSION = "1.15.0"
-"""TensorFlow of the CSBDeep update site; the other one that Fiji users have is 1.12.0."""
-
 
 def compare(
     *,
     reference: Predictor | str | os.PathLike[str],
     candidate: Predictor | str | os.PathLike[str],
     image: Image,
-    applications: int = 2,
+    applications: int = APPLICATIONS,
     tolerance: float = TOLERANCE,
     tolerance_repeated: float = TOLERANCE_REPEATED,
-    level: str = DEFAULT_LEVEL,
+    level: str = LEVEL,
     version: str = TF1_VERSION,
     options: PluginOptions | None = None,
     fiji: str | os.PathLike[str] | None = None,

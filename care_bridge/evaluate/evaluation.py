@@ -38,7 +38,6 @@ Plane = NDArray[np.float32]
 
 INPUT = "input"
 SINGLE = "single net"
-APPLICATIONS = 2
 OWN, ALIGNED = "each image's own percentiles 2 and 99.8", "truth aligned to the prediction"
 """The two intensity scales on which calibration is stated."""
 

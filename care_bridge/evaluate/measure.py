@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge import __version__
+from care_bridge.defaults import APPLICATIONS
 from care_bridge.errors import InputError
 from care_bridge.evaluate.applications import (
     Application,
@@ -25,7 +26,6 @@ from care_bridge.evaluate.applications import (
 from care_bridge.evaluate.baselines import FILTERS, Baseline, tune
 from care_bridge.evaluate.evaluation import (
     ALIGNED,
-    APPLICATIONS,
     INPUT,
     OWN,
     SINGLE,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from care_bridge.defaults import INTERVAL
 from care_bridge.errors import InputError
 from care_bridge.evaluate.baselines import noise_sd
 from care_bridge.images import Image
@@ -138,7 +139,7 @@ class Sure:
     level: float
 
 
-def interval_images(results: Sequence[Image], *, like: Image, level: float = 0.9) -> Sure:
+def interval_images(results: Sequence[Image], *, like: Image, level: float = INTERVAL) -> Sure:
     """Turn probabilistic results into images of the mean, of an interval and of D.
 
     Parameters

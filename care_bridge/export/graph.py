@@ -13,8 +13,9 @@ from tensorflow.core.framework import graph_pb2, node_def_pb2
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from care_bridge.defaults import OLDEST_TF1
 from care_bridge.errors import InputError
-from care_bridge.export.ops import TF1_TARGETS, Op, op_table, plain_value
+from care_bridge.export.ops import Op, op_table, plain_value
 from care_bridge.export.rewrites import rewrite
 
 INPUT, OUTPUT = "input", "output"
@@ -54,7 +55,7 @@ _RANDOM = (
 )
 
 
-def freeze(model: keras.Model, *, target: str | None = TF1_TARGETS[0]) -> graph_pb2.GraphDef:
+def freeze(model: keras.Model, *, target: str | None = OLDEST_TF1) -> graph_pb2.GraphDef:
     """A model as constants and TensorFlow 1.x operations, with free spatial sizes.
 
     Parameters
@@ -99,7 +100,7 @@ def freeze(model: keras.Model, *, target: str | None = TF1_TARGETS[0]) -> graph_
 
 
 def lacking(
-    graph: graph_pb2.GraphDef, *, target: str = TF1_TARGETS[0], layers: Collection[str] = ()
+    graph: graph_pb2.GraphDef, *, target: str = OLDEST_TF1, layers: Collection[str] = ()
 ) -> list[str]:
     """What of a graph a TensorFlow release does not have, a sentence each; empty when all is there.
 
@@ -108,7 +109,7 @@ def lacking(
     graph : GraphDef
         Any; also one written by others.
     target : str
-        A release of `ops.TF1_TARGETS`.
+        A release of `defaults.TF1_VERSIONS`.
     layers : collection of str
         Names of the model's layers, to say where; empty guesses them from the names of the operations.
     """

@@ -12,10 +12,8 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any, TypedDict
 
+from care_bridge.defaults import TF1_VERSIONS
 from care_bridge.errors import InputError
-
-TF1_TARGETS = ("1.12.0", "1.13.1", "1.14.0", "1.15.0")
-"""TensorFlow 1.x releases that Fiji's CSBDeep plugin offers, oldest first, with an op table here."""
 
 Attributes = dict[str, list[Any]]
 
@@ -34,7 +32,7 @@ def op_table(version: str) -> Mapping[str, Op]:
     Parameters
     ----------
     version : str
-        One of `TF1_TARGETS`; "1.12" and "1.15.5" find the release of the same minor version.
+        One of `defaults.TF1_VERSIONS`; "1.12" and "1.15.5" find the release of the same minor version.
 
     Raises
     ------
@@ -42,7 +40,7 @@ def op_table(version: str) -> Mapping[str, Op]:
         If there is no table for that release.
     """
     minor = ".".join(version.split(".")[:2])
-    for target in TF1_TARGETS:
+    for target in TF1_VERSIONS:
         if target.startswith(minor + "."):
             text = (
                 resources.files(__package__)
@@ -52,7 +50,7 @@ def op_table(version: str) -> Mapping[str, Op]:
             table: dict[str, Op] = json.loads(text)
             return table
     raise InputError(
-        f"no table of operations for TensorFlow {version}; there are tables for {', '.join(TF1_TARGETS)}"
+        f"no table of operations for TensorFlow {version}; there are tables for {', '.join(TF1_VERSIONS)}"
     )
 
 

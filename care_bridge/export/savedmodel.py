@@ -22,9 +22,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from care_bridge import __version__
 from care_bridge.bundle import MEAN_SUFFIX
 from care_bridge.config import PMAX, PMIN
+from care_bridge.defaults import OLDEST_TF1
 from care_bridge.errors import InputError
 from care_bridge.export.graph import INPUT, OUTPUT, Shape, freeze, signature
-from care_bridge.export.ops import TF1_TARGETS
 from care_bridge.export.probe import Geometry, measure
 from care_bridge.export.source import Model, Source, open_source
 from care_bridge.files import atomic_file, write_text
@@ -47,7 +47,7 @@ def write_bundle(
     model: Model,
     path: str | os.PathLike[str],
     *,
-    target: str = TF1_TARGETS[0],
+    target: str = OLDEST_TF1,
     pmin: float | None = None,
     pmax: float | None = None,
     custom_objects: Mapping[str, Any] | None = None,

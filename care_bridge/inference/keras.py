@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from care_bridge.config import CareConfig, Kind
+from care_bridge.defaults import PRECISION
 from care_bridge.errors import InputError
 from care_bridge.inference.volumes import of_kind, with_own_percentiles
 from care_bridge.network_predictor import NetworkPredictor
@@ -80,7 +81,7 @@ class KerasPredictor(NetworkPredictor):
         options: PredictOptions | None = None,
         *,
         weights: str | None = None,
-        precision: str = "float32",
+        precision: str = PRECISION,
     ) -> KerasPredictor:
         """Open a model folder, ours or csbdeep's.
 
@@ -102,7 +103,7 @@ def load_predictor(
     kind: Kind | None = None,
     factor: float | None = None,
     weights: str | None = None,
-    precision: str = "float32",
+    precision: str = PRECISION,
 ) -> Predictor:
     """The predictor of a model folder's own kind: plain, projecting, upsampling along Z or isotropic.
 

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from care_bridge.defaults import TF1_VERSION
 from care_bridge.errors import InputError, NotInstalledError, WorkerError
 from care_bridge.files import atomic_file
 from care_bridge.images import Image
 from care_bridge.java import runtimes
-from care_bridge.java.tf1 import DEFAULT_VERSION, Tf1Network, Tf1Session
+from care_bridge.java.tf1 import Tf1Network, Tf1Session
 from care_bridge.java.worker import Answer, Array, Worker, heap_mb
 from care_bridge.plugin.emulation import PluginError, run_plugin
 from care_bridge.plugin.options import PluginOptions
@@ -96,7 +97,7 @@ class ImageJ:
         *,
         groovy: bool = False,
         open_network: OpenNetwork | None = None,
-        tf1_version: str = DEFAULT_VERSION,
+        tf1_version: str = TF1_VERSION,
         timeout_s: float | None = None,
     ) -> None:
         jars = [overlay_jar(), runtimes.imagej_jars()[0]]
@@ -303,7 +304,7 @@ class ImageJPredictor:
         options: PluginOptions | None = None,
         *,
         imagej: ImageJ | None = None,
-        tf1_version: str = DEFAULT_VERSION,
+        tf1_version: str = TF1_VERSION,
     ) -> None:
         network = bundle if isinstance(bundle, Tf1Network) else None
         self.bundle = Path(bundle.bundle.path if isinstance(bundle, Tf1Network) else bundle).absolute()

@@ -35,12 +35,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from care_bridge.defaults import TF1_VERSIONS
 from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.files import atomic_folder, sha256, writable_folder
 from care_bridge.progress import Progress, silent
-
-TF1_VERSIONS = ("1.12.0", "1.13.1", "1.14.0", "1.15.0")
-"""Every TensorFlow that the CSBDeep plugin may find in somebody's Fiji and that runs here."""
 
 DEFAULT_TF1_VERSIONS = ("1.12.0", "1.15.0")
 """The two that bracket the field: Fiji's TensorFlow update site gives the first, CSBDeep's the last."""

@@ -12,13 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from care_bridge.bundle import Bundle, read_bundle
+from care_bridge.defaults import TF1_VERSION, TF1_VERSIONS
 from care_bridge.errors import InputError, WorkerError
 from care_bridge.java import runtimes
 from care_bridge.java.worker import Worker, heap_mb
 from care_bridge.predictor import Runtime, Tensor
-
-DEFAULT_VERSION = "1.15.0"
-"""What the CSBDeep update site brings."""
 
 _HEAP_MB = 256  # tensors lie outside the Java heap
 
@@ -45,7 +43,7 @@ class Tf1Session:
     Parameters
     ----------
     version : str
-        One of `runtimes.TF1_VERSIONS`.
+        One of `defaults.TF1_VERSIONS`.
     threads : int, optional
         How many threads compute; None leaves it to TensorFlow. Results differ by up to 1e-5 between numbers
         of threads, because sums are taken in another order.
@@ -60,10 +58,10 @@ class Tf1Session:
     """
 
     def __init__(
-        self, version: str = DEFAULT_VERSION, *, threads: int | None = None, timeout_s: float | None = None
+        self, version: str = TF1_VERSION, *, threads: int | None = None, timeout_s: float | None = None
     ) -> None:
-        if version not in runtimes.TF1_VERSIONS:
-            raise InputError(f"version={version!r} is none of TensorFlow {', '.join(runtimes.TF1_VERSIONS)}")
+        if version not in TF1_VERSIONS:
+            raise InputError(f"version={version!r} is none of TensorFlow {', '.join(TF1_VERSIONS)}")
         if threads is not None and not 1 <= threads <= 127:
             raise InputError(f"threads={threads} is not between 1 and 127")
         runtimes.require(f"tf1-{version}")
@@ -130,7 +128,7 @@ class Tf1Network:
     bundle : path or Bundle
         A zip that "Run your network" opens, or a SavedModel folder.
     version : str
-        One of `runtimes.TF1_VERSIONS`; ignored where a session is given.
+        One of `defaults.TF1_VERSIONS`; ignored where a session is given.
     session : Tf1Session, optional
         A running TensorFlow to use; without it this network starts its own and ends it with itself.
     threads, timeout_s
@@ -157,7 +155,7 @@ class Tf1Network:
     def __init__(
         self,
         bundle: str | os.PathLike[str] | Bundle,
-        version: str = DEFAULT_VERSION,
+        version: str = TF1_VERSION,
         *,
         session: Tf1Session | None = None,
         threads: int | None = None,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge.axes import SPACE, check_axes
+from care_bridge.defaults import PATCHES_PER_IMAGE, SEED
 from care_bridge.errors import InputError
 from care_bridge.files import sha256
 from care_bridge.patches import (
@@ -30,8 +31,6 @@ IN_MEMORY_BYTES = 2 << 30
 
 VALIDATION_FRACTION = 0.1
 """Share of the patches that validates, as csbdeep's examples have it."""
-
-PATCHES_PER_IMAGE = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +68,7 @@ def data_from_folders(
     projected: str = "",
     foreground: Foreground | None = Foreground(),  # noqa: B008
     percentiles: PatchPercentiles | None = PatchPercentiles(),  # noqa: B008 - frozen values
-    seed: int = 0,
+    seed: int = SEED,
     progress: Progress = silent,
 ) -> TrainingData:
     """Patches of image pairs of equal name.
@@ -161,7 +160,7 @@ def data_from_file(
     *,
     axes: str | None = None,
     validation_fraction: float = VALIDATION_FRACTION,
-    seed: int = 0,
+    seed: int = SEED,
 ) -> TrainingData:
     """Patches of a file: csbdeep's .npz, or the .zarr that `patches.save_patches` writes.
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge.config import CareConfig, read_config, write_config
+from care_bridge.defaults import PRECISION, PRECISIONS
 from care_bridge.errors import InputError
 from care_bridge.files import atomic_file
 from care_bridge.training.unet import build, mean_of
@@ -42,7 +43,7 @@ class CareModel:
 
 
 def load_model(
-    path: str | os.PathLike[str], *, weights: str | None = None, precision: str = "float32"
+    path: str | os.PathLike[str], *, weights: str | None = None, precision: str = PRECISION
 ) -> CareModel:
     """Open a model folder, ours or csbdeep's.
 
@@ -59,8 +60,11 @@ def load_model(
     Raises
     ------
     InputError
-        If the folder lacks its config or weights, or the weights belong to another architecture.
+        If the folder lacks its config or weights, the weights belong to another architecture, or the precision is
+        unknown.
     """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision={precision!r} is not known; use one of {', '.join(PRECISIONS)}")
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(

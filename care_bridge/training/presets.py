@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from care_bridge.config import CareConfig
+from care_bridge.defaults import PATCH_2D, PRESET
 from care_bridge.errors import InputError
 
 SMOKE_EPOCHS, SMOKE_STEPS, SMOKE_BATCH, SMOKE_FEATURES, SMOKE_KERNEL = 6, 50, 8, 8, 3
@@ -41,7 +42,7 @@ def csbdeep() -> Preset:
 
     Source: ``csbdeep.models.Config`` 0.8.2; patches of 64 x 64 and 16 x 64 x 64 as in its examples.
     """
-    return Preset("csbdeep", "csbdeep 0.8.2, models/config.py", {2: (64, 64), 3: (16, 64, 64)})
+    return Preset("csbdeep", "csbdeep 0.8.2, models/config.py", {2: PATCH_2D, 3: (16, 64, 64)})
 
 
 def mito() -> Preset:
@@ -97,7 +98,7 @@ PRESETS: Mapping[str, Callable[[], Preset]] = {
 }
 
 
-def get_preset(name: str) -> Preset:
+def get_preset(name: str = PRESET) -> Preset:
     """A preset by its name.
 
     Raises

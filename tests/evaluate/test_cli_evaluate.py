@@ -1,6 +1,5 @@
 """`care-bridge evaluate` on a real, tiny model; and what a person may get wrong."""
 
-import inspect
 import json
 
 import numpy as np
@@ -8,9 +7,6 @@ import pytest
 from typer.testing import CliRunner
 
 from care_bridge.cli import app
-from care_bridge.cli import evaluate as command
-from care_bridge.evaluate import evaluation
-from care_bridge.evaluate.reliability import interval_images
 from care_bridge.images import write_image
 
 
@@ -106,8 +102,3 @@ def test_a_table_that_is_not_there_or_empty(folders, tmp_path):
         assert words in refused(
             "any model", folders / "source", folders / "target", "--sweep", tmp_path / name
         )
-
-
-def test_defaults_are_the_apis():
-    assert command.APPLICATIONS == evaluation.APPLICATIONS
-    assert inspect.signature(interval_images).parameters["level"].default == command.LEVEL

@@ -86,14 +86,13 @@ def test_a_bundle_that_is_not_accepted_gives_exit_code_1_and_a_report(tmp_path: 
     assert "not accepted" in (tmp_path / "odd.html").read_text()
 
 
-def test_defaults_are_those_of_the_functions() -> None:
-    from care_bridge.cli.export import TARGET
-    from care_bridge.export.ops import TF1_TARGETS, op_table
+def test_every_tensorflow_that_fiji_may_have_has_its_table_of_operations() -> None:
+    from care_bridge.defaults import TF1_VERSIONS
+    from care_bridge.export.ops import op_table
 
-    assert TF1_TARGETS[0] == TARGET
     # Known from running the C libraries: AddV2 is in all, LeakyRelu from 1.13 on, Einsum in 1.15 alone.
-    assert [all("AddV2" in op_table(v) for v in TF1_TARGETS)] == [True]
-    assert ["LeakyRelu" in op_table(v) for v in TF1_TARGETS] == [False, True, True, True]
-    assert ["Einsum" in op_table(v) for v in TF1_TARGETS] == [False, False, False, True]
+    assert [all("AddV2" in op_table(v) for v in TF1_VERSIONS)] == [True]
+    assert ["LeakyRelu" in op_table(v) for v in TF1_VERSIONS] == [False, True, True, True]
+    assert ["Einsum" in op_table(v) for v in TF1_VERSIONS] == [False, False, False, True]
     assert "explicit_paddings" not in op_table("1.13.1")["Conv2D"]["attrs"]
     assert "explicit_paddings" in op_table("1.14.0")["Conv2D"]["attrs"]

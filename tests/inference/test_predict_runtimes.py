@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from care_bridge.cli import app, predict
+from care_bridge.cli import app
 from care_bridge.config import CareConfig
 from care_bridge.images import Image, read_image, write_image
 
@@ -219,9 +219,3 @@ def test_a_version_that_does_not_exist_and_a_kind_without_its_folder_are_one_lin
         assert result.exit_code == 2, result.output
         assert sentence in result.output
         assert result.output.count("\n") == 1
-
-
-def test_the_default_tensorflow_is_the_apis() -> None:
-    from care_bridge.java.tf1 import DEFAULT_VERSION
-
-    assert predict.TF1_VERSION == DEFAULT_VERSION
