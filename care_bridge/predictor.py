@@ -122,6 +122,23 @@ def mean_channels(image: Image, *, like: Image) -> Image:
     return image.replace(data=data.squeeze(axis), axes=image.axes.replace("C", ""))
 
 
+def scale_channels(image: Image, *, like: Image) -> Image | None:
+    """The widths of a probabilistic net's result, in the shape of its means; None where it has none.
+
+    Parameters
+    ----------
+    image, like : Image
+        As for `mean_channels`.
+    """
+    means = mean_channels(image, like=like)
+    if means is image:
+        return None
+    axis = image.axes.index("C")
+    count = image.shape[axis] // 2
+    widths = np.take(image.data, range(count, 2 * count), axis=axis)
+    return means.replace(data=widths.reshape(means.shape))
+
+
 @dataclass(frozen=True)
 class PredictOptions:
     """How an image is brought to a network and back.

@@ -7,7 +7,7 @@ import pytest
 
 from care_bridge.errors import InputError
 from care_bridge.images import Image
-from care_bridge.predictor import Runtime, apply_repeatedly, mean_channels
+from care_bridge.predictor import Runtime, apply_repeatedly, mean_channels, scale_channels
 
 
 class Doubling:
@@ -53,6 +53,25 @@ def test_results_come_as_they_are_made() -> None:
 def test_other_channel_counts_are_left_alone() -> None:
     image = Image(np.ones((3, 3, 4)), "CYX")
     assert mean_channels(image, like=image) is image
+
+
+@pytest.mark.parametrize(("axes", "like"), [("CYX", "YX"), ("ZYXC", "ZYXC"), ("ZCYX", "ZYX")])
+def test_a_probabilistic_result_comes_apart_into_means_and_widths_of_one_shape(axes: str, like: str) -> None:
+    fed = Image(np.zeros([{"C": 2}.get(letter, 5) for letter in like]), like)
+    channels = 4 if "C" in like else 2
+    data = np.zeros([{"C": channels}.get(letter, 5) for letter in axes])
+    image = Image(data, axes)
+    np.moveaxis(data, axes.index("C"), 0)[channels // 2 :] = 7
+    means, widths = mean_channels(image, like=fed), scale_channels(image, like=fed)
+    assert widths is not None
+    assert (means.axes, means.shape) == (widths.axes, widths.shape) == (fed.axes, fed.shape)
+    assert not means.data.any()
+    assert np.all(widths.data == 7)
+
+
+def test_a_result_of_means_only_has_no_widths() -> None:
+    image = Image(np.ones((3, 3, 4)), "CYX")
+    assert scale_channels(image, like=image) is None
 
 
 def test_no_application_is_an_error() -> None:

@@ -182,8 +182,9 @@ def load_predictors(model: Path) -> tuple[Predictor, list[Predictor]]:
 
 def write_images(folder: Path, pairs: Sequence[Pair], members: Sequence[Predictor], level: float) -> None:
     """Write restored images, and interval bounds and D where the model has them, as float32 TIFFs."""
-    from care_bridge.evaluate.reliability import interval_images, scale_channels
+    from care_bridge.evaluate.reliability import interval_images
     from care_bridge.images import write_image
+    from care_bridge.predictor import scale_channels
 
     for pair in pairs:
         results = [member.predict(pair.source) for member in members]

@@ -59,7 +59,6 @@ from care_bridge.evaluate.reliability import (
     foreign,
     input_statistics,
     laplace_nll,
-    scale_channels,
 )
 from care_bridge.evaluate.robustness import Point, curves
 from care_bridge.evaluate.scores import (
@@ -71,7 +70,7 @@ from care_bridge.evaluate.scores import (
 from care_bridge.images import Image
 from care_bridge.metrics import TRUTH_PMAX, TRUTH_PMIN, align
 from care_bridge.page import MAX_PX
-from care_bridge.predictor import Predictor, apply_repeatedly, mean_channels
+from care_bridge.predictor import Predictor, apply_repeatedly, mean_channels, scale_channels
 from care_bridge.progress import Progress, silent
 
 SHOWN = 12

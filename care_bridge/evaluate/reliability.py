@@ -17,7 +17,7 @@ from care_bridge.defaults import INTERVAL
 from care_bridge.errors import InputError
 from care_bridge.evaluate.baselines import noise_sd
 from care_bridge.images import Image
-from care_bridge.predictor import mean_channels
+from care_bridge.predictor import mean_channels, scale_channels
 
 Array = NDArray[np.float64]
 
@@ -174,17 +174,6 @@ def interval_images(results: Sequence[Image], *, like: Image, level: float = INT
 
     d = image(disagreement(mixture.means, mixture.scales)) if len(pairs) > 1 else None
     return Sure(image(mixture.mean), image(low), image(high), d, level)
-
-
-def scale_channels(image: Image, *, like: Image) -> Image | None:
-    """The widths of a probabilistic result, in the shape of its means; None where it has none."""
-    means = mean_channels(image, like=like)
-    if means.shape == image.shape:
-        return None
-    axis = image.axes.index("C")
-    count = image.shape[axis] // 2
-    widths = np.take(image.data, range(count, 2 * count), axis=axis)
-    return means.replace(data=widths.reshape(means.shape))
 
 
 def disagreement(means: Array, scales: Array, *, n: int = NODES) -> Array:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from care_bridge.errors import InputError
-from care_bridge.images import Image, WriteReport, read_image, write_image
-from care_bridge.predictor import Predictor, apply_repeatedly, mean_channels
+from care_bridge.images import WriteReport, read_image, write_image
+from care_bridge.predictor import Predictor, apply_repeatedly, mean_channels, scale_channels
 from care_bridge.progress import Progress, silent
 
 TIFF = (".tif", ".tiff")
@@ -121,34 +121,15 @@ def predict_files(
             if save:
                 suffix = f"_{application + 1}" if applications > 1 else ""
                 kind = image.dtype if dtype is None else dtype
-                mean, scale = split_scales(result, like=image)
+                mean = mean_channels(result, like=image)
                 written.append(write_image(_named(place, suffix), mean, kind, provenance=provenance))
-                if scales and scale is not None:
+                scale = scale_channels(result, like=image) if scales else None
+                if scale is not None:
                     path = _named(place, f"{suffix}_scale")
                     written.append(write_image(path, scale, np.float32, provenance=provenance))
             progress(number * applications + application + 1, len(sources) * applications, "restoring")
         done.append(Restored(source, tuple(written), result.shape))
     return done
-
-
-def split_scales(result: Image, *, like: Image) -> tuple[Image, Image | None]:
-    """Means and widths of a probabilistic network's result; None for the widths of any other.
-
-    Parameters
-    ----------
-    result : Image
-    like : Image
-        The input that gave it.
-    """
-    mean = mean_channels(result, like=like)
-    if mean is result:
-        return result, None
-    axis = result.axes.index("C")
-    half = result.shape[axis] // 2
-    scale = result.replace(data=np.take(result.data, range(half, 2 * half), axis=axis))
-    if "C" not in mean.axes:
-        scale = scale.replace(data=scale.data.squeeze(axis), axes=mean.axes)
-    return mean, scale
 
 
 def _named(path: Path, suffix: str) -> Path:
