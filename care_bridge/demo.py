@@ -16,7 +16,7 @@ import numpy as np
 
 from care_bridge import __version__
 from care_bridge.comparing.page import add_histogram, add_pictures, add_rows, plane
-from care_bridge.comparing.parity import ParityReport
+from care_bridge.comparing.report import ParityReport
 from care_bridge.config import CareConfig
 from care_bridge.defaults import DEMO_EPOCHS, SEED
 from care_bridge.errors import InputError
@@ -404,9 +404,9 @@ def _write_report(
     _add_profiles(page, on_one_scale, pixel_um)
     for version, report in result.parity.items():
         page.section(f"Does Fiji agree? TensorFlow {version}", report.verdict)
-        add_rows(page, report)
-        add_pictures(page, report)
-        add_histogram(page, report)
+        add_rows(page, report.rows)
+        add_pictures(page, report.results)
+        add_histogram(page, report.results, settings=report.settings)
         page.settings({"Python's side": str(report.reference), "Fiji's side": str(report.candidate)})
     if result.not_run:
         page.section("Not run on this machine")

@@ -75,6 +75,15 @@ class Predictor(Protocol):
     def predict(self, image: Image) -> Image: ...
 
 
+@runtime_checkable
+class HasVariants(Protocol):
+    """A predictor whose normalisation and tiles can be chosen: `plugin.emulation.FijiPredictor` and its kin."""
+
+    def variant(self, *, normalize: bool, tiles: FijiTiles) -> Predictor:
+        """The same network, with or without normalisation, in other tiles."""
+        ...
+
+
 def apply_repeatedly(predictor: Predictor, image: Image, *, applications: int) -> Iterator[Image]:
     """Feed a predictor its own output.
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from care_bridge.comparing.diagnosis import AGREE, NAN, diagnose, residual
-from care_bridge.comparing.parity import OTHER_NETWORK, ParityReport, compare
+from care_bridge.comparing.parity import OTHER_NETWORK, compare
+from care_bridge.comparing.report import ParityReport
+from care_bridge.comparing.where import AGREE, NAN, diagnose, residual
 from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.network_predictor import NetworkPredictor

@@ -1,61 +1,35 @@
-"""The parity report as a page: what both sides computed, where they differ, and by how much."""
+"""The parts of a comparison's page: what both sides computed, where they differ, and by how much."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from care_bridge.comparing.diagnosis import residual
-from care_bridge.comparing.parity import ParityReport, ParityRow
+from care_bridge.comparing.ladder import Rung
+from care_bridge.comparing.rows import ParityRow
+from care_bridge.comparing.where import residual
 from care_bridge.images import Image
-from care_bridge.page import NOT_FOR_QUANTIFICATION, Mark, Page, Picture, chart
+from care_bridge.page import Mark, Page, Picture, chart
 
 
-def parity_page(report: ParityReport) -> Page:
-    """The report as a page that opens without a network.
+def add_pictures(page: Page, results: Mapping[str, Image]) -> None:
+    """Results of both sides after each application, and the differences.
 
     Parameters
     ----------
-    report : ParityReport
-
-    Returns
-    -------
-    Page
-        Not yet saved, so that others (the demo) can go on with it.
+    page : Page
+    results : mapping of str to Image
+        As in `ParityReport.results`.
     """
-    page = Page("Do Fiji and Python agree?", verdict=report.verdict, good=report.passed)
-    add_pictures(page, report)
-    page.section("Numbers")
-    add_rows(page, report)
-    add_histogram(page, report)
-    if report.rungs:
-        add_ladder(page, report)
-    page.text(NOT_FOR_QUANTIFICATION, important=True)
-    page.section("What ran")
-    page.settings(
-        {
-            "reference": str(report.reference),
-            "candidate": str(report.candidate),
-            "image": f"{report.image['name']} {report.image['axes']} {tuple(report.image['shape'])} {report.image['dtype']}",
-            "SHA-256 of the pixels": report.image["sha256"],
-            **report.settings,
-        }
-    )
-    page.attach("parity.json", json.dumps(report.to_dict(), indent=2))
-    return page
-
-
-def add_pictures(page: Page, report: ParityReport) -> None:
-    """Input and results of both sides after each application, and the differences."""
-    applications = sum(key.startswith("reference") for key in report.results)
-    pixel_um = report.results["input"].pixel_size_um.get("X")
+    applications = sum(key.startswith("reference") for key in results)
+    pixel_um = results["input"].pixel_size_um.get("X")
     for application in range(1, applications + 1):
-        reference = plane(report.results[f"reference {application}"])
-        candidate = plane(report.results[f"candidate {application}"])
-        difference = plane(_residual_image(report, application))
+        reference = plane(results[f"reference {application}"])
+        candidate = plane(results[f"candidate {application}"])
+        difference = plane(_residual_image(results, application))
         limit = _largest(difference)
         page.pictures(
             [
@@ -68,15 +42,21 @@ def add_pictures(page: Page, report: ParityReport) -> None:
         )
 
 
-def add_rows(page: Page, report: ParityReport) -> None:
+def add_rows(page: Page, rows: Sequence[ParityRow]) -> None:
     """The table of all comparisons."""
-    page.table(
-        [_table_row(row) for row in report.rows], caption="Differences in units of the output", name="parity"
-    )
+    page.table([_table_row(row) for row in rows], caption="Differences in units of the output", name="parity")
 
 
-def add_ladder(page: Page, report: ParityReport) -> None:
-    """One convention after the other: what the runtimes differ by, and what each convention costs."""
+def add_ladder(page: Page, rungs: Sequence[Rung], *, shown_like: Image) -> None:
+    """One convention after the other: what the runtimes differ by, and what each convention costs.
+
+    Parameters
+    ----------
+    page : Page
+    rungs : sequence of Rung
+    shown_like : Image
+        A result with the axes of the rungs' residuals, which are shown where all have its shape.
+    """
     page.section(
         "Step by step",
         "Each rung adds one thing. The first column is Fiji's side minus Python's, both following Fiji's way; the "
@@ -91,37 +71,46 @@ def add_ladder(page: Page, report: ParityReport) -> None:
                 "csbdeep's way - Fiji's way": rung.cost.max_abs,
                 "why csbdeep differs": f"{rung.cost.cause}: {rung.cost.words}",
             }
-            for rung in report.rungs
+            for rung in rungs
         ],
         caption="The ladder",
         name="ladder",
     )
-    shape = report.results["reference 1"].shape
+    shape = shown_like.shape
     planes = [
-        plane(report.results["reference 1"].replace(data=np.abs(rung.residual)))
-        for rung in report.rungs
+        plane(shown_like.replace(data=np.abs(rung.residual)))
+        for rung in rungs
         if rung.residual.shape == shape
     ]
-    if len(planes) == len(report.rungs):
+    if len(planes) == len(rungs):
         largest = max(_largest(data) for data in planes)
         pictures = [
-            Picture(data, rung.title, lut="cividis") for data, rung in zip(planes, report.rungs, strict=True)
+            Picture(data, rung.title, lut="cividis") for data, rung in zip(planes, rungs, strict=True)
         ]
         page.pictures(
             pictures, limits=(0.0, largest), caption="|Fiji - Python| at each rung, one scale.", link="ladder"
         )
 
 
-def add_histogram(page: Page, report: ParityReport) -> None:
-    """How many pixels differ by how much, for each application."""
+def add_histogram(page: Page, results: Mapping[str, Image], *, settings: Mapping[str, Any]) -> None:
+    """How many pixels differ by how much, for each application.
+
+    Parameters
+    ----------
+    page : Page
+    results : mapping of str to Image
+        As in `ParityReport.results`.
+    settings : mapping
+        With `tolerance` and `tolerance_repeated`, to be marked.
+    """
     figure, axes = chart(size=(6.4, 2.8))
     rows: list[dict[str, Any]] = []
     edges = np.logspace(-10, 0, 61)
-    for key in report.results:
+    for key in results:
         if not key.startswith("reference"):
             continue
         application = int(key.split()[1])
-        size = np.nan_to_num(np.abs(_residual_image(report, application).data), nan=np.inf)
+        size = np.nan_to_num(np.abs(_residual_image(results, application).data), nan=np.inf)
         counts, _ = np.histogram(np.clip(size, edges[0], edges[-1]), edges)
         axes.stairs(counts, edges, label=f"application {application}")
         rows += [
@@ -129,10 +118,10 @@ def add_histogram(page: Page, report: ParityReport) -> None:
             for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
         ]
     for tolerance, label in (("tolerance", "first"), ("tolerance_repeated", "later")):
-        axes.axvline(report.settings[tolerance], linestyle=":", color="black")
+        axes.axvline(settings[tolerance], linestyle=":", color="black")
         axes.annotate(
             f" tolerance, {label}",
-            (report.settings[tolerance], 0.98),
+            (settings[tolerance], 0.98),
             xycoords=("data", "axes fraction"),
             rotation=90,
             va="top",
@@ -154,8 +143,8 @@ def plane(image: Image) -> NDArray[Any]:
     return data if image.axes.index("Y") < image.axes.index("X") else data.T
 
 
-def _residual_image(report: ParityReport, application: int) -> Image:
-    reference, candidate = (report.results[f"{side} {application}"] for side in ("reference", "candidate"))
+def _residual_image(results: Mapping[str, Image], application: int) -> Image:
+    reference, candidate = (results[f"{side} {application}"] for side in ("reference", "candidate"))
     return reference.replace(data=residual(reference, candidate))
 
 
@@ -174,9 +163,7 @@ def _table_row(row: ParityRow) -> dict[str, Any]:
         "mean": row.mean_abs,
         "RMSE": row.rmse,
         "mismatched per million": row.mismatched_ppm,
-        "worst at": " ".join(
-            f"{axis.lower()}={index}" for axis, index in zip(row.axes, row.worst, strict=True)
-        ),
+        "worst at": row.place,
         "px to tile border": row.to_seam_px,
         "px to image border": row.to_border_px,
         "tolerance": row.tolerance,

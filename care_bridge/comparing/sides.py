@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from care_bridge.bundle import find_bundle
 from care_bridge.comparing import parity
-from care_bridge.comparing.diagnosis import Convention, Rung, geometry_of, stepwise
-from care_bridge.comparing.parity import ParityReport
+from care_bridge.comparing.conventions import Convention
+from care_bridge.comparing.ladder import Rung, stepwise
+from care_bridge.comparing.report import ParityReport
+from care_bridge.comparing.where import geometry_of
 from care_bridge.defaults import APPLICATIONS, LEVEL, TF1_VERSION, TOLERANCE, TOLERANCE_REPEATED
 from care_bridge.errors import InputError
 from care_bridge.images import Image
@@ -69,7 +71,7 @@ def compare(
     fiji : path, optional
         A Fiji folder; None takes `CARE_BRIDGE_FIJI`.
     climb : bool
-        Also climb the ladder of `diagnosis.stepwise`, from the bare network to the second application.
+        Also climb the ladder of `ladder.stepwise`, from the bare network to the second application.
     progress : Progress
 
     Returns
