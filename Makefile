@@ -7,7 +7,7 @@ TESTS ?= tests
 WORKERS ?= 2
 # A crashed worker ends the run: with another in its place, pytest-xdist 3.8 waits for ever at the end.
 
-.PHONY: demo test test-floor check bench runtimes clean
+.PHONY: demo test test-floor check bench macros runtimes clean
 
 demo: $(VENV)/.user runtimes
 	$(BIN)/care-bridge demo --out demo
@@ -28,6 +28,10 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev runtimes
 	$(BIN)/python benchmarks/run.py
+
+# The whole, pasteable files of fiji_macros/ from fiji_macros/source/.
+macros: $(VENV)/.user
+	$(BIN)/python -m care_bridge.macros.generate
 
 # TensorFlow 1.12 and 1.15 and ImageJ, pinned by SHA-256, once into the cache folder.
 runtimes: | $(VENV)/.user

@@ -3,11 +3,10 @@
 // Restores the image in front with the plugin of this Fiji and compares it, pixel by pixel, with a file that Python
 // wrote (care-bridge predict MODEL IMAGE --rule fiji --dtype float32). Says the largest and the mean difference, where
 // the largest one is, and whether both agree within the tolerance; shows the difference as an image.
-// From a macro:
+// Use one tile for the comparison: borders of tiles are Fiji's own. From a macro:
 //   run("Compare With Python", "imp=[cell.tif] python=[/out/cell.tif] tolerance=0.0001 model=[/folder/my model.zip] "
 //       + "normalizeinput=true percentilebottom=3.0 percentiletop=99.8 clip=false ntiles=1 blockmultiple=32 "
 //       + "overlap=32 batchsize=1 sentinel=[]");
-// Use one tile for the comparison: borders of tiles are Fiji's own.
 
 #@ ImagePlus (label="Image", persist=false) imp
 #@ File (label="The same image restored by Python (.tif)", style="file", persist=false) python
@@ -26,38 +25,41 @@
 #@ PrefService prefs
 #@ DatasetService datasets
 
-import groovy.transform.CompileStatic
-import ij.CompositeImage
-import ij.IJ
-import ij.ImagePlus
-import ij.ImageStack
-import ij.io.FileSaver
-import ij.io.Opener
-import ij.plugin.Duplicator
-import ij.process.ImageProcessor
-import ij.process.LUT
-import java.nio.file.Files
-import java.nio.file.StandardCopyOption
-import net.imagej.axis.Axes
-import net.imglib2.RandomAccess
-import net.imglib2.RandomAccessibleInterval
-import net.imglib2.img.ImagePlusAdapter
-import net.imglib2.type.numeric.RealType
+attempt('Compare_With_Python') {
+    def there = fromPython(python)
+    def here = restore(imp, normalizeInput, nameOf(imp) + '_fiji').image
+    checkSizes(here, there)
+    def compared = compare(here, there)
+    compared.image.title = nameOf(imp) + '_difference'
+    compared.image.show()
+    boolean agree = compared.largest <= tolerance
+    def message = "Fiji and Python ${agree ? 'agree' : 'differ'}: largest difference ${compared.largest} at ${compared.where}, "
+    message += "mean ${compared.mean}, accepted ${tolerance}"
+    return new Ending(message: message, status: agree ? 'done' : 'different')
+}
 
-try {
-    checkSettings()
-    if (python == null || !python.exists()) throw new Refused("the file ${python} does not exist; give the one that Python wrote")
-    def there = openWhole(python)
+// ---- Below this line: how the steps above are done; nothing to change for using the script --------------
+
+ImagePlus fromPython(File file) {
+    if (file == null || !file.exists()) throw new Refused("the file ${file} does not exist; give the one that Python wrote")
+    def there = openWhole(file)
     if (there.bitDepth != 32)
-        throw new Refused("${python.name} has ${there.bitDepth} bits; write it with --dtype float32, or rounding is compared")
-    def here = restore(imp, normalizeInput, plainName(imp?.title ?: '') + '_fiji').image
+        throw new Refused("${file.name} has ${there.bitDepth} bits; write it with --dtype float32, or rounding is compared")
+    return there
+}
+
+void checkSizes(ImagePlus here, ImagePlus there) {
     def sizes = { image -> [image.width, image.height, image.NChannels, image.NSlices, image.NFrames] }
     if (sizes(here) != sizes(there))
         throw new Refused("Fiji gives ${sizes(here)} (x, y, channels, slices, frames) and ${python.name} has ${sizes(there)}; "
             + 'were both made from this image?')
+}
+
+// The difference as an image, its largest absolute value and where that is, and the mean of the absolute values.
+Map compare(ImagePlus here, ImagePlus there) {
     def stack = new ImageStack(here.width, here.height)
     double largest = 0, sum = 0
-    def where = [0, 0, 1]
+    def where = 'x=0 y=0 plane=1'
     for (int s = 1; s <= here.stackSize; s++) {
         float[] plane = difference((float[]) here.getStack().getPixels(s), (float[]) there.getStack().getPixels(s))
         stack.addSlice(here.getStack().getSliceLabel(s), plane)
@@ -65,23 +67,14 @@ try {
         sum += found[2]
         if (found[0] > largest || Double.isNaN(found[0])) {
             largest = found[0]
-            where = [((int) found[1]) % here.width, ((int) found[1]).intdiv(here.width), s]
+            where = "x=${((int) found[1]) % here.width} y=${((int) found[1]).intdiv(here.width)} plane=${s}"
         }
     }
-    double mean = sum / ((double) here.width * here.height * here.stackSize)
-    boolean agree = largest <= tolerance
-    def shown = new ImagePlus(plainName(imp.title) + '_difference', stack)
-    shown.setDimensions(here.NChannels, here.NSlices, here.NFrames)
-    shown.calibration = here.calibration
-    shown.setDisplayRange(-tolerance, tolerance)
-    shown.show()
-    def message = "Fiji and Python ${agree ? 'agree' : 'differ'}: largest difference ${largest} at x=${where[0]} y=${where[1]} plane=${where[2]}, "
-    message += "mean ${mean}, accepted ${tolerance}"
-    say(message.toString())
-    writeSentinel('Compare_With_Python', agree ? 'done' : 'different', message.toString(), 1, 0, 0)
-} catch (Refused e) {
-    say(e.message)
-    writeSentinel('Compare_With_Python', 'failed', e.message, 0, 0, 1)
+    def image = new ImagePlus('', stack)
+    image.setDimensions(here.NChannels, here.NSlices, here.NFrames)
+    image.calibration = here.calibration
+    image.setDisplayRange(-tolerance, tolerance)
+    return [image: image, largest: largest, where: where, mean: sum / ((double) here.width * here.height * here.stackSize)]
 }
 
 @CompileStatic
@@ -106,7 +99,25 @@ double[] extreme(float[] plane) {
     return found
 }
 
-// ---- The same in every script of this folder: begin -----------------------------------------------------
+// ---- The same in every script of this folder: begin (how it is done; from source/shared.groovy, by make macros) 
+
+import groovy.transform.CompileStatic
+import ij.CompositeImage
+import ij.IJ
+import ij.ImagePlus
+import ij.ImageStack
+import ij.io.FileSaver
+import ij.io.Opener
+import ij.plugin.Duplicator
+import ij.process.ImageProcessor
+import ij.process.LUT
+import java.nio.file.Files
+import java.nio.file.StandardCopyOption
+import net.imagej.axis.Axes
+import net.imglib2.RandomAccess
+import net.imglib2.RandomAccessibleInterval
+import net.imglib2.img.ImagePlusAdapter
+import net.imglib2.type.numeric.RealType
 
 class Refused extends RuntimeException {
     Refused(String message) { super(message) }
@@ -122,16 +133,40 @@ class Restored {
     double clippedShare = 0
 }
 
+// How a script ended; the message stands in the sentinel file too, what is said more only in the log.
+class Ending {
+    String message
+    String more = ''
+    String status = 'done'
+    int done = 1
+    int skipped = 0
+    int failed = 0
+}
+
+// Runs the steps of a script, says how it went, and says what was refused instead of ending in an exception.
+void attempt(String script, Closure<Ending> steps) {
+    Ending ending
+    try {
+        checkSettings()
+        pluginCommand()
+        ending = steps()
+    } catch (Refused e) {
+        ending = new Ending(message: e.message, status: 'failed', done: 0, failed: 1)
+    }
+    say(ending.message + ending.more)
+    writeSentinel(script, ending)
+}
+
 void say(String text) {
     IJ.log('CARE bridge: ' + text)
 }
 
 // A small file that tells another program how the script ended; only written where sentinel was given.
-void writeSentinel(String script, String status, String message, int done, int skipped, int failed) {
+void writeSentinel(String script, Ending ending) {
     if (!sentinel) return
-    def plain = message.replace('\\', '/').replace('"', "'").replace('\n', ' ')
-    new File(sentinel).setText('{"macro": "' + script + '", "status": "' + status + '", "done": ' + done
-        + ', "skipped": ' + skipped + ', "failed": ' + failed + ', "message": "' + plain + '"}\n', 'UTF-8')
+    def plain = ending.message.replace('\\', '/').replace('"', "'").replace('\n', ' ')
+    new File(sentinel).setText('{"macro": "' + script + '", "status": "' + ending.status + '", "done": ' + ending.done
+        + ', "skipped": ' + ending.skipped + ', "failed": ' + ending.failed + ', "message": "' + plain + '"}\n', 'UTF-8')
 }
 
 Class pluginCommand() {
@@ -492,9 +527,13 @@ ImagePlus openWhole(File file) {
     return opened
 }
 
+String nameOf(ImagePlus image) {
+    return plainName(image?.title ?: '')
+}
+
 String plainName(String name) {
     int dot = name.lastIndexOf('.')
     return dot > 0 ? name.substring(0, dot) : name
 }
 
-// ---- The same in every script of this folder: end -------------------------------------------------------
+// ---- The same in every script of this folder: end ---------------------------------------------------------

@@ -2,13 +2,8 @@
 //
 // Restores all TIFF images of a folder and its sub-folders (or a single file). Goes on after a bad file, skips what
 // is done already (so it can be stopped and started again), asks nothing, opens no window, never changes an input.
-// This is the way for a night's work, also without windows:
+// Beside the results: care_log.csv, care_failures.txt, care_summary.txt. Also without windows (give every parameter):
 //   ImageJ --headless --run Restore_Folder.groovy 'input="/in",outputFolder="/out",model="/m/my model.zip",...'
-// (every parameter below must be given there), from Plugins > CARE bridge, or from a macro by
-//   run("Restore Folder", "input=[/in] outputfolder=[/out] model=[/m/my model.zip] ...").
-// In the output folder, beside the results under the same names and sub-folders: care_log.csv (a line for each
-// file: time, percentiles, range, message), care_failures.txt (what could not be restored and why),
-// care_summary.txt. 16 bits hold the grey levels of the input, rounded and clipped.
 
 #@ File (label="Folder with the images", style="both", persist=false) input
 #@ File (label="Folder for the results", style="directory", persist=false) outputFolder
@@ -32,32 +27,28 @@
 #@ PrefService prefs
 #@ DatasetService datasets
 
-import groovy.transform.CompileStatic
-import ij.CompositeImage
-import ij.IJ
-import ij.ImagePlus
-import ij.ImageStack
-import ij.io.FileSaver
-import ij.io.Opener
-import ij.plugin.Duplicator
-import ij.process.ImageProcessor
-import ij.process.LUT
-import java.nio.file.Files
-import java.nio.file.StandardCopyOption
-import net.imagej.axis.Axes
-import net.imglib2.RandomAccess
-import net.imglib2.RandomAccessibleInterval
-import net.imglib2.img.ImagePlusAdapter
-import net.imglib2.type.numeric.RealType
+attempt('Restore_Folder') {
+    checkFolders()
+    def files = filesToRestore()
+    def counts = startLog(files)
+    files.eachWithIndex { file, number ->
+        IJ.showProgress(number, files.size())
+        restoreOrSkip(file, counts)
+    }
+    return finishLog(counts)
+}
 
-try {
-    checkSettings()
-    pluginCommand()
+// ---- Below this line: how the steps above are done; nothing to change for using the script --------------
+
+File baseFolder() {
+    return input.isDirectory() ? input.canonicalFile : input.canonicalFile.parentFile
+}
+
+void checkFolders() {
     if (input == null || !input.exists()) throw new Refused("the folder ${input} does not exist; look for the one with the images")
     if (outputFolder == null) throw new Refused('no folder for the results was given')
-    def base = input.isDirectory() ? input.canonicalFile : input.canonicalFile.parentFile
-    if (base == outputFolder.canonicalFile)
-        throw new Refused("the results would overwrite the images in ${base}; give another folder for them")
+    if (baseFolder() == outputFolder.canonicalFile)
+        throw new Refused("the results would overwrite the images in ${baseFolder()}; give another folder for them")
     writableFolder(outputFolder)
     new File(outputFolder, 'care_part.tif').delete()
     def settings = "model=${model.name} size=${model.length()} normalizeInput=${normalizeInput} percentiles=${percentileBottom}-"
@@ -68,57 +59,62 @@ try {
         throw new Refused("the results in ${outputFolder} were made with other settings (care_settings.txt); give another "
             + 'folder, or overwrite')
     settingsFile.setText(settings + '\n', 'UTF-8')
-    def found = input.isDirectory() ? filesBelow(base, outputFolder.canonicalFile) : [input.canonicalFile]
+}
+
+List<File> filesToRestore() {
+    def found = input.isDirectory() ? filesBelow(baseFolder(), outputFolder.canonicalFile) : [input.canonicalFile]
     if (!found) throw new Refused("there is no file like ${pattern} in ${input}; give another pattern")
+    return found
+}
+
+Map startLog(List<File> files) {
     def log = new File(outputFolder, 'care_log.csv')
     if (!log.exists())
         log.setText('file,status,seconds,percentile_bottom,percentile_top,level_bottom,level_top,minimum,maximum,message\n', 'UTF-8')
     def failures = new File(outputFolder, 'care_failures.txt')
     failures.setText('', 'UTF-8')
-    say("restoring ${found.size()} files of ${input} into ${outputFolder}")
-    int done = 0, skipped = 0, failed = 0
-    found.eachWithIndex { file, number ->
-        IJ.showProgress(number, found.size())
-        long started = System.nanoTime()
-        def name = base.toPath().relativize(file.toPath()).toString().replace('\\', '/')
-        def target = new File(outputFolder, plainName(name) + '.tif')
-        def columns = ['', '', '', '']
-        def status = 'skipped'
-        def note = 'done before'
-        if (overwrite || !target.exists()) {
-            try {
-                def result = restoreFile(file, target)
-                def range = ends(result.image.getStack(), 1, 1)
-                columns = [result.low, result.high, range[0], range[1]]
-                note = ''
-                if (bits == '16') {
-                    note = "${percent(result.clippedShare)} % of the pixels clipped; "
-                    note += "restored value = (grey level - ${result.offset}) / ${result.scale}"
-                }
-                status = 'done'
-                done++
-                result.image.flush()
-            } catch (Throwable e) {
-                status = 'failed'
-                note = e instanceof Refused ? e.message : "${e.class.simpleName}: ${e.message}"
-                failed++
-                failures.append("${name}: ${note}\n", 'UTF-8')
-                say("${name}: ${note}")
+    say("restoring ${files.size()} files of ${input} into ${outputFolder}")
+    return [found: files.size(), done: 0, skipped: 0, failed: 0, log: log, failures: failures]
+}
+
+void restoreOrSkip(File file, Map counts) {
+    long started = System.nanoTime()
+    def name = baseFolder().toPath().relativize(file.toPath()).toString().replace('\\', '/')
+    def target = new File(outputFolder, plainName(name) + '.tif')
+    def columns = ['', '', '', '']
+    def status = 'skipped'
+    def note = 'done before'
+    if (overwrite || !target.exists()) {
+        try {
+            def result = restoreFile(file, target)
+            def range = ends(result.image.getStack(), 1, 1)
+            columns = [result.low, result.high, range[0], range[1]]
+            note = ''
+            if (bits == '16') {
+                note = "${percent(result.clippedShare)} % of the pixels clipped; "
+                note += "restored value = (grey level - ${result.offset}) / ${result.scale}"
             }
-        } else {
-            skipped++
+            status = 'done'
+            result.image.flush()
+        } catch (Throwable e) {
+            status = 'failed'
+            note = e instanceof Refused ? e.message : "${e.class.simpleName}: ${e.message}"
+            counts.failures.append("${name}: ${note}\n", 'UTF-8')
+            say("${name}: ${note}")
         }
-        def seconds = String.format(Locale.ROOT, '%.3f', (System.nanoTime() - started) / 1e9d)
-        def line = [quoted(name), status, seconds, percentileBottom, percentileTop, *columns, quoted(note.toString())]
-        log.append(line.join(',') + '\n', 'UTF-8')
     }
-    def summary = "${found.size()} found, ${done} restored, ${skipped} skipped, ${failed} failed".toString()
+    counts[status] += 1
+    def seconds = String.format(Locale.ROOT, '%.3f', (System.nanoTime() - started) / 1e9d)
+    def line = [quoted(name), status, seconds, percentileBottom, percentileTop, *columns, quoted(note.toString())]
+    counts.log.append(line.join(',') + '\n', 'UTF-8')
+}
+
+Ending finishLog(Map counts) {
+    def summary = "${counts.found} found, ${counts.done} restored, ${counts.skipped} skipped, ${counts.failed} failed".toString()
     new File(outputFolder, 'care_summary.txt').setText(summary + '\n', 'UTF-8')
-    say("${summary}; see ${log}")
-    writeSentinel('Restore_Folder', failed ? 'done with failures' : 'done', summary, done, skipped, failed)
-} catch (Refused e) {
-    say(e.message)
-    writeSentinel('Restore_Folder', 'failed', e.message, 0, 0, 1)
+    def status = counts.failed ? 'done with failures' : 'done'
+    return new Ending(message: summary, more: "; see ${counts.log}", status: status, done: counts.done, skipped: counts.skipped,
+        failed: counts.failed)
 }
 
 Restored restoreFile(File file, File target) {
@@ -169,7 +165,25 @@ String quoted(String text) {
     return '"' + text.replace('"', "'") + '"'
 }
 
-// ---- The same in every script of this folder: begin -----------------------------------------------------
+// ---- The same in every script of this folder: begin (how it is done; from source/shared.groovy, by make macros) 
+
+import groovy.transform.CompileStatic
+import ij.CompositeImage
+import ij.IJ
+import ij.ImagePlus
+import ij.ImageStack
+import ij.io.FileSaver
+import ij.io.Opener
+import ij.plugin.Duplicator
+import ij.process.ImageProcessor
+import ij.process.LUT
+import java.nio.file.Files
+import java.nio.file.StandardCopyOption
+import net.imagej.axis.Axes
+import net.imglib2.RandomAccess
+import net.imglib2.RandomAccessibleInterval
+import net.imglib2.img.ImagePlusAdapter
+import net.imglib2.type.numeric.RealType
 
 class Refused extends RuntimeException {
     Refused(String message) { super(message) }
@@ -185,16 +199,40 @@ class Restored {
     double clippedShare = 0
 }
 
+// How a script ended; the message stands in the sentinel file too, what is said more only in the log.
+class Ending {
+    String message
+    String more = ''
+    String status = 'done'
+    int done = 1
+    int skipped = 0
+    int failed = 0
+}
+
+// Runs the steps of a script, says how it went, and says what was refused instead of ending in an exception.
+void attempt(String script, Closure<Ending> steps) {
+    Ending ending
+    try {
+        checkSettings()
+        pluginCommand()
+        ending = steps()
+    } catch (Refused e) {
+        ending = new Ending(message: e.message, status: 'failed', done: 0, failed: 1)
+    }
+    say(ending.message + ending.more)
+    writeSentinel(script, ending)
+}
+
 void say(String text) {
     IJ.log('CARE bridge: ' + text)
 }
 
 // A small file that tells another program how the script ended; only written where sentinel was given.
-void writeSentinel(String script, String status, String message, int done, int skipped, int failed) {
+void writeSentinel(String script, Ending ending) {
     if (!sentinel) return
-    def plain = message.replace('\\', '/').replace('"', "'").replace('\n', ' ')
-    new File(sentinel).setText('{"macro": "' + script + '", "status": "' + status + '", "done": ' + done
-        + ', "skipped": ' + skipped + ', "failed": ' + failed + ', "message": "' + plain + '"}\n', 'UTF-8')
+    def plain = ending.message.replace('\\', '/').replace('"', "'").replace('\n', ' ')
+    new File(sentinel).setText('{"macro": "' + script + '", "status": "' + ending.status + '", "done": ' + ending.done
+        + ', "skipped": ' + ending.skipped + ', "failed": ' + ending.failed + ', "message": "' + plain + '"}\n', 'UTF-8')
 }
 
 Class pluginCommand() {
@@ -555,9 +593,13 @@ ImagePlus openWhole(File file) {
     return opened
 }
 
+String nameOf(ImagePlus image) {
+    return plainName(image?.title ?: '')
+}
+
 String plainName(String name) {
     int dot = name.lastIndexOf('.')
     return dot > 0 ? name.substring(0, dot) : name
 }
 
-// ---- The same in every script of this folder: end -------------------------------------------------------
+// ---- The same in every script of this folder: end ---------------------------------------------------------

@@ -1,14 +1,12 @@
 // CARE bridge: Restore Image
 //
 // Restores the image in front with a CARE model through the CSBDeep plugin and keeps what the plugin loses: pixel
-// size and units, slice labels, lookup tables, display range, title. The image itself stays as it is. Works with
-// and without windows, from the menu Plugins > CARE bridge, and from macros:
+// size and units, slice labels, lookup tables, display range, title. The image itself stays as it is. The result has
+// values around 0 to 1 in 32 bits; 16 bits hold the grey levels of the input, rounded and clipped. With and without
+// windows, from Plugins > CARE bridge, and from macros (without windows the script needs every option):
 //   run("Restore Image", "imp=[cell.tif] model=[/folder/my model.zip] normalizeinput=true percentilebottom=3.0 "
 //       + "percentiletop=99.8 clip=false ntiles=8 blockmultiple=32 overlap=32 batchsize=1 bits=32 output=[] sentinel=[]");
 //   selectWindow("cell_restored");
-// Give every option there: without windows the script does not run at all where one is missing.
-// Result: values around 0 to 1 (the model's own range) in 32 bits; 16 bits hold the grey levels of the input,
-// rounded and clipped.
 
 #@ ImagePlus (label="Image", persist=false) imp
 #@ File (label="Model for Fiji (.zip)", style="file", persist=false) model
@@ -26,6 +24,18 @@
 #@ CommandService command
 #@ PrefService prefs
 #@ DatasetService datasets
+
+attempt('Restore_Image') {
+    def result = restore(imp, normalizeInput, nameOf(imp) + '_restored')
+    if (bits == '16') toGreyLevels(result)
+    if (output) saveWhole(result.image, new File(output))
+    result.image.show()
+    def message = "restored ${imp.title}: grey levels ${result.low} to ${result.high} became 0 to 1"
+    if (bits == '16') message = "restored ${imp.title}: grey levels kept, ${percent(result.clippedShare)} % of the pixels clipped"
+    return new Ending(message: output ? "${message}; saved as ${output}" : message)
+}
+
+// ---- The same in every script of this folder: begin (how it is done; from source/shared.groovy, by make macros) 
 
 import groovy.transform.CompileStatic
 import ij.CompositeImage
@@ -45,24 +55,6 @@ import net.imglib2.RandomAccessibleInterval
 import net.imglib2.img.ImagePlusAdapter
 import net.imglib2.type.numeric.RealType
 
-try {
-    checkSettings()
-    def result = restore(imp, normalizeInput, plainName(imp?.title ?: '') + '_restored')
-    if (bits == '16') toGreyLevels(result)
-    if (output) saveWhole(result.image, new File(output))
-    result.image.show()
-    def message = "restored ${imp.title}: grey levels ${result.low} to ${result.high} became 0 to 1"
-    if (bits == '16') message = "restored ${imp.title}: grey levels kept, ${percent(result.clippedShare)} % of the pixels clipped"
-    if (output) message += "; saved as ${output}"
-    say(message.toString())
-    writeSentinel('Restore_Image', 'done', message.toString(), 1, 0, 0)
-} catch (Refused e) {
-    say(e.message)
-    writeSentinel('Restore_Image', 'failed', e.message, 0, 0, 1)
-}
-
-// ---- The same in every script of this folder: begin -----------------------------------------------------
-
 class Refused extends RuntimeException {
     Refused(String message) { super(message) }
 }
@@ -77,16 +69,40 @@ class Restored {
     double clippedShare = 0
 }
 
+// How a script ended; the message stands in the sentinel file too, what is said more only in the log.
+class Ending {
+    String message
+    String more = ''
+    String status = 'done'
+    int done = 1
+    int skipped = 0
+    int failed = 0
+}
+
+// Runs the steps of a script, says how it went, and says what was refused instead of ending in an exception.
+void attempt(String script, Closure<Ending> steps) {
+    Ending ending
+    try {
+        checkSettings()
+        pluginCommand()
+        ending = steps()
+    } catch (Refused e) {
+        ending = new Ending(message: e.message, status: 'failed', done: 0, failed: 1)
+    }
+    say(ending.message + ending.more)
+    writeSentinel(script, ending)
+}
+
 void say(String text) {
     IJ.log('CARE bridge: ' + text)
 }
 
 // A small file that tells another program how the script ended; only written where sentinel was given.
-void writeSentinel(String script, String status, String message, int done, int skipped, int failed) {
+void writeSentinel(String script, Ending ending) {
     if (!sentinel) return
-    def plain = message.replace('\\', '/').replace('"', "'").replace('\n', ' ')
-    new File(sentinel).setText('{"macro": "' + script + '", "status": "' + status + '", "done": ' + done
-        + ', "skipped": ' + skipped + ', "failed": ' + failed + ', "message": "' + plain + '"}\n', 'UTF-8')
+    def plain = ending.message.replace('\\', '/').replace('"', "'").replace('\n', ' ')
+    new File(sentinel).setText('{"macro": "' + script + '", "status": "' + ending.status + '", "done": ' + ending.done
+        + ', "skipped": ' + ending.skipped + ', "failed": ' + ending.failed + ', "message": "' + plain + '"}\n', 'UTF-8')
 }
 
 Class pluginCommand() {
@@ -447,9 +463,13 @@ ImagePlus openWhole(File file) {
     return opened
 }
 
+String nameOf(ImagePlus image) {
+    return plainName(image?.title ?: '')
+}
+
 String plainName(String name) {
     int dot = name.lastIndexOf('.')
     return dot > 0 ? name.substring(0, dot) : name
 }
 
-// ---- The same in every script of this folder: end -------------------------------------------------------
+// ---- The same in every script of this folder: end ---------------------------------------------------------

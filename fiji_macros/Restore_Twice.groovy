@@ -1,12 +1,11 @@
 // CARE bridge: Restore Twice
 //
 // Restores the image in front, and then the result of that once more, with the same model. Both results are shown,
-// named ..._once and ..._twice. Works with and without windows, from Plugins > CARE bridge, and from macros:
+// named ..._once and ..._twice. Normalize again is what pressing the plugin's button twice does; without it the first
+// result is fed on as it is. Of a model that also gives an uncertainty only the mean is fed on.
+// With and without windows, from Plugins > CARE bridge, and from macros:
 //   run("Restore Twice", "imp=[cell.tif] model=[/folder/my model.zip] normalizeinput=true percentilebottom=3.0 "
 //       + "percentiletop=99.8 clip=false ntiles=8 blockmultiple=32 overlap=32 batchsize=1 normalizeagain=true output=[] sentinel=[]");
-// Normalize again is what pressing the plugin's button twice does: the first result is scaled to its own
-// percentiles. Without it the first result is fed on as it is. Of a model that also gives an uncertainty only the
-// mean is fed on.
 
 #@ ImagePlus (label="Image", persist=false) imp
 #@ File (label="Model for Fiji (.zip)", style="file", persist=false) model
@@ -24,6 +23,19 @@
 #@ CommandService command
 #@ PrefService prefs
 #@ DatasetService datasets
+
+attempt('Restore_Twice') {
+    def once = restore(imp, normalizeInput, nameOf(imp) + '_once').image
+    if (output) saveWhole(once, new File(output, once.title + '.tif'))
+    def twice = restore(meanChannels(once, imp.NChannels), normalizeAgain, nameOf(imp) + '_twice').image
+    if (output) saveWhole(twice, new File(output, twice.title + '.tif'))
+    once.show()
+    twice.show()
+    def message = "restored ${nameOf(imp)} twice; the second time normalized again: ${normalizeAgain}"
+    return new Ending(message: output ? "${message}; saved in ${output}" : message, done: 2)
+}
+
+// ---- The same in every script of this folder: begin (how it is done; from source/shared.groovy, by make macros) 
 
 import groovy.transform.CompileStatic
 import ij.CompositeImage
@@ -43,27 +55,6 @@ import net.imglib2.RandomAccessibleInterval
 import net.imglib2.img.ImagePlusAdapter
 import net.imglib2.type.numeric.RealType
 
-try {
-    checkSettings()
-    def name = plainName(imp?.title ?: '')
-    def once = restore(imp, normalizeInput, name + '_once').image
-    if (output) saveWhole(once, new File(output, name + '_once.tif'))
-    def between = meanChannels(once, imp.NChannels)
-    def twice = restore(between, normalizeAgain, name + '_twice').image
-    if (output) saveWhole(twice, new File(output, name + '_twice.tif'))
-    once.show()
-    twice.show()
-    def message = "restored ${name} twice; the second time normalized again: ${normalizeAgain}"
-    if (output) message += "; saved in ${output}"
-    say(message.toString())
-    writeSentinel('Restore_Twice', 'done', message.toString(), 2, 0, 0)
-} catch (Refused e) {
-    say(e.message)
-    writeSentinel('Restore_Twice', 'failed', e.message, 0, 0, 1)
-}
-
-// ---- The same in every script of this folder: begin -----------------------------------------------------
-
 class Refused extends RuntimeException {
     Refused(String message) { super(message) }
 }
@@ -78,16 +69,40 @@ class Restored {
     double clippedShare = 0
 }
 
+// How a script ended; the message stands in the sentinel file too, what is said more only in the log.
+class Ending {
+    String message
+    String more = ''
+    String status = 'done'
+    int done = 1
+    int skipped = 0
+    int failed = 0
+}
+
+// Runs the steps of a script, says how it went, and says what was refused instead of ending in an exception.
+void attempt(String script, Closure<Ending> steps) {
+    Ending ending
+    try {
+        checkSettings()
+        pluginCommand()
+        ending = steps()
+    } catch (Refused e) {
+        ending = new Ending(message: e.message, status: 'failed', done: 0, failed: 1)
+    }
+    say(ending.message + ending.more)
+    writeSentinel(script, ending)
+}
+
 void say(String text) {
     IJ.log('CARE bridge: ' + text)
 }
 
 // A small file that tells another program how the script ended; only written where sentinel was given.
-void writeSentinel(String script, String status, String message, int done, int skipped, int failed) {
+void writeSentinel(String script, Ending ending) {
     if (!sentinel) return
-    def plain = message.replace('\\', '/').replace('"', "'").replace('\n', ' ')
-    new File(sentinel).setText('{"macro": "' + script + '", "status": "' + status + '", "done": ' + done
-        + ', "skipped": ' + skipped + ', "failed": ' + failed + ', "message": "' + plain + '"}\n', 'UTF-8')
+    def plain = ending.message.replace('\\', '/').replace('"', "'").replace('\n', ' ')
+    new File(sentinel).setText('{"macro": "' + script + '", "status": "' + ending.status + '", "done": ' + ending.done
+        + ', "skipped": ' + ending.skipped + ', "failed": ' + ending.failed + ', "message": "' + plain + '"}\n', 'UTF-8')
 }
 
 Class pluginCommand() {
@@ -448,9 +463,13 @@ ImagePlus openWhole(File file) {
     return opened
 }
 
+String nameOf(ImagePlus image) {
+    return plainName(image?.title ?: '')
+}
+
 String plainName(String name) {
     int dot = name.lastIndexOf('.')
     return dot > 0 ? name.substring(0, dot) : name
 }
 
-// ---- The same in every script of this folder: end -------------------------------------------------------
+// ---- The same in every script of this folder: end ---------------------------------------------------------

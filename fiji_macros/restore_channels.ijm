@@ -1,15 +1,10 @@
 // CARE bridge: restore_channels
 //
-// Restores the channels of the image in front one by one, each normalized by itself (the plugin would take one
-// pair of grey levels for all of them), with one model for all or one for each, and puts them together again
-// with their colours, labels and calibration.
-//
+// Restores the channels of the image in front one by one, each normalized by itself, and puts them together again
+// with colours, labels and calibration. The result has 32 bits; channels that are not restored keep their grey levels.
 // You need: Fiji with the update site CSBDeep, and models for one channel exported for Fiji (.zip).
 // Use it:   change the settings below and press Run, or from another macro
 //           runMacro("/folder/restore_channels.ijm", "model=[/folder/mito.zip] channels=1,3");
-//           models=[/folder/a.zip;/folder/b.zip] gives a model for each channel in channels=.
-//           Further settings there: input=[file to open], output=[file.tif to save], sentinel=[file].
-// Result:   32 bits; channels that are not restored keep their grey levels.
 
 var model = "";                // the .zip that was exported for Fiji; forward slashes also on Windows
 var normalize = "true";        // scale to the percentiles first, as in training
@@ -25,69 +20,66 @@ var models = "";               // one .zip for each of these channels, with ; be
 var input = "";                // file to open; empty takes the image in front
 var output = "";               // file to save; empty leaves the result open
 
-macroName = "restore_channels";
-readArgument(getArgument(), newArray("model", "normalizeinput", "percentilebottom", "percentiletop", "clip", "ntiles",
-    "blockmultiple", "overlap", "batchsize", "channels", "models", "input", "output"));
-models = setting("models", models);
-if (models != "") {
-    list = split(models, ";");
-    for (m = 0; m < list.length; m++) {
-        model = checkedModel(list[m]);
-        list[m] = model;
-    }
-    model = list[0];
-} else {
-    model = checkedModel(setting("model", model));
-    list = newArray(model, "");
-    list = Array.trim(list, 1);
-}
-givenKeys = Array.concat(givenKeys, newArray("model"));
-givenValues = Array.concat(givenValues, newArray(model));
-model = checkedModel(setting("model", model));
-normalize = booleanSetting("normalizeinput", normalize);
-bottom = numberSetting("percentilebottom", bottom, 0, 100);
-top = numberSetting("percentiletop", top, 0, 100);
-if (bottom >= top) stop("percentilebottom=" + bottom + " is not below percentiletop=" + top);
-clip = booleanSetting("clip", clip);
-nTiles = wholeSetting("ntiles", nTiles, 1);
-blockMultiple = wholeSetting("blockmultiple", blockMultiple, 1);
-overlap = wholeSetting("overlap", overlap, 0);
-batchSize = wholeSetting("batchsize", batchSize, 1);
-channelsWanted = setting("channels", channelsWanted);
+readSettings("restore_channels", newArray("channels", "models", "input", "output"));
 output = cleanPath(setting("output", output));
+list = checkedModels(setting("models", models));
 setBatchMode(true);
 source = inputImage(setting("input", input));
-selectImage(source);
 name = plainName(getTitle());
 getDimensions(width, height, channels, slices, frames);
-if (bitDepth() == 24) stop("'" + name + "' is an RGB image; use Image > Color > Make Composite first");
-if (toLowerCase(channelsWanted) == "all") {
-    wanted = newArray(channels);
-    for (c = 0; c < channels; c++) wanted[c] = c + 1;
-} else {
-    wanted = split(channelsWanted, ",");
-    for (c = 0; c < wanted.length; c++) {
-        number = parseInt(wanted[c]);
-        if (isNaN(number)) stop("channels=" + channelsWanted + " is no list of numbers; write channels=1,3");
-        if (minOf(number - 1, channels - number) < 0)
-            stop("channels=" + channelsWanted + ": '" + name + "' has channels 1 to " + channels);
-        wanted[c] = number;
-    }
-}
-if (list.length > 1) {
-    if (list.length != wanted.length)
-        stop("models= names " + list.length + " models for " + wanted.length + " channels; give one for each");
-}
-run("Select None");
-run("Duplicate...", "title=" + freeTitle("care_whole") + " duplicate");
-whole = getImageID();
-if (bitDepth() != 32) run("32-bit");
+wanted = wantedChannels(setting("channels", channelsWanted), name, list.length);
+whole = floatCopy(source, "care_whole");
 for (w = 0; w < wanted.length; w++) {
     showProgress(w, wanted.length);
-    number = wanted[w];
-    if (list.length > 1) model = list[w];
+    model = list[minOf(w, list.length - 1)];
+    restoreChannel(source, whole, wanted[w]);
+}
+named(whole, name + "_restored");
+saveResult(whole, output);
+finish("restored " + wanted.length + " of " + channels + " channels of " + name, wanted.length, "saved as", output);
+
+// ---- Below this line: how the steps above are done; nothing to change for using the macro ---------------
+
+// The models in a text with ; between, or the one of the setting model.
+function checkedModels(text) {
+    if (text == "") {
+        one = checkedModel(setting("model", model));
+        return Array.trim(newArray(one, ""), 1);
+    }
+    list = split(text, ";");
+    for (m = 0; m < list.length; m++) list[m] = checkedModel(list[m]);
+    return list;
+}
+
+// The numbers of the channels to be restored in the image in front.
+function wantedChannels(text, name, numberOfModels) {
+    getDimensions(width, height, channels, slices, frames);
+    if (bitDepth() == 24) stop("'" + name + "' is an RGB image; use Image > Color > Make Composite first");
+    if (toLowerCase(text) == "all") {
+        wanted = newArray(channels);
+        for (c = 0; c < channels; c++) wanted[c] = c + 1;
+    } else {
+        wanted = split(text, ",");
+        for (c = 0; c < wanted.length; c++) {
+            number = parseInt(wanted[c]);
+            if (isNaN(number)) stop("channels=" + text + " is no list of numbers; write channels=1,3");
+            if (minOf(number - 1, channels - number) < 0)
+                stop("channels=" + text + ": '" + name + "' has channels 1 to " + channels);
+            wanted[c] = number;
+        }
+    }
+    if (numberOfModels > 1) {
+        if (numberOfModels != wanted.length)
+            stop("models= names " + numberOfModels + " models for " + wanted.length + " channels; give one for each");
+    }
+    return wanted;
+}
+
+// Restores one channel of an image and puts it in its place in a 32-bit copy.
+function restoreChannel(source, whole, number) {
     if (!isOpen(source)) stop("the image was closed before channel " + number + "; open it and run this again");
     selectImage(source);
+    getDimensions(width, height, channels, slices, frames);
     if (channels > 1) {
         Stack.setChannel(number);
         run("Duplicate...", "title=care_channel duplicate channels=" + number + " slices=1-" + slices + " frames=1-" + frames);
@@ -99,7 +91,7 @@ for (w = 0; w < wanted.length; w++) {
     getMinAndMax(least, most);
     restored = restore(one, "care_channel_restored");
     closeImage(one);
-    if (restored == 0) stop("channel " + number + ": " + problem);
+    stopIfFailed("channel " + number + ": ");
     selectImage(restored);
     planes = slices * frames;
     if (nSlices != planes) stop("channel " + number + ": the model gives " + nSlices + " planes for " + planes
@@ -114,18 +106,15 @@ for (w = 0; w < wanted.length; w++) {
         + " = grey levels " + low + "-" + high + ", clip=" + clip + " ntiles=" + nTiles + " blockmultiple="
         + blockMultiple + " overlap=" + overlap);
 }
-selectImage(whole);
-if (channels > 1) Stack.setChannel(1);
-rename(name + "_restored");
-if (output != "") saveWhole(whole, output);
-if (problem != "") stop(problem);
-message = "restored " + wanted.length + " of " + channels + " channels of " + name;
-if (output != "") message = message + "; saved as " + output;
-say(message);
-writeSentinel("done", message, wanted.length, 0, 0);
-if (!headless()) setBatchMode("exit and display");
 
-// ---- The same in every macro of this folder: begin ------------------------------------------------------
+function named(id, title) {
+    selectImage(id);
+    getDimensions(width, height, channels, slices, frames);
+    if (channels > 1) Stack.setChannel(1);
+    rename(title);
+}
+
+// ---- The same in every macro of this folder: begin (how it is done; from source/shared.ijm, by make macros) 
 
 var givenKeys = newArray(0);     // settings that came as an argument, by lower-case name
 var givenValues = newArray(0);
@@ -142,6 +131,24 @@ var groovy = -1;                 // whether Groovy is there: 1, 0, or -1 where t
 var saidNoGroovy = false;
 var macroName = "";
 var sentinel = "";
+
+// Takes the settings that every macro has, and its own, from the argument or from the top of the macro.
+function readSettings(name, own) {
+    macroName = name;
+    plugins = newArray("model", "normalizeinput", "percentilebottom", "percentiletop", "clip", "ntiles", "blockmultiple",
+        "overlap", "batchsize");
+    readArgument(getArgument(), Array.concat(plugins, own));
+    if (indexIn(own, "models") < 0) model = checkedModel(setting("model", model));
+    normalize = booleanSetting("normalizeinput", normalize);
+    bottom = numberSetting("percentilebottom", bottom, 0, 100);
+    top = numberSetting("percentiletop", top, 0, 100);
+    if (bottom >= top) stop("percentilebottom=" + bottom + " is not below percentiletop=" + top);
+    clip = booleanSetting("clip", clip);
+    nTiles = wholeSetting("ntiles", nTiles, 1);
+    blockMultiple = wholeSetting("blockmultiple", blockMultiple, 1);
+    overlap = wholeSetting("overlap", overlap, 0);
+    batchSize = wholeSetting("batchsize", batchSize, 1);
+}
 
 // Reads "key=value key=[value with blanks]" and refuses what is not known: the plugin would ignore it in silence.
 function readArgument(text, known) {
@@ -224,6 +231,14 @@ function wholeSetting(key, otherwise, least) {
     return value;
 }
 
+function bitsSetting(otherwise) {
+    value = wholeSetting("bits", otherwise, 16);
+    if (value != 32) {
+        if (value != 16) stop("bits=" + value + " is neither 16 nor 32");
+    }
+    return value;
+}
+
 function booleanSetting(key, otherwise) {
     text = toLowerCase(setting(key, otherwise));
     if (text == "true") return "true";
@@ -271,6 +286,18 @@ function say(text) {
 function stop(text) {
     writeSentinel("failed", text, 0, 0, 1);
     exit("CARE bridge: " + text);
+}
+
+function stopIfFailed(where) {
+    if (problem != "") stop(where + problem);
+}
+
+// Says how it went and shows the results, where there are windows.
+function finish(message, count, saved, place) {
+    if (place != "") message = message + "; " + saved + " " + place;
+    say(message);
+    writeSentinel("done", message, count, 0, 0);
+    if (!headless()) setBatchMode("exit and display");
 }
 
 // A small file that tells another program how the macro ended; only written where sentinel=[path] was given.
@@ -681,6 +708,19 @@ function toGreyLevels(id) {
         + ", " + d2s(100 * clippedShare, 3) + " % of the pixels clipped");
 }
 
+function clippedPercent() {
+    return d2s(100 * clippedShare, 3);
+}
+
+// A 32-bit copy of a whole image.
+function floatCopy(id, title) {
+    selectImage(id);
+    run("Select None");
+    run("Duplicate...", "title=" + freeTitle(title) + " duplicate");
+    if (bitDepth() != 32) run("32-bit");
+    return getImageID();
+}
+
 // Copies the planes of a part into every step-th plane of a whole, from a plane on.
 function copyPlanes(whole, part, first, step) {
     selectImage(part);
@@ -743,6 +783,13 @@ function saveWhole(id, path) {
     if (File.exists(path)) ok = File.delete(path);
     ok = File.rename(part, path);
     if (!File.exists(path)) problem = "cannot write " + path + "; is its name too long?";
+}
+
+// Saves where a path was given, and leaves the image in front.
+function saveResult(id, path) {
+    if (path != "") saveWhole(id, path);
+    stopIfFailed("");
+    selectImage(id);
 }
 
 // Why a TIFF should not be opened: ImageJ opens a truncated one without a word and fills it with zeros.
@@ -864,6 +911,7 @@ function inputImage(path) {
     }
     id = openWhole(path);
     if (id == 0) stop(path + ": " + problem);
+    selectImage(id);
     return id;
 }
 
@@ -873,4 +921,4 @@ function plainName(name) {
     return name;
 }
 
-// ---- The same in every macro of this folder: end --------------------------------------------------------
+// ---- The same in every macro of this folder: end ----------------------------------------------------------

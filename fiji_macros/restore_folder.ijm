@@ -1,17 +1,11 @@
 // CARE bridge: restore_folder
 //
 // Restores all TIFF images of a folder and its sub-folders. Goes on after a bad file, skips what is done already
-// (so it can be stopped and started again), asks nothing, and never changes an input file.
-//
+// (so it can be stopped and started again), asks nothing, and never changes an input file. Beside the results:
+// care_log.csv, care_failures.txt and care_summary.txt. In Fiji without a window use the script Restore_Folder.
 // You need: Fiji with the update site CSBDeep, and a model exported for Fiji (a .zip).
 // Use it:   change the settings below and press Run, or from another macro
 //           runMacro("/folder/restore_folder.ijm", "model=[/m/my model.zip] input=[/in] output=[/out] bits=16");
-//           sentinel=[file] tells another program how it ended.
-// Results in the output folder, under the same names and sub-folders as the inputs:
-//           care_log.csv (a line for each file: time, percentiles, range, message), care_failures.txt (what could
-//           not be restored and why), care_summary.txt. 32 bits hold values around 0 to 1; bits=16 gives back the
-//           grey levels of the input, rounded and clipped.
-// In Fiji without a window use the script Restore_Folder instead: it is the safer way for a night's work.
 
 var model = "";                // the .zip that was exported for Fiji; forward slashes also on Windows
 var normalize = "true";        // scale to the percentiles first, as in training
@@ -29,124 +23,130 @@ var recursive = "true";        // sub-folders too
 var overwrite = "false";       // restore again what is done already
 var applications = 1;          // 2 restores the result once more
 var normalizeAgain = "true";   // for applications=2
-var bits = 32;
+var bits = 32;                 // 16 gives back the grey levels of the input, rounded and clipped
 
-var found = newArray(0);
-var logFile = "";
-
-macroName = "restore_folder";
-readArgument(getArgument(), newArray("model", "normalizeinput", "percentilebottom", "percentiletop", "clip", "ntiles",
-    "blockmultiple", "overlap", "batchsize", "input", "output", "pattern", "recursive", "overwrite", "applications",
-    "normalizeagain", "bits"));
-model = checkedModel(setting("model", model));
-normalize = booleanSetting("normalizeinput", normalize);
-bottom = numberSetting("percentilebottom", bottom, 0, 100);
-top = numberSetting("percentiletop", top, 0, 100);
-if (bottom >= top) stop("percentilebottom=" + bottom + " is not below percentiletop=" + top);
-clip = booleanSetting("clip", clip);
-nTiles = wholeSetting("ntiles", nTiles, 1);
-blockMultiple = wholeSetting("blockmultiple", blockMultiple, 1);
-overlap = wholeSetting("overlap", overlap, 0);
-batchSize = wholeSetting("batchsize", batchSize, 1);
-input = cleanPath(setting("input", input));
-output = cleanPath(setting("output", output));
-pattern = setting("pattern", pattern);
-recursive = booleanSetting("recursive", recursive);
-overwrite = booleanSetting("overwrite", overwrite);
-applications = wholeSetting("applications", applications, 1);
-normalizeAgain = booleanSetting("normalizeagain", normalizeAgain);
-bits = wholeSetting("bits", bits, 16);
-if (bits != 32) {
-    if (bits != 16) stop("bits=" + bits + " is neither 16 nor 32");
-}
-if (input == "") stop("no folder: give input=[/folder] and output=[/folder]");
-if (output == "") stop("no folder for the results: give output=[/folder]");
-if (!File.isDirectory(input)) stop("the folder " + input + " does not exist; look for the one with the images");
-if (toLowerCase(input) == toLowerCase(output))
-    stop("the results would overwrite the images in " + input + "; give another folder as output=[/folder]");
-setBatchMode(true);
-makeFolder(output);
-if (problem != "") stop(problem);
-newImage("care_probe", "8-bit", 8, 8, 1);
-probe = getImageID();
-saveWhole(probe, output + "/care_probe.tif");
-closeImage(probe);
-if (problem != "") stop(problem);
-ok = File.delete(output + "/care_probe.tif");
-if (File.exists(output + "/care_part.tif")) ok = File.delete(output + "/care_part.tif");
-
-settings = "model=" + File.getName(model) + " size=" + fileLength(model) + " normalizeinput=" + normalize + " percentiles=" + bottom
-    + "-" + top + " clip=" + clip + " ntiles=" + nTiles + " blockmultiple=" + blockMultiple + " overlap=" + overlap
-    + " batchsize=" + batchSize + " applications=" + applications + " normalizeagain=" + normalizeAgain + " bits=" + bits;
-settingsFile = output + "/care_settings.txt";
-if (File.exists(settingsFile)) {
-    before = String.trim(File.openAsString(settingsFile));
-    if (before != settings) {
-        if (overwrite == "false") stop("the results in " + output + " were made with other settings (care_settings.txt); "
-            + "give another folder, or overwrite=true");
-    }
-}
-File.saveString(settings + "\n", settingsFile);
-
+readFolderSettings();
+prepareFolder();
 openBefore = openImages();
 findFiles("");
-Array.sort(found);
-if (found.length == 0) stop("there is no file like " + pattern + " in " + input + "; give another pattern=");
-logFile = output + "/care_log.csv";
-failures = output + "/care_failures.txt";
-if (!File.exists(logFile))
-    File.append("file,status,seconds,percentile_bottom,percentile_top,level_bottom,level_top,minimum,maximum,message", logFile);
-File.saveString("", failures);
-done = 0;
-skipped = 0;
-failed = 0;
-say("restoring " + found.length + " files of " + input + " into " + output);
+startLog();
 for (i = 0; i < found.length; i++) {
     showProgress(i, found.length);
-    started = getTime();
-    target = output + "/" + plainName(found[i]) + ".tif";
-    if (isDone(target)) {
-        skipped++;
-        logLine(found[i], "skipped", started, 0, 0, "done before");
-    } else {
-        resultId = restoreFile(input + "/" + found[i], target);
-        if (problem == "") {
-            done++;
-            least = 0;
-            most = 0;
-            if (isOpen(resultId)) {
-                selectImage(resultId);
-                least = 1 / 0;
-                most = -1 / 0;
-                for (s = 1; s <= nSlices; s++) {
-                    if (nSlices > 1) setSlice(s);
-                    getStatistics(area, mean, darkest, brightest);
-                    least = minOf(least, darkest);
-                    most = maxOf(most, brightest);
-                }
-            }
-            note = "";
-            if (bits == 16) note = d2s(100 * clippedShare, 3) + " % of the pixels clipped; restored value = (grey level - "
-                + d2s(countsOffset, 4) + ") / " + d2s(countsScale, 4);
-            logLine(found[i], "done", started, least, most, note);
-        } else {
-            failed++;
-            low = 0;
-            high = 0;
-            logLine(found[i], "failed", started, 0, 0, problem);
-            File.append(found[i] + ": " + problem, failures);
-            say("" + found[i] + ": " + problem);
-        }
-    }
+    restoreOrSkip(found[i], output + "/" + plainName(found[i]) + ".tif");
     closeAllBut(openBefore);
 }
-summary = "" + found.length + " found, " + done + " restored, " + skipped + " skipped, " + failed + " failed";
-File.saveString(summary + "\n", output + "/care_summary.txt");
-say(summary + "; see " + logFile);
-status = "done";
-if (failed > 0) status = "done with failures";
-writeSentinel(status, summary, done, skipped, failed);
+finishLog();
 setBatchMode(false);
+
+// ---- Below this line: how the steps above are done; nothing to change for using the macro ---------------
+
+var found = newArray(0);         // files to restore, by their paths from the input folder
+var logFile = "";
+var failures = "";
+var filesDone = 0;
+var filesSkipped = 0;
+var filesFailed = 0;
+
+function readFolderSettings() {
+    readSettings("restore_folder", newArray("input", "output", "pattern", "recursive", "overwrite", "applications",
+        "normalizeagain", "bits"));
+    input = cleanPath(setting("input", input));
+    output = cleanPath(setting("output", output));
+    pattern = setting("pattern", pattern);
+    recursive = booleanSetting("recursive", recursive);
+    overwrite = booleanSetting("overwrite", overwrite);
+    applications = wholeSetting("applications", applications, 1);
+    normalizeAgain = booleanSetting("normalizeagain", normalizeAgain);
+    bits = bitsSetting(bits);
+    if (input == "") stop("no folder: give input=[/folder] and output=[/folder]");
+    if (output == "") stop("no folder for the results: give output=[/folder]");
+    if (!File.isDirectory(input)) stop("the folder " + input + " does not exist; look for the one with the images");
+    if (toLowerCase(input) == toLowerCase(output))
+        stop("the results would overwrite the images in " + input + "; give another folder as output=[/folder]");
+}
+
+// Makes the folder for the results, tries to write there, and refuses one whose results have other settings.
+function prepareFolder() {
+    setBatchMode(true);
+    makeFolder(output);
+    stopIfFailed("");
+    newImage("care_probe", "8-bit", 8, 8, 1);
+    probe = getImageID();
+    saveWhole(probe, output + "/care_probe.tif");
+    closeImage(probe);
+    stopIfFailed("");
+    ok = File.delete(output + "/care_probe.tif");
+    if (File.exists(output + "/care_part.tif")) ok = File.delete(output + "/care_part.tif");
+    settings = "model=" + File.getName(model) + " size=" + fileLength(model) + " normalizeinput=" + normalize + " percentiles="
+        + bottom + "-" + top + " clip=" + clip + " ntiles=" + nTiles + " blockmultiple=" + blockMultiple + " overlap=" + overlap
+        + " batchsize=" + batchSize + " applications=" + applications + " normalizeagain=" + normalizeAgain + " bits=" + bits;
+    settingsFile = output + "/care_settings.txt";
+    if (File.exists(settingsFile)) {
+        before = String.trim(File.openAsString(settingsFile));
+        if (before != settings) {
+            if (overwrite == "false") stop("the results in " + output + " were made with other settings (care_settings.txt); "
+                + "give another folder, or overwrite=true");
+        }
+    }
+    File.saveString(settings + "\n", settingsFile);
+}
+
+function startLog() {
+    Array.sort(found);
+    if (found.length == 0) stop("there is no file like " + pattern + " in " + input + "; give another pattern=");
+    logFile = output + "/care_log.csv";
+    failures = output + "/care_failures.txt";
+    if (!File.exists(logFile))
+        File.append("file,status,seconds,percentile_bottom,percentile_top,level_bottom,level_top,minimum,maximum,message", logFile);
+    File.saveString("", failures);
+    say("restoring " + found.length + " files of " + input + " into " + output);
+}
+
+function restoreOrSkip(name, target) {
+    started = getTime();
+    if (isDone(target)) {
+        filesSkipped++;
+        logLine(name, "skipped", started, 0, 0, "done before");
+        return;
+    }
+    resultId = restoreFile(input + "/" + name, target);
+    if (problem != "") {
+        filesFailed++;
+        low = 0;
+        high = 0;
+        logLine(name, "failed", started, 0, 0, problem);
+        File.append(name + ": " + problem, failures);
+        say("" + name + ": " + problem);
+        return;
+    }
+    filesDone++;
+    least = 0;
+    most = 0;
+    if (isOpen(resultId)) {
+        selectImage(resultId);
+        least = 1 / 0;
+        most = -1 / 0;
+        for (s = 1; s <= nSlices; s++) {
+            if (nSlices > 1) setSlice(s);
+            getStatistics(area, mean, darkest, brightest);
+            least = minOf(least, darkest);
+            most = maxOf(most, brightest);
+        }
+    }
+    note = "";
+    if (bits == 16) note = clippedPercent() + " % of the pixels clipped; restored value = (grey level - "
+        + d2s(countsOffset, 4) + ") / " + d2s(countsScale, 4);
+    logLine(name, "done", started, least, most, note);
+}
+
+function finishLog() {
+    summary = "" + found.length + " found, " + filesDone + " restored, " + filesSkipped + " skipped, " + filesFailed + " failed";
+    File.saveString(summary + "\n", output + "/care_summary.txt");
+    say(summary + "; see " + logFile);
+    status = "done";
+    if (filesFailed > 0) status = "done with failures";
+    writeSentinel(status, summary, filesDone, filesSkipped, filesFailed);
+}
 
 function restoreFile(path, target) {
     problem = "";
@@ -246,7 +246,7 @@ function expression(wild) {
     return made;
 }
 
-// ---- The same in every macro of this folder: begin ------------------------------------------------------
+// ---- The same in every macro of this folder: begin (how it is done; from source/shared.ijm, by make macros) 
 
 var givenKeys = newArray(0);     // settings that came as an argument, by lower-case name
 var givenValues = newArray(0);
@@ -263,6 +263,24 @@ var groovy = -1;                 // whether Groovy is there: 1, 0, or -1 where t
 var saidNoGroovy = false;
 var macroName = "";
 var sentinel = "";
+
+// Takes the settings that every macro has, and its own, from the argument or from the top of the macro.
+function readSettings(name, own) {
+    macroName = name;
+    plugins = newArray("model", "normalizeinput", "percentilebottom", "percentiletop", "clip", "ntiles", "blockmultiple",
+        "overlap", "batchsize");
+    readArgument(getArgument(), Array.concat(plugins, own));
+    if (indexIn(own, "models") < 0) model = checkedModel(setting("model", model));
+    normalize = booleanSetting("normalizeinput", normalize);
+    bottom = numberSetting("percentilebottom", bottom, 0, 100);
+    top = numberSetting("percentiletop", top, 0, 100);
+    if (bottom >= top) stop("percentilebottom=" + bottom + " is not below percentiletop=" + top);
+    clip = booleanSetting("clip", clip);
+    nTiles = wholeSetting("ntiles", nTiles, 1);
+    blockMultiple = wholeSetting("blockmultiple", blockMultiple, 1);
+    overlap = wholeSetting("overlap", overlap, 0);
+    batchSize = wholeSetting("batchsize", batchSize, 1);
+}
 
 // Reads "key=value key=[value with blanks]" and refuses what is not known: the plugin would ignore it in silence.
 function readArgument(text, known) {
@@ -345,6 +363,14 @@ function wholeSetting(key, otherwise, least) {
     return value;
 }
 
+function bitsSetting(otherwise) {
+    value = wholeSetting("bits", otherwise, 16);
+    if (value != 32) {
+        if (value != 16) stop("bits=" + value + " is neither 16 nor 32");
+    }
+    return value;
+}
+
 function booleanSetting(key, otherwise) {
     text = toLowerCase(setting(key, otherwise));
     if (text == "true") return "true";
@@ -392,6 +418,18 @@ function say(text) {
 function stop(text) {
     writeSentinel("failed", text, 0, 0, 1);
     exit("CARE bridge: " + text);
+}
+
+function stopIfFailed(where) {
+    if (problem != "") stop(where + problem);
+}
+
+// Says how it went and shows the results, where there are windows.
+function finish(message, count, saved, place) {
+    if (place != "") message = message + "; " + saved + " " + place;
+    say(message);
+    writeSentinel("done", message, count, 0, 0);
+    if (!headless()) setBatchMode("exit and display");
 }
 
 // A small file that tells another program how the macro ended; only written where sentinel=[path] was given.
@@ -802,6 +840,19 @@ function toGreyLevels(id) {
         + ", " + d2s(100 * clippedShare, 3) + " % of the pixels clipped");
 }
 
+function clippedPercent() {
+    return d2s(100 * clippedShare, 3);
+}
+
+// A 32-bit copy of a whole image.
+function floatCopy(id, title) {
+    selectImage(id);
+    run("Select None");
+    run("Duplicate...", "title=" + freeTitle(title) + " duplicate");
+    if (bitDepth() != 32) run("32-bit");
+    return getImageID();
+}
+
 // Copies the planes of a part into every step-th plane of a whole, from a plane on.
 function copyPlanes(whole, part, first, step) {
     selectImage(part);
@@ -864,6 +915,13 @@ function saveWhole(id, path) {
     if (File.exists(path)) ok = File.delete(path);
     ok = File.rename(part, path);
     if (!File.exists(path)) problem = "cannot write " + path + "; is its name too long?";
+}
+
+// Saves where a path was given, and leaves the image in front.
+function saveResult(id, path) {
+    if (path != "") saveWhole(id, path);
+    stopIfFailed("");
+    selectImage(id);
 }
 
 // Why a TIFF should not be opened: ImageJ opens a truncated one without a word and fills it with zeros.
@@ -985,6 +1043,7 @@ function inputImage(path) {
     }
     id = openWhole(path);
     if (id == 0) stop(path + ": " + problem);
+    selectImage(id);
     return id;
 }
 
@@ -994,4 +1053,4 @@ function plainName(name) {
     return name;
 }
 
-// ---- The same in every macro of this folder: end --------------------------------------------------------
+// ---- The same in every macro of this folder: end ----------------------------------------------------------

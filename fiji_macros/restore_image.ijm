@@ -2,16 +2,11 @@
 //
 // Restores the image in front with a CARE model through the CSBDeep plugin ("Run your network") and keeps what
 // the plugin loses: pixel size and units, slice labels, lookup tables, display range. The image itself stays as
-// it is. Planes, stacks, channels and time series are taken as far as the model takes them.
+// it is. The result has values around 0 to 1 in 32 bits; bits=16 gives back the grey levels of the input.
 //
 // You need: Fiji with the update site CSBDeep, and a model exported for Fiji (a .zip).
 // Use it:   change the settings below and press Run, or from another macro
 //           runMacro("/folder/restore_image.ijm", "model=[/folder/my model.zip] ntiles=4 overlap=48");
-//           Further settings there: input=[file to open], output=[file.tif to save], bits=32 or bits=16,
-//           sentinel=[file that tells another program how it ended].
-// Result:   values around 0 to 1 (the model's own range) in 32 bits; bits=16 gives back the grey levels of the
-//           input, rounded and clipped.
-// In Fiji without a window use the script Restore_Image instead: it is the safer way there.
 
 var model = "";                // the .zip that was exported for Fiji; forward slashes also on Windows
 var normalize = "true";        // scale to the percentiles first, as in training
@@ -26,43 +21,22 @@ var input = "";                // file to open; empty takes the image in front
 var output = "";               // file to save; empty leaves the result open
 var bits = 32;
 
-macroName = "restore_image";
-readArgument(getArgument(), newArray("model", "normalizeinput", "percentilebottom", "percentiletop", "clip", "ntiles",
-    "blockmultiple", "overlap", "batchsize", "input", "output", "bits"));
-model = checkedModel(setting("model", model));
-normalize = booleanSetting("normalizeinput", normalize);
-bottom = numberSetting("percentilebottom", bottom, 0, 100);
-top = numberSetting("percentiletop", top, 0, 100);
-if (bottom >= top) stop("percentilebottom=" + bottom + " is not below percentiletop=" + top);
-clip = booleanSetting("clip", clip);
-nTiles = wholeSetting("ntiles", nTiles, 1);
-blockMultiple = wholeSetting("blockmultiple", blockMultiple, 1);
-overlap = wholeSetting("overlap", overlap, 0);
-batchSize = wholeSetting("batchsize", batchSize, 1);
+readSettings("restore_image", newArray("input", "output", "bits"));
 output = cleanPath(setting("output", output));
-bits = wholeSetting("bits", bits, 16);
-if (bits != 32) {
-    if (bits != 16) stop("bits=" + bits + " is neither 16 nor 32");
-}
+bits = bitsSetting(bits);
 setBatchMode(true);
 source = inputImage(setting("input", input));
-selectImage(source);
 name = plainName(getTitle());
 restored = restore(source, name + "_restored");
-if (restored == 0) stop(problem);
+stopIfFailed("");
 if (bits == 16) toGreyLevels(restored);
-if (problem != "") stop(problem);
-if (output != "") saveWhole(restored, output);
-if (problem != "") stop(problem);
-selectImage(restored);
+stopIfFailed("");
+saveResult(restored, output);
 message = "restored " + getTitle() + ": grey levels " + low + " to " + high + " became 0 to 1";
-if (bits == 16) message = "restored " + getTitle() + ": grey levels kept, " + d2s(100 * clippedShare, 3) + " % of the pixels clipped";
-if (output != "") message = message + "; saved as " + output;
-say(message);
-writeSentinel("done", message, 1, 0, 0);
-if (!headless()) setBatchMode("exit and display");
+if (bits == 16) message = "restored " + getTitle() + ": grey levels kept, " + clippedPercent() + " % of the pixels clipped";
+finish(message, 1, "saved as", output);
 
-// ---- The same in every macro of this folder: begin ------------------------------------------------------
+// ---- The same in every macro of this folder: begin (how it is done; from source/shared.ijm, by make macros) 
 
 var givenKeys = newArray(0);     // settings that came as an argument, by lower-case name
 var givenValues = newArray(0);
@@ -79,6 +53,24 @@ var groovy = -1;                 // whether Groovy is there: 1, 0, or -1 where t
 var saidNoGroovy = false;
 var macroName = "";
 var sentinel = "";
+
+// Takes the settings that every macro has, and its own, from the argument or from the top of the macro.
+function readSettings(name, own) {
+    macroName = name;
+    plugins = newArray("model", "normalizeinput", "percentilebottom", "percentiletop", "clip", "ntiles", "blockmultiple",
+        "overlap", "batchsize");
+    readArgument(getArgument(), Array.concat(plugins, own));
+    if (indexIn(own, "models") < 0) model = checkedModel(setting("model", model));
+    normalize = booleanSetting("normalizeinput", normalize);
+    bottom = numberSetting("percentilebottom", bottom, 0, 100);
+    top = numberSetting("percentiletop", top, 0, 100);
+    if (bottom >= top) stop("percentilebottom=" + bottom + " is not below percentiletop=" + top);
+    clip = booleanSetting("clip", clip);
+    nTiles = wholeSetting("ntiles", nTiles, 1);
+    blockMultiple = wholeSetting("blockmultiple", blockMultiple, 1);
+    overlap = wholeSetting("overlap", overlap, 0);
+    batchSize = wholeSetting("batchsize", batchSize, 1);
+}
 
 // Reads "key=value key=[value with blanks]" and refuses what is not known: the plugin would ignore it in silence.
 function readArgument(text, known) {
@@ -161,6 +153,14 @@ function wholeSetting(key, otherwise, least) {
     return value;
 }
 
+function bitsSetting(otherwise) {
+    value = wholeSetting("bits", otherwise, 16);
+    if (value != 32) {
+        if (value != 16) stop("bits=" + value + " is neither 16 nor 32");
+    }
+    return value;
+}
+
 function booleanSetting(key, otherwise) {
     text = toLowerCase(setting(key, otherwise));
     if (text == "true") return "true";
@@ -208,6 +208,18 @@ function say(text) {
 function stop(text) {
     writeSentinel("failed", text, 0, 0, 1);
     exit("CARE bridge: " + text);
+}
+
+function stopIfFailed(where) {
+    if (problem != "") stop(where + problem);
+}
+
+// Says how it went and shows the results, where there are windows.
+function finish(message, count, saved, place) {
+    if (place != "") message = message + "; " + saved + " " + place;
+    say(message);
+    writeSentinel("done", message, count, 0, 0);
+    if (!headless()) setBatchMode("exit and display");
 }
 
 // A small file that tells another program how the macro ended; only written where sentinel=[path] was given.
@@ -618,6 +630,19 @@ function toGreyLevels(id) {
         + ", " + d2s(100 * clippedShare, 3) + " % of the pixels clipped");
 }
 
+function clippedPercent() {
+    return d2s(100 * clippedShare, 3);
+}
+
+// A 32-bit copy of a whole image.
+function floatCopy(id, title) {
+    selectImage(id);
+    run("Select None");
+    run("Duplicate...", "title=" + freeTitle(title) + " duplicate");
+    if (bitDepth() != 32) run("32-bit");
+    return getImageID();
+}
+
 // Copies the planes of a part into every step-th plane of a whole, from a plane on.
 function copyPlanes(whole, part, first, step) {
     selectImage(part);
@@ -680,6 +705,13 @@ function saveWhole(id, path) {
     if (File.exists(path)) ok = File.delete(path);
     ok = File.rename(part, path);
     if (!File.exists(path)) problem = "cannot write " + path + "; is its name too long?";
+}
+
+// Saves where a path was given, and leaves the image in front.
+function saveResult(id, path) {
+    if (path != "") saveWhole(id, path);
+    stopIfFailed("");
+    selectImage(id);
 }
 
 // Why a TIFF should not be opened: ImageJ opens a truncated one without a word and fills it with zeros.
@@ -801,6 +833,7 @@ function inputImage(path) {
     }
     id = openWhole(path);
     if (id == 0) stop(path + ": " + problem);
+    selectImage(id);
     return id;
 }
 
@@ -810,4 +843,4 @@ function plainName(name) {
     return name;
 }
 
-// ---- The same in every macro of this folder: end --------------------------------------------------------
+// ---- The same in every macro of this folder: end ----------------------------------------------------------

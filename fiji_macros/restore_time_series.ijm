@@ -1,15 +1,11 @@
 // CARE bridge: restore_time_series
 //
 // Restores the time series in front frame by frame: for series of stacks through a 2-D model, series of planes
-// through any model, and series too long to be restored at once. Everything else of the series is kept.
-//
+// through any model, and series too long to be restored at once. Everything else is kept; the result has 32 bits.
+// A series that ImageJ shows as a stack of slices must be told to be one: Image > Properties, frames.
 // You need: Fiji with the update site CSBDeep, and a model exported for Fiji (a .zip).
 // Use it:   change the settings below and press Run, or from another macro
 //           runMacro("/folder/restore_time_series.ijm", "model=[/folder/my model.zip] normalization=frame");
-//           Further settings there: input=[file to open], output=[file.tif to save], sentinel=[file].
-// Result:   32 bits. normalization=series takes one pair of grey levels for all frames, so that brightness can
-//           be compared and bleaching stays visible; normalization=frame takes a pair for each frame.
-// A series that ImageJ shows as a stack of slices must be told to be one: Image > Properties, frames.
 
 var model = "";                // the .zip that was exported for Fiji; forward slashes also on Windows
 var normalize = "true";        // scale to the percentiles first, as in training
@@ -20,72 +16,74 @@ var nTiles = 8;                // pieces the image is cut into, to save memory
 var blockMultiple = 32;        // sizes of pieces are a multiple of this
 var overlap = 32;              // pixels that the pieces overlap; at least the reach of the model
 var batchSize = 1;
-var normalization = "series";  // series or frame
+var normalization = "series";  // one pair of grey levels for all, so that brightness stays comparable; or "frame"
 var input = "";                // file to open; empty takes the image in front
 var output = "";               // file to save; empty leaves the result open
 
-macroName = "restore_time_series";
-readArgument(getArgument(), newArray("model", "normalizeinput", "percentilebottom", "percentiletop", "clip", "ntiles",
-    "blockmultiple", "overlap", "batchsize", "normalization", "input", "output"));
-model = checkedModel(setting("model", model));
-normalize = booleanSetting("normalizeinput", normalize);
-bottom = numberSetting("percentilebottom", bottom, 0, 100);
-top = numberSetting("percentiletop", top, 0, 100);
-if (bottom >= top) stop("percentilebottom=" + bottom + " is not below percentiletop=" + top);
-clip = booleanSetting("clip", clip);
-nTiles = wholeSetting("ntiles", nTiles, 1);
-blockMultiple = wholeSetting("blockmultiple", blockMultiple, 1);
-overlap = wholeSetting("overlap", overlap, 0);
-batchSize = wholeSetting("batchsize", batchSize, 1);
-normalization = toLowerCase(setting("normalization", normalization));
-if (normalization != "series") {
-    if (normalization != "frame") stop("normalization=" + normalization + " is neither series nor frame");
-}
+readSettings("restore_time_series", newArray("normalization", "input", "output"));
+normalization = checkedNormalization(setting("normalization", normalization));
 output = cleanPath(setting("output", output));
 setBatchMode(true);
 source = inputImage(setting("input", input));
-selectImage(source);
 name = plainName(getTitle());
+series = checkedSeries(source, name);
+whole = floatCopy(series, "care_whole");
 getDimensions(width, height, channels, slices, frames);
-if (frames == 1)
-    stop("'" + name + "' has one frame; say in Image > Properties how many frames it has, or use restore_image");
-if (bitDepth() == 24) stop("'" + name + "' is an RGB series; use Image > Type > 8-bit");
-run("Select None");
-run("Duplicate...", "title=" + freeTitle("care_series") + " duplicate");
-whole = getImageID();
-if (bitDepth() != 32) {
-    if (calibrate(1) != 1) run("32-bit");
-}
-if (normalize == "true") {
-    if (normalization == "series") {
-        measurePercentiles(bottom, top);
-        seriesLow = low;
-        seriesHigh = high;
-    }
-}
-seriesId = whole;
-if (bitDepth() != 32) {
-    run("Duplicate...", "title=" + freeTitle("care_whole") + " duplicate");
-    whole = getImageID();
-    run("32-bit");
-} else {
-    run("Duplicate...", "title=" + freeTitle("care_whole") + " duplicate");
-    whole = getImageID();
-}
-planes = channels * slices;
-firstLow = 0;
-firstHigh = 1;
 for (frame = 1; frame <= frames; frame++) {
     showProgress(frame, frames);
-    if (!isOpen(seriesId)) stop("the series was closed after " + (frame - 1) + " frames; open it and run this again");
-    selectImage(seriesId);
+    restoreFrame(series, whole, frame, channels * slices);
+}
+closeImage(series);
+nameAndShow(whole, source, name + "_restored");
+saveResult(whole, output);
+finish("restored " + frames + " frames of " + name + ", normalization=" + normalization, frames, "saved as", output);
+
+// ---- Below this line: how the steps above are done; nothing to change for using the macro ---------------
+
+var firstLow = 0;                // grey levels that became 0 and 1 in the first frame
+var firstHigh = 1;
+
+function checkedNormalization(text) {
+    text = toLowerCase(text);
+    if (text != "series") {
+        if (text != "frame") stop("normalization=" + text + " is neither series nor frame");
+    }
+    return text;
+}
+
+// A copy of the series; with normalization=series its percentiles are measured here, once for all frames.
+function checkedSeries(source, name) {
+    getDimensions(width, height, channels, slices, frames);
+    if (frames == 1)
+        stop("'" + name + "' has one frame; say in Image > Properties how many frames it has, or use restore_image");
+    if (bitDepth() == 24) stop("'" + name + "' is an RGB series; use Image > Type > 8-bit");
+    run("Select None");
+    run("Duplicate...", "title=" + freeTitle("care_series") + " duplicate");
+    series = getImageID();
+    if (bitDepth() != 32) {
+        if (calibrate(1) != 1) run("32-bit");
+    }
+    if (normalize == "true") {
+        if (normalization == "series") {
+            measurePercentiles(bottom, top);
+            seriesLow = low;
+            seriesHigh = high;
+        }
+    }
+    return series;
+}
+
+// Restores one frame of the series and puts it in its place in a 32-bit copy.
+function restoreFrame(series, whole, frame, planes) {
+    if (!isOpen(series)) stop("the series was closed after " + (frame - 1) + " frames; open it and run this again");
+    selectImage(series);
     first = (frame - 1) * planes + 1;
     // Which of the two keys ImageJ reads depends on whether the series is shown as a hyperstack.
     run("Duplicate...", "title=care_frame duplicate frames=" + frame + " range=" + first + "-" + (first + planes - 1));
     one = getImageID();
     restored = restore(one, "care_frame_restored");
     closeImage(one);
-    if (restored == 0) stop("frame " + frame + ": " + problem);
+    stopIfFailed("frame " + frame + ": ");
     selectImage(restored);
     if (nSlices != planes) stop("frame " + frame + ": the model gives " + nSlices + " planes for " + planes
         + "; use restore_image for one frame");
@@ -96,25 +94,21 @@ for (frame = 1; frame <= frames; frame++) {
         firstHigh = high;
     }
 }
-closeImage(seriesId);
-selectImage(source);
-getMinAndMax(least, most);
-selectImage(whole);
-range = maxOf(firstHigh - firstLow, 0.0000001);
-if (channels == 1) setMinAndMax((least - firstLow) / range, (most - firstLow) / range);
-rename(name + "_restored");
-addInfo("restored frame by frame with " + File.getName(model) + ", normalization=" + normalization + " percentiles "
-    + bottom + "-" + top + " = grey levels " + firstLow + "-" + firstHigh + " in frame 1, clip=" + clip + " ntiles="
-    + nTiles + " blockmultiple=" + blockMultiple + " overlap=" + overlap);
-if (output != "") saveWhole(whole, output);
-if (problem != "") stop(problem);
-message = "restored " + frames + " frames of " + name + ", normalization=" + normalization;
-if (output != "") message = message + "; saved as " + output;
-say(message);
-writeSentinel("done", message, frames, 0, 0);
-if (!headless()) setBatchMode("exit and display");
 
-// ---- The same in every macro of this folder: begin ------------------------------------------------------
+function nameAndShow(whole, source, title) {
+    selectImage(source);
+    getMinAndMax(least, most);
+    selectImage(whole);
+    getDimensions(width, height, channels, slices, frames);
+    range = maxOf(firstHigh - firstLow, 0.0000001);
+    if (channels == 1) setMinAndMax((least - firstLow) / range, (most - firstLow) / range);
+    rename(title);
+    addInfo("restored frame by frame with " + File.getName(model) + ", normalization=" + normalization + " percentiles "
+        + bottom + "-" + top + " = grey levels " + firstLow + "-" + firstHigh + " in frame 1, clip=" + clip + " ntiles="
+        + nTiles + " blockmultiple=" + blockMultiple + " overlap=" + overlap);
+}
+
+// ---- The same in every macro of this folder: begin (how it is done; from source/shared.ijm, by make macros) 
 
 var givenKeys = newArray(0);     // settings that came as an argument, by lower-case name
 var givenValues = newArray(0);
@@ -131,6 +125,24 @@ var groovy = -1;                 // whether Groovy is there: 1, 0, or -1 where t
 var saidNoGroovy = false;
 var macroName = "";
 var sentinel = "";
+
+// Takes the settings that every macro has, and its own, from the argument or from the top of the macro.
+function readSettings(name, own) {
+    macroName = name;
+    plugins = newArray("model", "normalizeinput", "percentilebottom", "percentiletop", "clip", "ntiles", "blockmultiple",
+        "overlap", "batchsize");
+    readArgument(getArgument(), Array.concat(plugins, own));
+    if (indexIn(own, "models") < 0) model = checkedModel(setting("model", model));
+    normalize = booleanSetting("normalizeinput", normalize);
+    bottom = numberSetting("percentilebottom", bottom, 0, 100);
+    top = numberSetting("percentiletop", top, 0, 100);
+    if (bottom >= top) stop("percentilebottom=" + bottom + " is not below percentiletop=" + top);
+    clip = booleanSetting("clip", clip);
+    nTiles = wholeSetting("ntiles", nTiles, 1);
+    blockMultiple = wholeSetting("blockmultiple", blockMultiple, 1);
+    overlap = wholeSetting("overlap", overlap, 0);
+    batchSize = wholeSetting("batchsize", batchSize, 1);
+}
 
 // Reads "key=value key=[value with blanks]" and refuses what is not known: the plugin would ignore it in silence.
 function readArgument(text, known) {
@@ -213,6 +225,14 @@ function wholeSetting(key, otherwise, least) {
     return value;
 }
 
+function bitsSetting(otherwise) {
+    value = wholeSetting("bits", otherwise, 16);
+    if (value != 32) {
+        if (value != 16) stop("bits=" + value + " is neither 16 nor 32");
+    }
+    return value;
+}
+
 function booleanSetting(key, otherwise) {
     text = toLowerCase(setting(key, otherwise));
     if (text == "true") return "true";
@@ -260,6 +280,18 @@ function say(text) {
 function stop(text) {
     writeSentinel("failed", text, 0, 0, 1);
     exit("CARE bridge: " + text);
+}
+
+function stopIfFailed(where) {
+    if (problem != "") stop(where + problem);
+}
+
+// Says how it went and shows the results, where there are windows.
+function finish(message, count, saved, place) {
+    if (place != "") message = message + "; " + saved + " " + place;
+    say(message);
+    writeSentinel("done", message, count, 0, 0);
+    if (!headless()) setBatchMode("exit and display");
 }
 
 // A small file that tells another program how the macro ended; only written where sentinel=[path] was given.
@@ -670,6 +702,19 @@ function toGreyLevels(id) {
         + ", " + d2s(100 * clippedShare, 3) + " % of the pixels clipped");
 }
 
+function clippedPercent() {
+    return d2s(100 * clippedShare, 3);
+}
+
+// A 32-bit copy of a whole image.
+function floatCopy(id, title) {
+    selectImage(id);
+    run("Select None");
+    run("Duplicate...", "title=" + freeTitle(title) + " duplicate");
+    if (bitDepth() != 32) run("32-bit");
+    return getImageID();
+}
+
 // Copies the planes of a part into every step-th plane of a whole, from a plane on.
 function copyPlanes(whole, part, first, step) {
     selectImage(part);
@@ -732,6 +777,13 @@ function saveWhole(id, path) {
     if (File.exists(path)) ok = File.delete(path);
     ok = File.rename(part, path);
     if (!File.exists(path)) problem = "cannot write " + path + "; is its name too long?";
+}
+
+// Saves where a path was given, and leaves the image in front.
+function saveResult(id, path) {
+    if (path != "") saveWhole(id, path);
+    stopIfFailed("");
+    selectImage(id);
 }
 
 // Why a TIFF should not be opened: ImageJ opens a truncated one without a word and fills it with zeros.
@@ -853,6 +905,7 @@ function inputImage(path) {
     }
     id = openWhole(path);
     if (id == 0) stop(path + ": " + problem);
+    selectImage(id);
     return id;
 }
 
@@ -862,4 +915,4 @@ function plainName(name) {
     return name;
 }
 
-// ---- The same in every macro of this folder: end --------------------------------------------------------
+// ---- The same in every macro of this folder: end ----------------------------------------------------------

@@ -2,15 +2,11 @@
 //
 // Restores the image in front, and then the result of that once more, with the same model. Both results are
 // shown, named ..._once and ..._twice, with pixel size, units, labels, lookup tables and display range kept.
+// Applying a model twice is no better than once in general: compare with care-bridge compare --applications 2.
 //
 // You need: Fiji with the update site CSBDeep, and a model exported for Fiji (a .zip).
 // Use it:   change the settings below and press Run, or from another macro
 //           runMacro("/folder/restore_twice.ijm", "model=[/folder/my model.zip] normalizeagain=false");
-//           Further settings there: input=[file to open], output=[folder to save both in], sentinel=[file].
-// Result:   32 bits. normalizeagain=true is what pressing the plugin's button twice does: the first result is
-//           scaled to its own percentiles. normalizeagain=false feeds it on as it is.
-// Of a model that also gives an uncertainty (mean and scale) only the mean is fed on.
-// Applying a model twice is no better than once in general: compare with care-bridge compare --applications 2.
 
 var model = "";                // the .zip that was exported for Fiji; forward slashes also on Windows
 var normalize = "true";        // scale to the percentiles first, as in training
@@ -21,51 +17,44 @@ var nTiles = 8;                // pieces the image is cut into, to save memory
 var blockMultiple = 32;        // sizes of pieces are a multiple of this
 var overlap = 32;              // pixels that the pieces overlap; at least the reach of the model
 var batchSize = 1;
-var normalizeAgain = "true";
+var normalizeAgain = "true";   // as pressing the plugin's button twice does; "false" feeds the result on as it is
 var input = "";                // file to open; empty takes the image in front
-var output = "";               // folder to save in; empty leaves the results open
+var output = "";               // folder to save both in; empty leaves the results open
 
-macroName = "restore_twice";
-readArgument(getArgument(), newArray("model", "normalizeinput", "percentilebottom", "percentiletop", "clip", "ntiles",
-    "blockmultiple", "overlap", "batchsize", "normalizeagain", "input", "output"));
-model = checkedModel(setting("model", model));
-normalize = booleanSetting("normalizeinput", normalize);
-bottom = numberSetting("percentilebottom", bottom, 0, 100);
-top = numberSetting("percentiletop", top, 0, 100);
-if (bottom >= top) stop("percentilebottom=" + bottom + " is not below percentiletop=" + top);
-clip = booleanSetting("clip", clip);
-nTiles = wholeSetting("ntiles", nTiles, 1);
-blockMultiple = wholeSetting("blockmultiple", blockMultiple, 1);
-overlap = wholeSetting("overlap", overlap, 0);
-batchSize = wholeSetting("batchsize", batchSize, 1);
+readSettings("restore_twice", newArray("normalizeagain", "input", "output"));
 normalizeAgain = booleanSetting("normalizeagain", normalizeAgain);
 output = cleanPath(setting("output", output));
 setBatchMode(true);
 source = inputImage(setting("input", input));
-selectImage(source);
 name = plainName(getTitle());
-getDimensions(width, height, channels, slices, frames);
 once = restore(source, name + "_once");
-if (once == 0) stop(problem);
-if (output != "") saveWhole(once, output + "/" + name + "_once.tif");
-if (problem != "") stop(problem);
-selectImage(once);
-run("Duplicate...", "title=" + freeTitle("care_once") + " duplicate");
-between = meanChannels(getImageID(), channels);
+stopIfFailed("");
+saveResult(once, pathIn(output, name + "_once.tif"));
+between = meanOf(once, source);
 normalize = normalizeAgain;
 twice = restore(between, name + "_twice");
+stopIfFailed("");
 closeImage(between);
-if (twice == 0) stop(problem);
-if (output != "") saveWhole(twice, output + "/" + name + "_twice.tif");
-if (problem != "") stop(problem);
-message = "restored " + name + " twice; the second time normalized again: " + normalizeAgain;
-if (output != "") message = message + "; saved in " + output;
-say(message);
-writeSentinel("done", message, 2, 0, 0);
-selectImage(twice);
-if (!headless()) setBatchMode("exit and display");
+saveResult(twice, pathIn(output, name + "_twice.tif"));
+finish("restored " + name + " twice; the second time normalized again: " + normalizeAgain, 2, "saved in", output);
 
-// ---- The same in every macro of this folder: begin ------------------------------------------------------
+// ---- Below this line: how the steps above are done; nothing to change for using the macro ---------------
+
+function pathIn(folder, name) {
+    if (folder == "") return "";
+    return folder + "/" + name;
+}
+
+// A copy of a result to be fed on: of a model that also gives an uncertainty (mean and scale) only the mean.
+function meanOf(id, source) {
+    selectImage(source);
+    getDimensions(width, height, channels, slices, frames);
+    selectImage(id);
+    run("Duplicate...", "title=" + freeTitle("care_once") + " duplicate");
+    return meanChannels(getImageID(), channels);
+}
+
+// ---- The same in every macro of this folder: begin (how it is done; from source/shared.ijm, by make macros) 
 
 var givenKeys = newArray(0);     // settings that came as an argument, by lower-case name
 var givenValues = newArray(0);
@@ -82,6 +71,24 @@ var groovy = -1;                 // whether Groovy is there: 1, 0, or -1 where t
 var saidNoGroovy = false;
 var macroName = "";
 var sentinel = "";
+
+// Takes the settings that every macro has, and its own, from the argument or from the top of the macro.
+function readSettings(name, own) {
+    macroName = name;
+    plugins = newArray("model", "normalizeinput", "percentilebottom", "percentiletop", "clip", "ntiles", "blockmultiple",
+        "overlap", "batchsize");
+    readArgument(getArgument(), Array.concat(plugins, own));
+    if (indexIn(own, "models") < 0) model = checkedModel(setting("model", model));
+    normalize = booleanSetting("normalizeinput", normalize);
+    bottom = numberSetting("percentilebottom", bottom, 0, 100);
+    top = numberSetting("percentiletop", top, 0, 100);
+    if (bottom >= top) stop("percentilebottom=" + bottom + " is not below percentiletop=" + top);
+    clip = booleanSetting("clip", clip);
+    nTiles = wholeSetting("ntiles", nTiles, 1);
+    blockMultiple = wholeSetting("blockmultiple", blockMultiple, 1);
+    overlap = wholeSetting("overlap", overlap, 0);
+    batchSize = wholeSetting("batchsize", batchSize, 1);
+}
 
 // Reads "key=value key=[value with blanks]" and refuses what is not known: the plugin would ignore it in silence.
 function readArgument(text, known) {
@@ -164,6 +171,14 @@ function wholeSetting(key, otherwise, least) {
     return value;
 }
 
+function bitsSetting(otherwise) {
+    value = wholeSetting("bits", otherwise, 16);
+    if (value != 32) {
+        if (value != 16) stop("bits=" + value + " is neither 16 nor 32");
+    }
+    return value;
+}
+
 function booleanSetting(key, otherwise) {
     text = toLowerCase(setting(key, otherwise));
     if (text == "true") return "true";
@@ -211,6 +226,18 @@ function say(text) {
 function stop(text) {
     writeSentinel("failed", text, 0, 0, 1);
     exit("CARE bridge: " + text);
+}
+
+function stopIfFailed(where) {
+    if (problem != "") stop(where + problem);
+}
+
+// Says how it went and shows the results, where there are windows.
+function finish(message, count, saved, place) {
+    if (place != "") message = message + "; " + saved + " " + place;
+    say(message);
+    writeSentinel("done", message, count, 0, 0);
+    if (!headless()) setBatchMode("exit and display");
 }
 
 // A small file that tells another program how the macro ended; only written where sentinel=[path] was given.
@@ -621,6 +648,19 @@ function toGreyLevels(id) {
         + ", " + d2s(100 * clippedShare, 3) + " % of the pixels clipped");
 }
 
+function clippedPercent() {
+    return d2s(100 * clippedShare, 3);
+}
+
+// A 32-bit copy of a whole image.
+function floatCopy(id, title) {
+    selectImage(id);
+    run("Select None");
+    run("Duplicate...", "title=" + freeTitle(title) + " duplicate");
+    if (bitDepth() != 32) run("32-bit");
+    return getImageID();
+}
+
 // Copies the planes of a part into every step-th plane of a whole, from a plane on.
 function copyPlanes(whole, part, first, step) {
     selectImage(part);
@@ -683,6 +723,13 @@ function saveWhole(id, path) {
     if (File.exists(path)) ok = File.delete(path);
     ok = File.rename(part, path);
     if (!File.exists(path)) problem = "cannot write " + path + "; is its name too long?";
+}
+
+// Saves where a path was given, and leaves the image in front.
+function saveResult(id, path) {
+    if (path != "") saveWhole(id, path);
+    stopIfFailed("");
+    selectImage(id);
 }
 
 // Why a TIFF should not be opened: ImageJ opens a truncated one without a word and fills it with zeros.
@@ -804,6 +851,7 @@ function inputImage(path) {
     }
     id = openWhole(path);
     if (id == 0) stop(path + ": " + problem);
+    selectImage(id);
     return id;
 }
 
@@ -813,4 +861,4 @@ function plainName(name) {
     return name;
 }
 
-// ---- The same in every macro of this folder: end --------------------------------------------------------
+// ---- The same in every macro of this folder: end ----------------------------------------------------------

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from care_bridge import macros
 from care_bridge.cli import app
 from care_bridge.errors import InputError
+from care_bridge.files import sha256
 from care_bridge.plugin.options import PluginOptions
 
 GOOD = """
@@ -163,7 +164,7 @@ def test_installing_upgrades_and_removes_only_what_is_ours(fiji):
     old = folder / "restore_image.ijm"
     old.write_text("an earlier version")
     listed = json.loads((folder / macros.INSTALLED_LIST).read_text())
-    listed["restore_image.ijm"] = macros.sha256(old)
+    listed["restore_image.ijm"] = sha256(old)
     listed["gone.ijm"] = "0" * 64
     (folder / macros.INSTALLED_LIST).write_text(json.dumps(listed))
     macros.install(fiji)

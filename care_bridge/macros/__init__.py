@@ -1,0 +1,37 @@
+"""The macros and scripts for Fiji: list them, check anybody's macro, put ours into a Fiji, write one for a model."""
+
+from care_bridge.macros.lint import DEEPIMAGEJ, OPTIONS, PLUGIN, Finding, lint
+from care_bridge.macros.run import Ending, run
+from care_bridge.macros.shipped import (
+    INSTALLED_LIST,
+    MENU_FOLDER,
+    Shipped,
+    fiji_root,
+    find_shipped,
+    install,
+    macros_folder,
+    shipped,
+    uninstall,
+)
+from care_bridge.macros.write import Generated, for_model
+
+__all__ = [
+    "DEEPIMAGEJ",
+    "INSTALLED_LIST",
+    "MENU_FOLDER",
+    "OPTIONS",
+    "PLUGIN",
+    "Ending",
+    "Finding",
+    "Generated",
+    "Shipped",
+    "fiji_root",
+    "find_shipped",
+    "for_model",
+    "install",
+    "lint",
+    "macros_folder",
+    "run",
+    "shipped",
+    "uninstall",
+]

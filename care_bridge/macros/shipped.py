@@ -1,0 +1,157 @@
+"""Our macros and scripts: where they lie, what each is for, and how they get into a Fiji and out again."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from care_bridge.errors import InputError
+from care_bridge.files import sha256, write_text
+
+MENU_FOLDER = Path("scripts", "Plugins", "CARE_bridge")
+"""Where Fiji looks for scripts; what lies here is shown as Plugins > CARE bridge."""
+
+INSTALLED_LIST = ".care_bridge_installed.json"
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A macro or script of ours.
+
+    Attributes
+    ----------
+    name : str
+        File name without ending.
+    path : Path
+    kind : str
+        `macro` (.ijm) or `script` (.groovy).
+    purpose : str
+        First sentence of its comment.
+    """
+
+    name: str
+    path: Path
+    kind: str
+    purpose: str
+
+
+def macros_folder() -> Path:
+    """Where our macros lie: beside the package, in a checkout as well as installed."""
+    folder = Path(__file__).resolve().parents[2] / "fiji_macros"
+    if not (folder / "restore_image.ijm").is_file():
+        raise InputError(f"the macros are not at {folder}; install care-bridge again")
+    return folder
+
+
+def shipped() -> tuple[Shipped, ...]:
+    """Our macros and scripts, scripts first."""
+    found = []
+    for path in sorted(macros_folder().iterdir()):
+        if path.suffix in (".ijm", ".groovy"):
+            lines = [
+                line.removeprefix("//").strip() for line in path.read_text(encoding="ascii").splitlines()
+            ]
+            start = 2 if lines[0].startswith("CARE bridge:") else 0
+            end = next((n for n in range(start, len(lines)) if not lines[n]), len(lines))
+            sentence = " ".join(lines[start:end]).split(". ")[0].rstrip(".") + "."
+            kind = "macro" if path.suffix == ".ijm" else "script"
+            found.append(Shipped(path.stem, path, kind, sentence))
+    return tuple(sorted(found, key=lambda entry: (entry.kind == "macro", entry.name)))
+
+
+def find_shipped(name: str) -> Shipped:
+    """One of ours by name, in any case, with or without its ending; InputError with the nearest."""
+    wanted = name.removesuffix(".ijm").removesuffix(".groovy")
+    entries = shipped()
+    exact = [entry for entry in entries if entry.name == wanted]
+    loose = exact or [entry for entry in entries if entry.name.lower() == wanted.lower()]
+    if name.endswith(".ijm") or name.endswith(".groovy"):
+        loose = [entry for entry in loose if entry.path.suffix == Path(name).suffix] or loose
+    if loose:
+        return loose[0]
+    near = difflib.get_close_matches(wanted, [entry.name for entry in entries], n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise InputError(
+        f"there is no macro {name!r}{hint}; there are {', '.join(entry.name for entry in entries)}"
+    )
+
+
+def install(fiji: str | os.PathLike[str]) -> list[Path]:
+    """Put our macros and scripts into a Fiji, under Plugins > CARE bridge; an earlier version is replaced.
+
+    Parameters
+    ----------
+    fiji : path
+        The folder that holds `jars` and `plugins`, or one around it.
+
+    Returns
+    -------
+    list of Path
+        What lies there now.
+
+    Raises
+    ------
+    InputError
+        If this is no Fiji, it cannot be written to, or a file of the same name there is not ours (it is left).
+    """
+    folder = fiji_root(fiji) / MENU_FOLDER
+    ours = _installed(folder)
+    foreign = []
+    for entry in shipped():
+        target = folder / entry.path.name
+        if target.exists() and sha256(target) not in (ours.get(target.name), sha256(entry.path)):
+            foreign.append(target.name)
+    if foreign:
+        raise InputError(
+            f"{folder} holds {', '.join(foreign)} changed by somebody; move it elsewhere or rename it, then run again"
+        )
+    uninstall(fiji)
+    written = []
+    for entry in shipped():
+        target = folder / entry.path.name
+        write_text(target, entry.path.read_text(encoding="ascii"))
+        written.append(target)
+    write_text(
+        folder / INSTALLED_LIST, json.dumps({path.name: sha256(path) for path in written}, indent=1) + "\n"
+    )
+    return written
+
+
+def uninstall(fiji: str | os.PathLike[str]) -> list[Path]:
+    """Take out of a Fiji what `install` put there and nobody changed since; what was removed."""
+    folder = fiji_root(fiji) / MENU_FOLDER
+    removed = []
+    for name, known_sha256 in _installed(folder).items():
+        path = folder / name
+        if path.is_file() and sha256(path) == known_sha256:
+            path.unlink()
+            removed.append(path)
+    (folder / INSTALLED_LIST).unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+    return removed
+
+
+def fiji_root(path: str | os.PathLike[str]) -> Path:
+    """The folder of a Fiji: itself, or a Fiji.app or Fiji in it."""
+    given = Path(path).expanduser()
+    for folder in (given, *(given / inside for inside in ("Fiji.app", "Fiji", "ImageJ.app"))):
+        if (folder / "jars").is_dir() and (folder / "plugins").is_dir():
+            return folder
+    raise InputError(
+        f"{str(path)!r} is no Fiji: it has no jars and plugins; give the folder that holds them (often Fiji.app)"
+    )
+
+
+def _installed(folder: Path) -> dict[str, str]:
+    try:
+        entries = json.loads((folder / INSTALLED_LIST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    # Names only: a list that was tampered with must not reach other folders.
+    return (
+        {Path(name).name: str(known) for name, known in entries.items()} if isinstance(entries, dict) else {}
+    )

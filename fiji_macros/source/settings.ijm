@@ -1,0 +1,9 @@
+var model = "";                // the .zip that was exported for Fiji; forward slashes also on Windows
+var normalize = "true";        // scale to the percentiles first, as in training
+var bottom = 3;                // lower percentile, 0-100
+var top = 99.8;                // upper percentile, 0-100
+var clip = "false";            // also cut off above the upper percentile
+var nTiles = 8;                // pieces the image is cut into, to save memory
+var blockMultiple = 32;        // sizes of pieces are a multiple of this
+var overlap = 32;              // pixels that the pieces overlap; at least the reach of the model
+var batchSize = 1;

@@ -1,0 +1,434 @@
+import groovy.transform.CompileStatic
+import ij.CompositeImage
+import ij.IJ
+import ij.ImagePlus
+import ij.ImageStack
+import ij.io.FileSaver
+import ij.io.Opener
+import ij.plugin.Duplicator
+import ij.process.ImageProcessor
+import ij.process.LUT
+import java.nio.file.Files
+import java.nio.file.StandardCopyOption
+import net.imagej.axis.Axes
+import net.imglib2.RandomAccess
+import net.imglib2.RandomAccessibleInterval
+import net.imglib2.img.ImagePlusAdapter
+import net.imglib2.type.numeric.RealType
+
+class Refused extends RuntimeException {
+    Refused(String message) { super(message) }
+}
+
+// What can be said about an image that was restored; grey level of the input = scale * restored value + offset.
+class Restored {
+    ImagePlus image
+    double low = 0
+    double high = 1
+    double scale = 1
+    double offset = 0
+    double clippedShare = 0
+}
+
+// How a script ended; the message stands in the sentinel file too, what is said more only in the log.
+class Ending {
+    String message
+    String more = ''
+    String status = 'done'
+    int done = 1
+    int skipped = 0
+    int failed = 0
+}
+
+// Runs the steps of a script, says how it went, and says what was refused instead of ending in an exception.
+void attempt(String script, Closure<Ending> steps) {
+    Ending ending
+    try {
+        checkSettings()
+        pluginCommand()
+        ending = steps()
+    } catch (Refused e) {
+        ending = new Ending(message: e.message, status: 'failed', done: 0, failed: 1)
+    }
+    say(ending.message + ending.more)
+    writeSentinel(script, ending)
+}
+
+void say(String text) {
+    IJ.log('CARE bridge: ' + text)
+}
+
+// A small file that tells another program how the script ended; only written where sentinel was given.
+void writeSentinel(String script, Ending ending) {
+    if (!sentinel) return
+    def plain = ending.message.replace('\\', '/').replace('"', "'").replace('\n', ' ')
+    new File(sentinel).setText('{"macro": "' + script + '", "status": "' + ending.status + '", "done": ' + ending.done
+        + ', "skipped": ' + ending.skipped + ', "failed": ' + ending.failed + ', "message": "' + plain + '"}\n', 'UTF-8')
+}
+
+Class pluginCommand() {
+    try {
+        return getClass().classLoader.loadClass('de.csbdresden.csbdeep.commands.GenericNetwork')
+    } catch (ClassNotFoundException e) {
+        throw new Refused('the CSBDeep plugin is not installed; Help > Update... > Manage Update Sites > CSBDeep')
+    }
+}
+
+void checkSettings() {
+    if (model == null) throw new Refused('no model: give the .zip that was exported for Fiji')
+    if (!model.exists()) throw new Refused("the model ${model} does not exist; look for the .zip that was exported for Fiji")
+    if (model.isDirectory()) throw new Refused("the model ${model} is a folder; give the .zip that was exported for Fiji")
+    if (!model.name.toLowerCase().endsWith('.zip'))
+        throw new Refused("the model ${model} is no .zip; give the one that was exported for Fiji")
+    if (!(percentileBottom >= 0 && percentileBottom < percentileTop && percentileTop <= 100))
+        throw new Refused("percentiles ${percentileBottom} and ${percentileTop}: give two from 0 to 100, the lower one first")
+    if (nTiles < 1 || blockMultiple < 1 || overlap < 0 || batchSize < 1)
+        throw new Refused('nTiles, blockMultiple and batchSize start at 1, overlap at 0')
+}
+
+// The plugin's percentile: nearest rank in single precision, all planes together.
+@CompileStatic
+int rankOf(double percentile, int pixels) {
+    float product = (float) ((double) (float) (pixels - 1) * (double) (float) percentile)
+    int rank = (int) Math.floor((double) (float) ((double) product / 100.0d) + 0.5d)
+    return Math.max(0, Math.min(rank, pixels - 1))
+}
+
+@CompileStatic
+double[] levels(ImagePlus image, double bottom, double top) {
+    ImageStack stack = image.getStack()
+    long pixels = (long) image.getWidth() * image.getHeight() * stack.getSize()
+    int low = rankOf(bottom, (int) pixels)
+    int high = rankOf(top, (int) pixels)
+    if (image.getBitDepth() < 32) {
+        long[] histogram = new long[65536]
+        for (int s = 1; s <= stack.getSize(); s++) {
+            ImageProcessor plane = stack.getProcessor(s)
+            for (int i = 0; i < plane.getPixelCount(); i++) histogram[plane.get(i)]++
+        }
+        double[] found = new double[2]
+        long below = 0
+        boolean lowDone = false
+        for (int v = 0; v < 65536; v++) {
+            below += histogram[v]
+            if (!lowDone && below > low) {
+                found[0] = v
+                lowDone = true
+            }
+            if (below > high) {
+                found[1] = v
+                return found
+            }
+        }
+        return found
+    }
+    float[] all = new float[(int) pixels]
+    int size = image.getWidth() * image.getHeight()
+    for (int s = 1; s <= stack.getSize(); s++)
+        System.arraycopy(stack.getProcessor(s).getPixels(), 0, all, (s - 1) * size, size)
+    Arrays.parallelSort(all)
+    return [(double) all[low], (double) all[high]] as double[]
+}
+
+// Signed 16-bit and other calibrated grey levels: the plugin would see the raw numbers in the file.
+@CompileStatic
+ImagePlus asSeen(ImagePlus image) {
+    if (!image.getCalibration().calibrated() || image.getBitDepth() == 32) return image
+    ImageStack seen = new ImageStack(image.getWidth(), image.getHeight())
+    for (int s = 1; s <= image.getStackSize(); s++) {
+        ImageProcessor plane = image.getStack().getProcessor(s)
+        plane.setCalibrationTable(image.getCalibration().getCTable())
+        seen.addSlice(plane.convertToFloatProcessor())
+    }
+    ImagePlus made = new ImagePlus(image.getTitle(), seen)
+    made.setDimensions(image.getNChannels(), image.getNSlices(), image.getNFrames())
+    return made
+}
+
+@CompileStatic
+float[] planeOf(RandomAccessibleInterval<? extends RealType<?>> image, int x, int y, long[] position, int width, int height) {
+    float[] plane = new float[width * height]
+    RandomAccess<? extends RealType<?>> access = image.randomAccess()
+    access.setPosition(position)
+    int at = 0
+    for (int row = 0; row < height; row++) {
+        access.setPosition((long) row, y)
+        access.setPosition(0L, x)
+        for (int column = 0; column < width; column++) {
+            plane[at++] = access.get().getRealFloat()
+            access.fwd(x)
+        }
+    }
+    return plane
+}
+
+// Restores an image into a new one; Refused says why where the plugin gives nothing. Everything that the plugin
+// loses is kept: calibration, units, labels, lookup tables, display range, title.
+Restored restore(ImagePlus source, boolean normalize, String title) {
+    if (source == null) throw new Refused('no image is open; open one (File > Open...) and run this again')
+    if (source.width == 0 || source.processor == null)
+        throw new Refused('the image was closed before it could be restored; open it and run this again')
+    if (source.type == ImagePlus.COLOR_RGB)
+        throw new Refused("'${source.title}' is an RGB image; use Image > Type > 8-bit, or Image > Color > Make Composite "
+            + 'where the model has three channels')
+    if ((long) source.width * source.height * source.stackSize > Integer.MAX_VALUE)
+        throw new Refused("'${source.title}' has more than ${Integer.MAX_VALUE} pixels, which the plugin cannot take; "
+            + 'restore it in parts')
+    def network = pluginCommand()
+    def seen = asSeen(source)
+    def result = new Restored()
+    if (normalize) {
+        def found = levels(seen, percentileBottom, percentileTop)
+        result.low = found[0]
+        result.high = found[1]
+    }
+    // A converted image keeps its old pixels after a crop; this one is fresh, and ignores the selection.
+    def dataset = datasets.create(ImagePlusAdapter.wrapImgPlus(seen))
+    def output = null
+    // The plugin remembers its last model, and takes it where another way to call it is used.
+    prefs.clear(network)
+    try {
+        output = command.run(network, false,
+            'input', dataset, 'modelFile', model, 'normalizeInput', normalize,
+            'percentileBottom', (float) percentileBottom, 'percentileTop', (float) percentileTop, 'clip', clip,
+            'nTiles', nTiles, 'blockMultiple', blockMultiple, 'overlap', overlap, 'batchSize', batchSize,
+            'showProgressDialog', false).get()?.getOutput('output')
+    } finally {
+        prefs.clear(network)
+    }
+    if (output == null)
+        throw new Refused("the plugin gave no result for '${source.title}' (its own reason is in the console): is the "
+            + 'model made for such images (planes or stacks, number of channels)?')
+    result.image = dress(output, source, title, result.low, result.high)
+    result.scale = normalize ? result.high - result.low : 1
+    result.offset = normalize ? result.low : 0
+    def info = source.getInfoProperty() ?: ''
+    if (info && !info.endsWith('\n')) info += '\n'
+    result.image.setProperty('Info', info + "CARE bridge: restored with ${model.name} (CSBDeep plugin, normalizeInput="
+        + "${normalize} percentiles ${percentileBottom}-${percentileTop} = grey levels ${result.low}-${result.high}, "
+        + "clip=${clip} nTiles=${nTiles} blockMultiple=${blockMultiple} overlap=${overlap})")
+    return result
+}
+
+// The plugin's result as an image of ImageJ with everything of its source.
+ImagePlus dress(output, ImagePlus source, String title, double low, double high) {
+    def axis = [X: Axes.X, Y: Axes.Y, C: Axes.CHANNEL, Z: Axes.Z, T: Axes.TIME].collectEntries { name, type ->
+        [name, output.dimensionIndex(type)]
+    }
+    def size = { name -> axis[name] < 0 ? 1 : (int) output.dimension(axis[name]) }
+    int channels = size('C'), slices = size('Z'), frames = size('T')
+    boolean same = channels == source.NChannels && slices == source.NSlices && frames == source.NFrames
+    def stack = new ImageStack(size('X'), size('Y'))
+    long[] position = new long[output.numDimensions()]
+    for (int t = 0; t < frames; t++) for (int z = 0; z < slices; z++) for (int c = 0; c < channels; c++) {
+        if (axis.T >= 0) position[axis.T] = t
+        if (axis.Z >= 0) position[axis.Z] = z
+        if (axis.C >= 0) position[axis.C] = c
+        def label = same ? source.getStack().getSliceLabel(stack.size + 1) : null
+        stack.addSlice(label, planeOf(output, axis.X, axis.Y, position, size('X'), size('Y')))
+    }
+    def made = new ImagePlus(title, stack)
+    made.setDimensions(channels, slices, frames)
+    if (channels > 1 || (slices > 1 && frames > 1)) made.setOpenAsHyperStack(true)
+    def calibration = source.calibration.copy()
+    calibration.disableDensityCalibration()
+    if (channels > 1) {
+        def mode = source instanceof CompositeImage ? source.mode : CompositeImage.GRAYSCALE
+        made = new CompositeImage(made, mode)
+    }
+    made.calibration = calibration
+    if (same && stack.size == 1) {
+        def label = source.getProp('Slice_Label') ?: source.getStack().getSliceLabel(1)
+        if (label) made.setProp('Slice_Label', label)
+    }
+    double range = Math.max(high - low, 1e-7)
+    def luts = source.luts
+    for (int c = 1; c <= channels; c++) {
+        if (!same) {
+            double[] ends = ends(stack, c, channels)
+            show(made, c, channels, null, ends[0], ends[1])
+        } else {
+            def lut = luts.length >= c ? luts[c - 1] : null
+            double darkest = lut != null && channels > 1 ? lut.min : source.displayRangeMin
+            double brightest = lut != null && channels > 1 ? lut.max : source.displayRangeMax
+            show(made, c, channels, lut, (darkest - low) / range, (brightest - low) / range)
+        }
+    }
+    return made
+}
+
+void show(ImagePlus image, int channel, int channels, lut, double darkest, double brightest) {
+    if (channels > 1) {
+        def table = lut != null ? (LUT) lut.clone() : image.getChannelLut(channel)
+        table.min = darkest
+        table.max = brightest
+        image.setChannelLut(table, channel)
+    } else {
+        if (lut != null) image.setLut((LUT) lut.clone())
+        image.setDisplayRange(darkest, brightest)
+    }
+}
+
+@CompileStatic
+double[] ends(ImageStack stack, int channel, int channels) {
+    double least = Double.POSITIVE_INFINITY, most = Double.NEGATIVE_INFINITY
+    for (int s = channel; s <= stack.getSize(); s += channels) {
+        ImageProcessor plane = stack.getProcessor(s)
+        for (int i = 0; i < plane.getPixelCount(); i++) {
+            double value = plane.getf(i)
+            if (value < least) least = value
+            if (value > most) most = value
+        }
+    }
+    return [least, most] as double[]
+}
+
+// Of a model that also gives an uncertainty, the means: as many channels as its input had.
+ImagePlus meanChannels(ImagePlus image, int channels) {
+    if (image.NChannels != 2 * channels) return image
+    def means = new Duplicator().run(image, 1, channels, 1, image.NSlices, 1, image.NFrames)
+    means.title = image.title
+    return means
+}
+
+// 16 bits hold the grey levels of the input, rounded and clipped, never wrapped.
+void toGreyLevels(Restored result) {
+    if (result.scale < 255)
+        throw new Refused("the input spans only ${result.scale} grey levels, too few for 16 bits; save with 32")
+    def image = result.image
+    def labels = (1..image.stackSize).collect { image.getStack().getSliceLabel(it) }
+    def stack = new ImageStack(image.width, image.height)
+    long outside = 0
+    for (int s = 1; s <= image.stackSize; s++) {
+        short[] plane = new short[image.width * image.height]
+        outside += greyLevels((float[]) image.getStack().getPixels(s), plane, result.scale, result.offset)
+        stack.addSlice(labels[s - 1], plane)
+    }
+    def luts = image.luts
+    def calibration = image.calibration
+    def info = image.getInfoProperty() ?: ''
+    def label = image.getProp('Slice_Label')
+    def made = new ImagePlus(image.title, stack)
+    int channels = image.NChannels
+    made.setDimensions(channels, image.NSlices, image.NFrames)
+    if (image.openAsHyperStack || channels > 1) made.setOpenAsHyperStack(true)
+    if (channels > 1) made = new CompositeImage(made, image instanceof CompositeImage ? image.mode : CompositeImage.GRAYSCALE)
+    made.calibration = calibration
+    if (label && stack.size == 1) made.setProp('Slice_Label', label)
+    for (int c = 1; c <= channels; c++)
+        show(made, c, channels, luts.length >= c ? luts[c - 1] : null,
+            Math.max(0d, result.offset), Math.min(65535d, result.offset + result.scale))
+    result.clippedShare = outside / ((double) image.width * image.height * stack.size)
+    made.setProperty('Info', info + "\nCARE bridge: 16-bit: restored value = (grey level - ${result.offset}) / ${result.scale}, "
+        + "${percent(result.clippedShare)} % of the pixels clipped")
+    result.image = made
+}
+
+@CompileStatic
+long greyLevels(float[] values, short[] grey, double scale, double offset) {
+    long outside = 0
+    for (int i = 0; i < values.length; i++) {
+        double value = scale * values[i] + offset
+        if (value < 0 || value > 65535) outside++
+        grey[i] = (short) (int) Math.max(0d, Math.min(65535d, Math.floor(value + 0.5d)))
+    }
+    return outside
+}
+
+String percent(double share) {
+    return String.format(Locale.ROOT, '%.3f', 100 * share)
+}
+
+// Saves as TIFF under another name first, so that a file that is there is a whole one.
+void saveWhole(ImagePlus image, File target) {
+    def folder = target.absoluteFile.parentFile
+    writableFolder(folder)
+    def part = new File(folder, 'care_part.tif')
+    IJ.redirectErrorMessages(true)
+    boolean saved = false
+    try {
+        saved = image.stackSize > 1 ? new FileSaver(image).saveAsTiffStack(part.path) : new FileSaver(image).saveAsTiff(part.path)
+    } finally {
+        IJ.redirectErrorMessages(false)
+    }
+    long least = (long) image.width * image.height * image.stackSize * image.bitDepth.intdiv(8)
+    if (!saved || part.length() < least) {
+        part.delete()
+        throw new Refused("cannot write to the folder ${folder}: is the disk full?")
+    }
+    try {
+        Files.move(part.toPath(), target.toPath(), StandardCopyOption.REPLACE_EXISTING)
+    } catch (IOException e) {
+        part.delete()
+        throw new Refused("cannot write ${target}: ${e.class.simpleName}; is its name too long, or is it open elsewhere?")
+    }
+}
+
+void writableFolder(File folder) {
+    if (folder.isFile()) throw new Refused("${folder} is a file; name a folder")
+    if (!folder.isDirectory() && !folder.mkdirs())
+        throw new Refused("cannot make the folder ${folder}; choose one that you may write to")
+    try {
+        def probe = File.createTempFile('care', '.part', folder)
+        probe.delete()
+    } catch (IOException e) {
+        throw new Refused("cannot write to the folder ${folder}; choose one that you may write to")
+    }
+}
+
+// Why a TIFF should not be opened: ImageJ opens a truncated one without a word and fills it with zeros.
+String whyUnreadable(File file) {
+    if (file.isDirectory()) return 'it is a folder'
+    if (!file.exists()) return 'the file is gone'
+    if (file.length() == 0 && !Files.isSymbolicLink(file.toPath())) return 'it is empty'
+    try {
+        file.withInputStream { stream ->
+            if (stream.read() < 0) throw new IOException('it is empty')
+        }
+    } catch (IOException e) {
+        return 'it cannot be read; is it open elsewhere, or locked?'
+    }
+    def pages
+    try {
+        pages = Opener.getTiffFileInfo(file.path)
+    } catch (Throwable e) {
+        return 'it is cut off inside its directory; copy it again'
+    }
+    if (pages == null || pages.length == 0) return 'it is no TIFF'
+    for (page in pages) {
+        long bytes = (long) page.width * page.height * page.bytesPerPixel * Math.max(1, page.nImages)
+        long end = page.longOffset > 0 ? page.longOffset : (long) page.offset
+        if (page.compression <= 1) end += (page.nImages > 1 ? (page.nImages - 1) * page.gapBetweenImages : 0) + bytes
+        if (page.stripOffsets != null && page.stripLengths != null) {
+            if (page.stripOffsets.length > 1 || page.compression > 1)
+                end = (page.stripOffsets.last() & 0xffffffffL) + (page.stripLengths.last() & 0xffffffffL)
+        }
+        if (end > file.length()) return 'the file is truncated; copy it again'
+    }
+    return ''
+}
+
+ImagePlus openWhole(File file) {
+    def why = whyUnreadable(file)
+    if (why) throw new Refused(why)
+    def opened = null
+    IJ.redirectErrorMessages(true)
+    try {
+        opened = IJ.openImage(file.path)
+    } catch (Throwable e) {
+        throw new Refused("ImageJ cannot open it (${e.class.simpleName})")
+    } finally {
+        IJ.redirectErrorMessages(false)
+    }
+    if (opened == null) throw new Refused('ImageJ cannot open it (a number format that it lacks?)')
+    return opened
+}
+
+String nameOf(ImagePlus image) {
+    return plainName(image?.title ?: '')
+}
+
+String plainName(String name) {
+    int dot = name.lastIndexOf('.')
+    return dot > 0 ? name.substring(0, dot) : name
+}
