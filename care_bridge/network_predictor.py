@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -41,6 +41,8 @@ class NetworkPredictor:
     Attributes
     ----------
     network, options, axes : as given
+    on_retry : callable
+        Told the number of tiles by axis letter before each try with more of them, when memory ran out.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class NetworkPredictor:
         self._size_multiple = size_multiple
         self._halo = halo
         self.probabilistic = probabilistic
+        self.on_retry: Callable[[Mapping[str, int]], None] = _untold
 
     @property
     def runtime(self) -> Runtime:
@@ -82,7 +85,7 @@ class NetworkPredictor:
 
     def with_options(self, options: PredictOptions) -> NetworkPredictor:
         """The same network with other options; what was measured of it is kept."""
-        return NetworkPredictor(
+        made = NetworkPredictor(
             self.network,
             options,
             axes=self.axes,
@@ -90,6 +93,8 @@ class NetworkPredictor:
             halo=self._halo,
             probabilistic=self.probabilistic,
         )
+        made.on_retry = self.on_retry
+        return made
 
     @property
     def lost_axis(self) -> str:
@@ -136,6 +141,8 @@ class NetworkPredictor:
         ------
         InputError
             If the number of channels is not the network's.
+        MemoryError
+            If memory runs out in the smallest tiles as well.
 
         Notes
         -----
@@ -266,20 +273,24 @@ class NetworkPredictor:
 
     def _run_within_memory(self, tensor: Tensor, tiles: CsbdeepTiles | None, progress: Progress) -> Tensor:
         counts = tiles.counts(self.space, cut=self.space) if tiles is not None else {}
+        sizes = dict(zip(self.space, tensor.shape[1:-1], strict=True))
         for attempt in range(_MOST_RETRIES + 1):
             try:
-                if not counts:
+                if max(counts.values(), default=1) == 1:
                     return self.network(tensor)
                 return self._run_tiles(tensor, CsbdeepTiles(counts), progress)
             except Exception as error:
-                if attempt == _MOST_RETRIES or not _is_out_of_memory(error):
+                if not _is_out_of_memory(error):
                     raise
-            sizes = dict(zip(self.space, tensor.shape[1:-1], strict=True))
+                if attempt == _MOST_RETRIES:
+                    given_up = ", ".join(f"{count} along {axis}" for axis, count in counts.items())
+                    raise MemoryError(f"it does not do even for tiles: {given_up}") from error
             longest = max(
                 (axis for axis in self.space if axis != self.lost_axis),
                 key=lambda axis: sizes[axis] / counts.get(axis, 1),
             )
             counts = {**counts, longest: 2 * counts.get(longest, 1)}
+            self.on_retry(counts)
         raise AssertionError("the last attempt returns or raises")
 
     def _run_tiles(self, tensor: Tensor, tiles: CsbdeepTiles, progress: Progress) -> Tensor:
@@ -306,6 +317,10 @@ class NetworkPredictor:
 
 _MOST_RETRIES = 8
 """How often the number of tiles is doubled when memory runs out, as csbdeep does."""
+
+
+def _untold(counts: Mapping[str, int]) -> None:
+    """Nobody asked."""
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -267,6 +267,25 @@ def test_running_out_of_memory_cuts_the_longest_axis_until_it_fits():
     assert seen[:3] == [(64, 32), (32, 32), (16, 32)]
 
 
+@pytest.mark.parametrize("tiles", [None, CsbdeepTiles((1, 2))])
+def test_a_network_that_always_runs_out_of_memory_is_called_nine_times_and_given_up(tiles):
+    calls, told = [], []
+
+    def hungry(tensor):
+        calls.append(tensor.shape)
+        raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    predictor = NetworkPredictor(
+        Function(hungry), PredictOptions(rule=None, tiles=tiles), size_multiple=1, halo=0
+    )
+    predictor.on_retry = lambda counts: told.append(dict(counts))
+    with pytest.raises(MemoryError, match="even for tiles"):
+        predictor.predict(Image(np.ones((64, 64)), "YX"))
+    assert len(calls) == 9  # as csbdeep: once, and after each of eight doublings
+    assert len(told) == 8
+    assert max(told[-1].values()) >= 16
+
+
 def test_other_failures_of_a_network_are_not_tried_again():
     def broken(tensor):
         raise RuntimeError("no such operation")
