@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from care_bridge.cli import _run
 from care_bridge.errors import InputError, NotInstalledError, WorkerError
 from care_bridge.progress import silent
+from care_bridge.surroundings import settle
 
 
 def invoke(function):
@@ -99,8 +100,44 @@ def test_a_warning_is_one_line_without_the_place_in_the_source(capsys):
     assert capsys.readouterr().err == "care-bridge: warning: the split leaks\n"
 
 
+HANDED_ON = {
+    "KERAS_BACKEND": "torch",
+    "MPLBACKEND": "module://matplotlib_inline_that_is_not_here.backend_inline",
+    "TF_USE_LEGACY_KERAS": "1",
+    "PYTHONWARNINGS": "error",
+    "TF_CPP_MIN_LOG_LEVEL": "0",
+    "TF_CPP_MAX_VLOG_LEVEL": "2",
+}
+"""What a notebook or a shell may leave in the environment of a command."""
+
+
+@pytest.mark.parametrize("name", HANDED_ON)
+def test_a_command_starts_with_anything_that_a_notebook_hands_on(name: str) -> None:
+    command = [sys.executable, "-m", "care_bridge", "predict", "--help"]
+    environment = {**os.environ, name: HANDED_ON[name]}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+
+
+def test_python_dash_m_is_the_command_line() -> None:
+    command = [sys.executable, "-m", "care_bridge", "--version"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.stdout.startswith("care-bridge ")
+
+
+def test_worker_processes_start_with_what_a_notebook_hands_on(monkeypatch) -> None:
+    for name, value in HANDED_ON.items():
+        monkeypatch.setenv(name, value)
+    environment = dict(os.environ)
+    settle(environment)
+    command = [sys.executable, "-c", "import matplotlib.pyplot, warnings; warnings.warn('told')"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.tf
-def test_commands_run_on_tensorflow_whatever_keras_is_set_to(tmp_path) -> None:
+def test_commands_run_with_all_that_a_notebook_hands_on_and_say_only_their_own(tmp_path) -> None:
     patches = np.random.default_rng(0).random((8, 1, 8, 8), np.float32)
     np.savez(tmp_path / "patches.npz", X=patches, Y=patches, axes="SCYX")
     start = [sys.executable, "-c", "from care_bridge.cli import main; main()"]
@@ -119,9 +156,11 @@ def test_commands_run_on_tensorflow_whatever_keras_is_set_to(tmp_path) -> None:
         "3",
     ]
     command = [*start, "train", str(tmp_path / "patches.npz"), "--out", str(tmp_path / "model"), *small]
-    environment = {**os.environ, "KERAS_BACKEND": "torch", "MPLBACKEND": "Agg"}
+    environment = {**os.environ, **HANDED_ON}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert result.returncode == 0, result.stderr
+    assert "tensorflow" not in result.stderr.lower()
+    assert "cuda" not in result.stderr.lower()
 
 
 def test_the_library_says_what_to_set_where_keras_runs_on_something_else() -> None:

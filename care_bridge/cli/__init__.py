@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import typer
-from typer.core import TyperGroup
+from care_bridge.surroundings import settle, settle_warnings
 
-# Whatever Keras runs on in a person's other work: in a command it is TensorFlow, which Fiji has too.
-os.environ["KERAS_BACKEND"] = "tensorflow"
+# Before the other imports, which may warn.
+settle_warnings(os.environ)
+settle(os.environ)
+
+import typer  # noqa: E402
+from typer.core import TyperGroup  # noqa: E402
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 # click's own, which typer ships without naming it in its interface
@@ -95,6 +98,4 @@ for _module in sorted(
 
 def main() -> None:
     """Entry point of the console script."""
-    # TensorFlow tells every start of its search for GPUs and every retried size; a person asked for neither.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     app()

@@ -46,7 +46,7 @@ class OnnxNetwork:
         if not isinstance(model, bytes) and not Path(model).is_file():
             raise InputError(f"{name} is not there; give an .onnx file")
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised; while sizes are tried they are no errors at all
         if threads:
             options.intra_op_num_threads = threads
         try:

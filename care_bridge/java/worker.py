@@ -61,6 +61,7 @@ from numpy.typing import NDArray
 
 from care_bridge.errors import InputError, NotInstalledError, WorkerError
 from care_bridge.progress import Progress, silent
+from care_bridge.surroundings import settle
 
 DEFAULT_TIMEOUT_S = 900.0
 """Seconds without a sign of life; a large stack through a large net on two cores takes minutes."""
@@ -383,6 +384,7 @@ def _spawn(
 ) -> subprocess.Popen[bytes]:
     merged: dict[str, str] = dict(os.environ)
     merged.pop("CLASSPATH", None)
+    settle(merged)
     for key, value in environment.items():
         if value is None:
             merged.pop(key, None)
