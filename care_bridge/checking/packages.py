@@ -229,7 +229,7 @@ def _core(root: Path, rdf: Mapping[str, Any], findings: Findings, *, tested: boo
             decisive=False,
         )
         return
-    from care_bridge.export.bioimageio import validate
+    from care_bridge.export.zoo_spec import validate
 
     try:
         completeness = validate(root / RDF)
@@ -264,7 +264,7 @@ def _core(root: Path, rdf: Mapping[str, Any], findings: Findings, *, tested: boo
 def _test(root: Path, weights: str) -> tuple[str, str]:
     import io
 
-    from care_bridge.export.bioimageio import offline, urls
+    from care_bridge.export.zoo_spec import offline, urls
 
     rdf, here = root / RDF, Path.cwd()
     with offline(rdf), tempfile.TemporaryDirectory(prefix="core-") as scratch:

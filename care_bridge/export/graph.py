@@ -10,13 +10,13 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.core.framework import graph_pb2, node_def_pb2
-from tensorflow.python.framework import op_def_registry
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from care_bridge.defaults import OLDEST_TF1
 from care_bridge.errors import InputError
+from care_bridge.export.layers import every_layer
 from care_bridge.export.ops import Op, op_table, plain_value
 from care_bridge.export.rewrites import rewrite
+from care_bridge.export.tensorflow_private import op_defaults, with_constants
 
 INPUT, OUTPUT = "input", "output"
 """Names of the graph's only input and output operation, of the signature's keys and of the tensors in
@@ -218,7 +218,7 @@ def _check_ends(model: keras.Model) -> None:
             problems.append(
                 f"its {what} is {tensor.dtype}; Fiji feeds and reads float32: rebuild it with dtype='float32'"
             )
-    for layer in model._flatten_layers(include_self=False):
+    for layer in every_layer(model):
         if getattr(layer, "data_format", None) == "channels_first":
             problems.append(
                 f"its layer {layer.name!r} has channels first; rebuild it with channels last, as Fiji has"
@@ -244,7 +244,7 @@ def _trace(model: keras.Model) -> graph_pb2.GraphDef:
     try:
         concrete = call.get_concrete_function(tf.TensorSpec(shape, tf.float32, name=INPUT))
         _refuse_chance(concrete.graph, model)
-        frozen = convert_variables_to_constants_v2(concrete)
+        frozen = with_constants(concrete)
     except InputError:
         raise
     except Exception as error:
@@ -290,7 +290,7 @@ def reason(error: Exception) -> str:
 
 
 def _layer_names(model: keras.Model) -> frozenset[str]:
-    return frozenset(layer.name for layer in model._flatten_layers(include_self=False))
+    return frozenset(layer.name for layer in every_layer(model))
 
 
 def _unused(graph: graph_pb2.GraphDef, name: str) -> str:
@@ -312,7 +312,7 @@ def _rename(graph: graph_pb2.GraphDef, names: dict[str, str]) -> None:
 
 def _with_free_upsampling(model: keras.Model) -> keras.Model:
     """The same model whose interpolating UpSampling2D layers work at any size; Keras' need a fixed one."""
-    first = next((layer for layer in model._flatten_layers() if _interpolates(layer)), None)
+    first = next((layer for layer in every_layer(model) if _interpolates(layer)), None)
     if first is None:
         return model
     functional = _as_functional(model)
@@ -423,7 +423,7 @@ def _stripped(graph: graph_pb2.GraphDef, target: str) -> graph_pb2.GraphDef:
     table = op_table(target)
     for node in graph.node:
         known = table[node.op]["attrs"]
-        for key, default in _defaults(node.op):
+        for key, default in op_defaults(node.op):
             if key in node.attr and node.attr[key] == default:
                 older = known.get(key)
                 if older is None or older[1] == plain_value(default):
@@ -454,13 +454,6 @@ def _named_by_structure(graph: graph_pb2.GraphDef) -> graph_pb2.GraphDef:
     return graph
 
 
-def _defaults(op: str) -> Iterator[tuple[str, Any]]:
-    definition = op_def_registry.get(op)
-    for attr in definition.attr if definition else ():
-        if attr.HasField("default_value"):
-            yield attr.name, attr.default_value
-
-
 def _has(op: str, attr: str | None, target: str) -> bool:
     table = op_table(target)
     return op in table and (attr is None or attr in table[op]["attrs"])
@@ -475,7 +468,7 @@ def _lacking_of(node: node_def_pb2.NodeDef, table: Any, target: str) -> Iterator
         remedy = _REMEDIES.get(node.op, "use layers whose operations are older, or name a newer target")
         yield f"operation {node.op} is not in TensorFlow {target}; {remedy}"
         return
-    defaults = dict(_defaults(node.op))
+    defaults = dict(op_defaults(node.op))
     for key, value in sorted(node.attr.items()):
         if key.startswith("_"):
             continue

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from care_bridge.errors import InputError
+from care_bridge.export.layers import every_layer
 
 _DROPPED = {
     "Conv2DTranspose": ("groups",),
@@ -24,7 +25,9 @@ _DROPPED = {
 }
 """Arguments in files of Keras 2 that Keras 3 no longer takes; none of them changes a prediction."""
 
-_MODELS = {"Functional": "keras.src.models.functional", "Sequential": "keras"}
+_MODELS = {"Functional": "Model", "Sequential": "Sequential"}
+"""Models by their class: their public name in Keras 3, which makes Functional ones of keras.Model."""
+
 _COMPOSED = {
     "add": "Add",
     "subtract": "Subtract",
@@ -127,7 +130,9 @@ def in_words_of_keras_3(layer: Mapping[str, Any]) -> dict[str, Any]:
     name = new["class_name"] = "Functional" if layer["class_name"] == "Model" else str(layer["class_name"])
     config = dict(layer["config"]) if isinstance(layer["config"], Mapping) else {"layers": layer["config"]}
     if "module" in layer:
-        new["module"] = _MODELS.get(name, str(layer["module"]).replace("tf_keras", "keras"))
+        new["module"] = "keras" if name in _MODELS else str(layer["module"]).replace("tf_keras", "keras")
+        if name in _MODELS:
+            new["class_name"], new["registered_name"] = _MODELS[name], None
     for key in _DROPPED.get(name, ()):
         config.pop(key, None)
     if isinstance(config.get("dtype"), Mapping):
@@ -231,7 +236,7 @@ def _rescaling(called: str, number: float) -> dict[str, Any] | None:
 
 def _with_old_hard_sigmoid(model: keras.Model) -> keras.Model:
     hard = keras.activations.hard_sigmoid
-    if not any(getattr(layer, "activation", None) is hard for layer in model._flatten_layers()):
+    if not any(getattr(layer, "activation", None) is hard for layer in every_layer(model)):
         return model
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:

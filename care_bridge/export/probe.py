@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.core.framework import graph_pb2, node_def_pb2
-from tensorflow.python.framework import tensor_util
 
 from care_bridge.errors import InputError
 from care_bridge.export.graph import reason, runner, signature
@@ -170,12 +170,12 @@ def _positive(graph: graph_pb2.GraphDef) -> graph_pb2.GraphDef:
         if node.op.startswith(("Conv", "DepthwiseConv")) and len(node.input) > 1:
             kernels.add(constant(node.input[1]))
     for name, node in constants.items():
-        value = tensor_util.MakeNdarray(node.attr["value"].tensor)
+        value = tf.make_ndarray(node.attr["value"].tensor)
         if value.dtype != np.float32 or not value.ndim:
             continue
         ones = np.full(value.shape, 1 / value.shape[-2], np.float32) if name in kernels else None
         value = np.abs(value) if ones is None else ones
-        node.attr["value"].tensor.CopyFrom(tensor_util.make_tensor_proto(value))
+        node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
     for node in changed.node:
         if node.op in _BOUNDED:
             _keep_only(node, node.input[0])
@@ -186,8 +186,8 @@ def _positive(graph: graph_pb2.GraphDef) -> graph_pb2.GraphDef:
     biases = {constant(node.input[1]) for node in changed.node if node.op == "BiasAdd"} - {None}
     for name in biases:
         tensor = constants[str(name)].attr["value"].tensor
-        value = np.zeros_like(tensor_util.MakeNdarray(tensor))
-        tensor.CopyFrom(tensor_util.make_tensor_proto(value))
+        value = np.zeros_like(tf.make_ndarray(tensor))
+        tensor.CopyFrom(tf.make_tensor_proto(value))
     return changed
 
 

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2, node_def_pb2
-from tensorflow.python.framework import tensor_util
 
 
 class HasOp(Protocol):
@@ -43,9 +42,7 @@ def rewrite(graph: graph_pb2.GraphDef, *, has_op: HasOp) -> graph_pb2.GraphDef:
     EnsureShape becomes nothing; Erfc becomes 1 - Erf.
     """
     constants = {
-        node.name: tensor_util.MakeNdarray(node.attr["value"].tensor)
-        for node in graph.node
-        if node.op == "Const"
+        node.name: tf.make_ndarray(node.attr["value"].tensor) for node in graph.node if node.op == "Const"
     }
     result = graph_pb2.GraphDef()
     result.versions.CopyFrom(graph.versions)

@@ -320,7 +320,7 @@ def test_a_package_holds_what_the_readers_want(package: Path) -> None:
 
 
 def test_channel_names_are_what_older_readers_take(unpacked: Path) -> None:
-    from care_bridge.export.bioimageio import identifiers
+    from care_bridge.export.description import identifiers
 
     # bioimageio.core 0.9.6 and 0.10.4, run: 'low quality' is not a valid (Python) identifier.
     assert identifiers(["low quality", "GFP (raw)", "488"]) == ["low_quality", "GFP_raw", "channel_488"]
@@ -347,7 +347,7 @@ def test_judging_leaves_no_trace_in_the_environment(package: Path, monkeypatch: 
 def test_what_the_spec_saves_is_widened_for_deepimagej(unpacked: Path, tmp_path: Path) -> None:
     from bioimageio import spec
 
-    from care_bridge.export.bioimageio import offline, widen
+    from care_bridge.export.zoo_spec import offline, widen
 
     rdf = yaml.safe_load((unpacked / "rdf.yaml").read_text())
     with offline(unpacked / "rdf.yaml"), spec.ValidationContext(root=unpacked, file_name="rdf.yaml"):
