@@ -18,8 +18,6 @@ import math
 import numbers
 import os
 import re
-import struct
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge.errors import InputError
-from care_bridge.files import atomic_file, writable_folder, write_text
+from care_bridge.files import writable_folder, write_text
 
 LUTS = ("gray", "cividis", "viridis", "magma", "inferno", "PuOr")
 """Look-up tables that people with any colour vision can read; PuOr is for signed differences."""
@@ -259,16 +257,6 @@ class Page:
         }
         self._pieces.append(piece | _scale_bar(pictures[0].data.shape[1] if pictures else 1, pixel_um))
 
-    def montage(
-        self, pictures: Sequence[Picture], *, limits: Limits | None = None, caption: str = ""
-    ) -> None:
-        """Add many small pictures without zoom; limits as in `pictures`."""
-        small = [
-            Picture(shrink(picture.data, 160)[0], picture.label, picture.limits, picture.lut)
-            for picture in pictures
-        ]
-        self.pictures(small, limits=limits, caption=caption, link="", width=130)
-
     def attach(self, name: str, text: str) -> None:
         """Offer a text file (e.g. the JSON of all numbers) for download from the page."""
         href = self._download(Path(name).stem, text, suffix=Path(name).suffix)
@@ -359,33 +347,8 @@ def chart(rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (6.4, 
     return figure, axes
 
 
-def save_png(
-    path: str | os.PathLike[str], data: NDArray[Any], *, limits: Limits | None = None, lut: str = "gray"
-) -> Limits:
-    """Write a plane as an 8-bit PNG.
-
-    Parameters
-    ----------
-    path : path
-    data : ndarray, shape (Y, X)
-    limits : (float, float), optional
-        Values at the two ends of the look-up table. None takes percentiles 0.1 and 99.9.
-    lut : str
-        One of `LUTS`.
-
-    Returns
-    -------
-    (float, float)
-        The limits used.
-    """
-    limits, _ = _shared_limits([data], limits)
-    with atomic_file(path) as part:
-        part.write_bytes(png(data, limits=limits, lut=lut))
-    return limits
-
-
 def png(data: NDArray[Any], *, limits: Limits, lut: str = "gray") -> bytes:
-    """Encode a plane as a PNG with 256 colours.
+    """Encode a plane as a PNG with 256 grey values or colours.
 
     Parameters
     ----------
@@ -396,6 +359,8 @@ def png(data: NDArray[Any], *, limits: Limits, lut: str = "gray") -> bytes:
     lut : str
         One of `LUTS`.
     """
+    import PIL.Image
+
     if data.ndim != 2:
         raise InputError(f"a picture needs shape (Y, X); received {data.shape}")
     if lut not in LUTS:
@@ -403,17 +368,17 @@ def png(data: NDArray[Any], *, limits: Limits, lut: str = "gray") -> bytes:
     low, high = limits
     data = np.asarray(data, np.float64)
     holes = np.isnan(data)
+    # With holes, the last of the 256 levels is theirs.
     levels = _NAN_INDEX if holes.any() else 256
     scaled = (np.clip(np.nan_to_num(data), low, high) - low) / ((high - low) or 1.0)
     index = np.minimum(scaled * levels, levels - 1).astype(np.uint8)
     index[holes] = _NAN_INDEX
-    height, width = index.shape
-    chunks = [_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0))]
-    chunks.append(_chunk(b"PLTE", _palette(lut, levels)))
-    if holes.any():
-        chunks.append(_chunk(b"tRNS", b"\xff" * _NAN_INDEX + b"\x00"))
-    chunks.append(_chunk(b"IDAT", _smallest(index)))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + _chunk(b"IEND", b"")
+    picture = PIL.Image.fromarray(index)
+    if lut != "gray":
+        picture.putpalette(_palette(lut, levels))
+    file = io.BytesIO()
+    picture.save(file, "PNG", **({"transparency": _NAN_INDEX} if holes.any() else {}))
+    return file.getvalue()
 
 
 def shrink(data: NDArray[Any], max_px: int = MAX_PX) -> tuple[NDArray[Any], int]:
@@ -549,28 +514,11 @@ def _data_uri(content: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
 def _palette(lut: str, levels: int) -> bytes:
-    if lut == "gray":
-        colours = np.repeat(np.linspace(0, 255, levels).round().astype(np.uint8)[:, None], 3, axis=1)
-    else:
-        import matplotlib
+    import matplotlib
 
-        colours = (matplotlib.colormaps[lut](np.linspace(0, 1, levels))[:, :3] * 255).round().astype(np.uint8)
+    colours = (matplotlib.colormaps[lut](np.linspace(0, 1, levels))[:, :3] * 255).round().astype(np.uint8)
     return colours.tobytes() + b"\x00\x00\x00" * (256 - levels)
-
-
-def _smallest(index: NDArray[np.uint8]) -> bytes:
-    # Noise packs best as it is, smooth pictures as differences to the line above; trying both is cheap.
-    above = np.vstack([np.zeros_like(index[:1]), index[:-1]])
-    candidates = []
-    for code, lines in ((0, index), (2, index - above)):
-        rows = np.hstack([np.full((index.shape[0], 1), code, np.uint8), lines])
-        candidates.append(zlib.compress(rows.tobytes(), 6))
-    return min(candidates, key=len)
 
 
 def _svg(figure: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,17 +42,15 @@ def wasserstein_1(first: NDArray[Any], second: NDArray[Any]) -> float:
     first, second : ndarray
         Any shapes; values that are not finite do not count. The result has their unit.
     """
-    one, two = (np.sort(np.asarray(a, np.float64)[np.isfinite(a)].ravel()) for a in (first, second))
+    one, two = (np.asarray(a, np.float64)[np.isfinite(a)] for a in (first, second))
     if not one.size or not two.size:
         raise InputError("no finite intensity to compare")
     if one.size == two.size:
-        return float(np.mean(np.abs(one - two)))
-    ends = np.union1d(np.arange(1, one.size + 1) / one.size, np.arange(1, two.size + 1) / two.size)
-    width = np.diff(ends, prepend=0.0)
-    # The quantile function is constant between the ends; the middle of a step is safe from rounding.
-    middle = ends - width / 2
-    gap = one[(middle * one.size).astype(int)] - two[(middle * two.size).astype(int)]
-    return float(np.sum(width * np.abs(gap)))
+        # SciPy takes 72 s for two images of 16 million pixels, this 2 s: sorted, each value moves to its partner.
+        return float(np.mean(np.abs(np.sort(one) - np.sort(two))))
+    from scipy.stats import wasserstein_distance
+
+    return float(wasserstein_distance(one, two))
 
 
 def saturation(image: Image, *, dtype: np.dtype[Any] | None = None) -> Saturation:
@@ -131,17 +128,3 @@ def distributions(images: dict[str, Array], *, bins: int = 64) -> list[dict[str,
         {"intensity": float(centre)} | {name: float(density[place]) for name, density in densities.items()}
         for place, centre in enumerate(centres)
     ]
-
-
-def quantile_rows(
-    images: dict[str, Array], *, levels: Sequence[float] = (1, 25, 50, 75, 99)
-) -> list[dict[str, Any]]:
-    """Percentiles of each image, as rows of a table."""
-    rows = []
-    for name, data in images.items():
-        values = np.asarray(data, np.float64)
-        found = np.percentile(values[np.isfinite(values)], levels)
-        rows.append(
-            {"image": name} | {f"{level:g} %": float(v) for level, v in zip(levels, found, strict=True)}
-        )
-    return rows
