@@ -15,8 +15,11 @@ LEVELS = ("fiji", "imagej", "tf1", "emulation")
 TF1_VERSION = "1.15.0"
 """TensorFlow of the CSBDeep update site; the other one that Fiji users have is 1.12.0."""
 
-TF1_VERSIONS = ("1.12.0", "1.13.1", "1.14.0", "1.15.0")
+TF1_VERSIONS = ("1.12.0", "1.13.1", "1.14.0", TF1_VERSION)
 """Every TensorFlow that the CSBDeep plugin may find in somebody's Fiji and that runs here, oldest first."""
+
+TF1_OF_FIJI = ("1.12.0", TF1_VERSION)
+"""What the TensorFlow and the CSBDeep update site of Fiji bring: a bundle is judged in both."""
 
 OLDEST_TF1 = "1.12.0"
 """The oldest of them, which a bundle must open in unless a person says otherwise."""

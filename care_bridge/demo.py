@@ -18,7 +18,7 @@ from care_bridge import __version__
 from care_bridge.comparing.page import add_histogram, add_pictures, add_rows, plane
 from care_bridge.comparing.report import ParityReport
 from care_bridge.config import CareConfig
-from care_bridge.defaults import DEMO_EPOCHS, SEED
+from care_bridge.defaults import DEMO_EPOCHS, SEED, TF1_OF_FIJI
 from care_bridge.errors import InputError
 from care_bridge.evaluate.baselines import Baseline, tune
 from care_bridge.evaluate.pairs import read_pairs
@@ -30,9 +30,6 @@ from care_bridge.levels import why_not
 from care_bridge.page import NOT_FOR_QUANTIFICATION, Page, Picture, chart
 from care_bridge.predictor import apply_repeatedly, mean_channels
 from care_bridge.progress import Progress, silent
-
-TF1_VERSIONS = ("1.15.0", "1.12.0")
-"""TensorFlow of the CSBDeep update site, and of the TensorFlow update site or a plain build."""
 
 BETTER_DB = 1.0
 """A restoration is plainly better than its input when its PSNR is higher by so much."""
@@ -325,12 +322,12 @@ def _show(folder: Path, data: _Data, gaussian: Baseline, model: Path, progress: 
     here = FijiPredictor(KerasNetwork(care.network), options)
     reports: dict[str, ParityReport] = {}
     not_run: dict[str, str] = {}
-    for version in TF1_VERSIONS:
+    for version in reversed(TF1_OF_FIJI):
         reason = why_not("tf1", version=version)
         if reason:
             not_run[version] = reason
             continue
-        progress(len(reports), len(TF1_VERSIONS), "running Fiji's TensorFlow")
+        progress(len(reports), len(TF1_OF_FIJI), "running Fiji's TensorFlow")
         reports[version] = compare(
             reference=here, candidate=bundle, image=data.source, level="tf1", version=version, options=options
         )

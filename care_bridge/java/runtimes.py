@@ -35,12 +35,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from care_bridge.defaults import TF1_VERSIONS
+from care_bridge.defaults import TF1_OF_FIJI, TF1_VERSIONS
 from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.files import atomic_folder, sha256, writable_folder
 from care_bridge.progress import Progress, silent
 
-DEFAULT_TF1_VERSIONS = ("1.12.0", "1.15.0")
+DEFAULT_TF1_VERSIONS = TF1_OF_FIJI
 """The two that bracket the field: Fiji's TensorFlow update site gives the first, CSBDeep's the last."""
 
 PARTS = ("tf1", "tf1-all", "imagej", "all", "groovy")
