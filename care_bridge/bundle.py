@@ -6,18 +6,24 @@ tensorflow/core/protobuf/saved_model.proto and meta_graph.proto.
 
 from __future__ import annotations
 
+import json
+import math
 import os
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from care_bridge import zips
 from care_bridge.errors import InputError
 
 SAVED_MODEL = "saved_model.pb"
+META = "meta.json"
+"""What csbdeep writes beside the graph, for people and for us; nobody in Fiji reads it."""
+
 SIGNATURE = "serving_default"
 TAG = "serve"
+"""What the CSBDeep plugin asks for; no other signature or tag is tried."""
 
 MEAN_SUFFIX = "_mean"
 """Ends the name of the bundle of the means that lies beside a probabilistic network's."""
@@ -77,6 +83,53 @@ class MetaGraph:
 
 
 @dataclass(frozen=True)
+class Meta:
+    """What the `meta.json` of a bundle says; None, or empty, where it says nothing.
+
+    Attributes
+    ----------
+    type : str, optional
+        The csbdeep class that wrote it, such as "CARE".
+    version : str, optional
+        Of the package that wrote it.
+    probabilistic : bool, optional
+    axes : str, optional
+        Of the network, such as "ZYXC".
+    axes_div_by, tile_overlap : tuple of int, optional
+        What sizes must be multiples of, and the receptive field in pixels a side; one for each of `axes`.
+    pmin, pmax : float, optional
+        Percentiles, 0-100, that the network was trained with.
+    fiji : mapping
+        What to type into "Run your network", under the plugin's own option names, and `tiles_allowed`.
+    """
+
+    type: str | None = None
+    version: str | None = None
+    probabilistic: bool | None = None
+    axes: str | None = None
+    axes_div_by: tuple[int, ...] | None = None
+    tile_overlap: tuple[int, ...] | None = None
+    pmin: float | None = None
+    pmax: float | None = None
+    fiji: Mapping[str, bool | int | float] = field(default_factory=dict)
+
+    @property
+    def size_multiple(self) -> dict[str, int] | None:
+        """`axes_div_by` by axis of space; None where it, or what the axes are, is not said."""
+        return self._by_axis(self.axes_div_by)
+
+    @property
+    def halo(self) -> dict[str, int] | None:
+        """`tile_overlap` by axis of space; None where it, or what the axes are, is not said."""
+        return self._by_axis(self.tile_overlap)
+
+    def _by_axis(self, numbers: tuple[int, ...] | None) -> dict[str, int] | None:
+        if self.axes is None or numbers is None:
+            return None
+        return {axis: number for axis, number in zip(self.axes, numbers, strict=True) if axis != "C"}
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A bundle that was looked into.
 
@@ -87,11 +140,25 @@ class Bundle:
     entries : tuple of str
         Names in the zip, in its order (the plugin's unzipping depends on it); folders end in "/".
     graphs : tuple of MetaGraph
+    meta_json : bytes or None
+        `meta.json` as it is written; None where there is none.
     """
 
     path: Path
     entries: tuple[str, ...]
     graphs: tuple[MetaGraph, ...] = field(repr=False)
+    meta_json: bytes | None = field(default=None, repr=False)
+
+    @property
+    def meta(self) -> Meta:
+        """What its `meta.json` says.
+
+        Raises
+        ------
+        InputError
+            If a value is not what its key stands for. The bundle runs nevertheless, in Fiji and here.
+        """
+        return _meta(self.meta_json, self.path)
 
     @property
     def signature(self) -> Signature:
@@ -120,14 +187,7 @@ class Bundle:
         """Lay the SavedModel into a folder; gives the folder to load, the bundle itself if it is one."""
         if self.path.is_dir():
             return self.path
-        with zipfile.ZipFile(self.path) as archive:
-            for name in self.entries:
-                target = (folder / name).resolve()
-                if not target.is_relative_to(folder.resolve()):
-                    raise InputError(
-                        f"{self.path}: the entry {name!r} points outside of the zip; it was not unpacked"
-                    )
-            archive.extractall(folder)
+        zips.unpack(self.path, folder)
         # A graph without variables may come without their folder; TensorFlow does not mind, zips lose it.
         (folder / "variables").mkdir(exist_ok=True)
         return folder
@@ -158,15 +218,43 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
             )
         )
         content = (path / SAVED_MODEL).read_bytes()
+        meta_json = (path / META).read_bytes() if (path / META).is_file() else None
     else:
-        entries, content = _read_zip(path)
+        entries = _entries_of(path)
+        content = zips.read(path, SAVED_MODEL) or b""
+        meta_json = zips.read(path, META)
     try:
         graphs = tuple(_meta_graph(part) for number, part in _fields(memoryview(content)) if number == 2)
     except (ValueError, IndexError, TypeError) as error:
         raise InputError(f"{path}: its {SAVED_MODEL} is damaged ({error})") from error
     if not graphs:
         raise InputError(f"{path}: its {SAVED_MODEL} holds no graph")
-    return Bundle(path, entries, graphs)
+    return Bundle(path, entries, graphs, meta_json)
+
+
+def read_meta(path: str | os.PathLike[str]) -> Meta:
+    """What the `meta.json` of a bundle says, without a look at its graph.
+
+    Parameters
+    ----------
+    path : path
+        Of anything: what is no bundle, or has no `meta.json` that is one, says nothing. Opening it tells what is
+        wrong with it; here it is only asked for advice.
+
+    Raises
+    ------
+    InputError
+        If a value is not what its key stands for.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            text = (path / META).read_bytes() if (path / SAVED_MODEL).is_file() else None
+        else:
+            text = zips.read(path, META)
+    except (InputError, OSError):
+        return Meta()
+    return _meta(text, path)
 
 
 def find_bundle(path: str | os.PathLike[str]) -> Path:
@@ -194,26 +282,109 @@ def find_bundle(path: str | os.PathLike[str]) -> Path:
     return found[0]
 
 
-def _read_zip(path: Path) -> tuple[tuple[str, ...], bytes]:
+def _entries_of(path: Path) -> tuple[str, ...]:
+    """The entries of a zip, refused where it holds no SavedModel at its root."""
     if not path.is_file():
         raise InputError(f"{path}: no such bundle; give the .zip that 'Run your network' opens")
+    entries = zips.names(path)
+    if SAVED_MODEL not in entries:
+        deeper = [name for name in entries if name.endswith(f"/{SAVED_MODEL}")]
+        if deeper:
+            folder = deeper[0].removesuffix(SAVED_MODEL)
+            raise InputError(
+                f"{path}: {SAVED_MODEL} lies in the folder {folder!r} of the zip, one too deep for "
+                "Fiji; zip the content of that folder instead of the folder"
+            )
+        raise InputError(f"{path}: a zip without {SAVED_MODEL} is no bundle")
+    return entries
+
+
+# ---- meta.json
+
+
+def _meta(text: bytes | None, path: Path) -> Meta:
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = tuple(archive.namelist())
-            if SAVED_MODEL not in entries:
-                deeper = [name for name in entries if name.endswith(f"/{SAVED_MODEL}")]
-                if deeper:
-                    folder = deeper[0].removesuffix(SAVED_MODEL)
-                    raise InputError(
-                        f"{path}: {SAVED_MODEL} lies in the folder {folder!r} of the zip, one too deep for "
-                        "Fiji; zip the content of that folder instead of the folder"
-                    )
-                raise InputError(f"{path}: a zip without {SAVED_MODEL} is no bundle")
-            return entries, archive.read(SAVED_MODEL)
-    except zipfile.BadZipFile as error:
-        raise InputError(
-            f"{path}: not a zip file ({error}); give the bundle that was exported for Fiji"
-        ) from error
+        written = json.loads(text or b"{}")
+    except ValueError:
+        return Meta()
+    if not isinstance(written, dict):
+        return Meta()
+    values = _Values(path, "", written)
+    own = values.block("care_bridge")
+    normalisation = own.block("normalisation")
+    axes = values.text("axes")
+    numbers = {key: values.whole_numbers(key) for key in ("axes_div_by", "tile_overlap")}
+    for key, found in numbers.items():
+        if axes is not None and found is not None and len(found) != len(axes):
+            raise values.wrong(key, f"a list of {len(axes)} whole numbers, one for each of the axes {axes}")
+    fiji = own.block("fiji")
+    for key in fiji.values:
+        fiji.number(key, or_bool=True)
+    return Meta(
+        type=values.text("type"),
+        version=values.text("version"),
+        probabilistic=values.boolean("probabilistic"),
+        axes=axes,
+        **numbers,
+        pmin=normalisation.number("pmin"),
+        pmax=normalisation.number("pmax"),
+        fiji={key: value for key, value in fiji.values.items() if value is not None},
+    )
+
+
+@dataclass(frozen=True)
+class _Values:
+    """One block of meta.json, asked key by key for what each must be; a missing or null value is None."""
+
+    path: Path
+    within: str
+    values: Mapping[str, Any]
+
+    def block(self, key: str) -> _Values:
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, dict):
+            raise self.wrong(key, "a block of keys and values")
+        return _Values(self.path, f"{self.within}{key}.", value or {})
+
+    def text(self, key: str) -> str | None:
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, str):
+            raise self.wrong(key, "a text")
+        return value
+
+    def boolean(self, key: str) -> bool | None:
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, bool):
+            raise self.wrong(key, "true or false")
+        return value
+
+    def number(self, key: str, *, or_bool: bool = False) -> Any:
+        value = self.values.get(key)
+        if value is None or (or_bool and isinstance(value, bool)) or _is_number(value):
+            return value
+        raise self.wrong(key, "a number, or true or false" if or_bool else "a number")
+
+    def whole_numbers(self, key: str) -> tuple[int, ...] | None:
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(_is_number(n) and n == int(n) for n in value):
+            raise self.wrong(key, "a list of whole numbers")
+        return tuple(int(number) for number in value)
+
+    def wrong(self, key: str, wanted: str) -> InputError:
+        received = repr(self.values[key])
+        received = received if len(received) <= 60 else f"{received[:57]}..."
+        return InputError(
+            f"{self.path}: {self.within}{key} in its {META} is {received}, and must be {wanted}; export the model again"
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# ---- saved_model.pb
 
 
 def _meta_graph(message: memoryview) -> MetaGraph:

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "care_bridge"
 
 # What each part may import from the package, beside itself. A part is a module or folder directly under care_bridge.
 GROUND = {"__init__", "errors", "files", "axes", "progress", "defaults", "surroundings"}
-FLOOR = GROUND | {"images", "normalize", "tiling", "config", "patches", "metrics", "page", "bundle"}
+FLOOR = GROUND | {"images", "normalize", "tiling", "config", "patches", "metrics", "page", "bundle", "zips"}
 PREDICTOR = FLOOR | {"predictor", "network_predictor", "reach"}
 KERAS_LANE = {"training", "inference", "export"}
 JAVA_LANE = {"java"}
@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "network_predictor": FLOOR | {"predictor", "reach"},
     "simulate": PREDICTOR,
     "plugin": PREDICTOR,
-    **dict.fromkeys(KERAS_LANE, PREDICTOR | KERAS_LANE | {"simulate"}),
+    **dict.fromkeys(KERAS_LANE, PREDICTOR | KERAS_LANE | {"simulate", "plugin"}),
     **dict.fromkeys(JAVA_LANE, PREDICTOR | JAVA_LANE | {"plugin"}),
     "macros": PREDICTOR | {"plugin", "java"},
     "evaluate": PREDICTOR | {"comparing"},

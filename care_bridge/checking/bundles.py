@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from care_bridge.bundle import SAVED_MODEL, SIGNATURE, TAG, Bundle, read_bundle
 from care_bridge.checking.report import CheckReport, Findings
+from care_bridge.defaults import TF1_OF_FIJI
 from care_bridge.errors import InputError, NotInstalledError, WorkerError
 from care_bridge.java.tf1 import Tf1Network, Tf1Session
 from care_bridge.plugin.emulation import PluginError, run_plugin
@@ -24,9 +25,6 @@ from care_bridge.plugin.options import PluginOptions
 from care_bridge.plugin.unzipping import AGAIN, unpack
 from care_bridge.predictor import Network, Runtime, Tensor
 from care_bridge.reach import measured_receptive_field, measured_size_multiple
-
-VERSIONS = ("1.12.0", "1.15.0")
-"""What the TensorFlow and the CSBDeep update site of Fiji bring."""
 
 TOLERANCE_ONCE, TOLERANCE_TWICE = 2e-5, 5e-5
 """Largest difference, in parts of the output's range, between runs that should agree."""
@@ -38,7 +36,7 @@ _FLOAT = 1
 def check_bundle(
     path: str | os.PathLike[str],
     *,
-    versions: Sequence[str] = VERSIONS,
+    versions: Sequence[str] = TF1_OF_FIJI,
     sessions: Sequence[Tf1Session] = (),
     image: NDArray[Any] | None = None,
 ) -> CheckReport:
@@ -226,8 +224,9 @@ def _words(shape: tuple[int | None, ...] | None) -> str:
 
 def _operations(bundle: Bundle, findings: Findings, versions: Sequence[str]) -> None:
     from care_bridge.export.graph import lacking
+    from care_bridge.inference.savedmodel import graph_in
 
-    graph = _graph(bundle)
+    graph = graph_in(bundle.path)
     for version in versions:
         missing = lacking(graph, target=version)
         more = f"; and {len(missing) - 2} more" if len(missing) > 2 else ""
@@ -239,13 +238,6 @@ def _operations(bundle: Bundle, findings: Findings, versions: Sequence[str]) -> 
             _export_remedy(graph),
             decisive=False,
         )
-
-
-def _graph(bundle: Bundle) -> Any:
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    model = saved_model_pb2.SavedModel.FromString((bundle.path / SAVED_MODEL).read_bytes())
-    return next(meta.graph_def for meta in model.meta_graphs if TAG in meta.meta_info_def.tags)
 
 
 def _export_remedy(graph: Any) -> str:
@@ -316,12 +308,13 @@ class _Reach:
 def _measure(bundle: Bundle, network: Network) -> _Reach:
     from care_bridge.export.graph import with_ends_named
     from care_bridge.export.probe import measure
+    from care_bridge.inference.savedmodel import graph_in
 
     rank = len(bundle.signature.inputs[0].shape or ())
     space = "ZYX"[-(rank - 2) :]
     ends = (tensors[0].name for tensors in (bundle.signature.inputs, bundle.signature.outputs))
     try:
-        geometry = measure(with_ends_named(_graph(bundle), *ends))
+        geometry = measure(with_ends_named(graph_in(bundle.path), *ends))
     except Exception:
         # A graph with variables or sizes of its own kind: ask the running network instead.
         free = _declared_free(bundle, network)

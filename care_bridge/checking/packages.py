@@ -9,7 +9,6 @@ import hashlib
 import os
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -18,8 +17,11 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from care_bridge import zips
+from care_bridge.bundle import SAVED_MODEL
 from care_bridge.checking import jdll
 from care_bridge.checking.report import CheckReport, Findings, Rule
+from care_bridge.defaults import TF1_OF_FIJI
 from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.predictor import Network
 
@@ -40,10 +42,10 @@ def is_package(path: Path) -> bool:
         return any((path / name).is_file() for name in names)
     if path.suffix.lower() in (".yaml", ".yml"):
         return True
-    with contextlib.suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
-        entries = set(archive.namelist())
+    with contextlib.suppress(InputError, OSError):
+        entries = zips.names(path)
         # A bundle may carry an rdf.yaml that nobody reads.
-        return bool(entries & set(names)) and "saved_model.pb" not in entries
+        return bool({*entries} & {*names}) and SAVED_MODEL not in entries
     return False
 
 
@@ -97,22 +99,10 @@ def _unpack(path: Path, folder: Path, findings: Findings) -> Path | None:
         root = path.parent
     else:
         try:
-            with zipfile.ZipFile(path) as archive:
-                outside = [
-                    entry
-                    for entry in archive.namelist()
-                    if not (folder / entry).resolve().is_relative_to(folder.resolve())
-                ]
-                if outside:
-                    findings.add(
-                        "The zip can be unpacked", False, f"{outside[0]!r} points outside", "make it again"
-                    )
-                    return None
-                archive.extractall(folder)
-        except (zipfile.BadZipFile, OSError) as error:
+            root = zips.unpack(path, folder)
+        except (InputError, OSError) as error:
             findings.add("The zip can be unpacked", False, str(error), "make it again")
             return None
-        root = folder
     others = [name for name in OTHER_NAMES if (root / name).is_file()]
     found = (root / RDF).is_file()
     findings.add(
@@ -557,10 +547,10 @@ def _bundle(
     entry = (rdf.get("weights") or {}).get("tensorflow_saved_model_bundle")
     if not isinstance(entry, Mapping) or not (root / str(entry.get("source"))).is_file():
         return
-    from care_bridge.checking.bundles import VERSIONS, check_bundle
+    from care_bridge.checking.bundles import check_bundle
 
     inner = check_bundle(
-        root / entry["source"], versions=VERSIONS if versions is None else versions, sessions=sessions
+        root / entry["source"], versions=TF1_OF_FIJI if versions is None else versions, sessions=sessions
     )
     for rule in inner.rules:
         # A package that was stripped for one engine need not open in Run your network as well.

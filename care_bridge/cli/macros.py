@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import typer
@@ -136,8 +135,9 @@ def for_model(
     from care_bridge.files import write_text
     from care_bridge.images import read_image
     from care_bridge.macros import for_model as write_for
+    from care_bridge.zips import is_zip
 
-    if not model.is_dir() and not zipfile.is_zipfile(model):
+    if not model.is_dir() and not is_zip(model):
         raise InputError(
             f"no bundle at {str(model)!r}; give the .zip for Fiji, or the model folder that holds it"
         )

@@ -312,37 +312,35 @@ def _bare(
     model: Path, options: PredictOptions, kind: str | None, factor: float | None
 ) -> PredictOptions | None:
     """The options for a network without its folder, which holds percentiles at most; None for a model folder."""
-    from care_bridge.comparing.sides import bundle_meta
+    from care_bridge.bundle import read_meta
     from care_bridge.normalize import CSBDEEP
 
     if (model / "config.json").is_file():
         return None
     if kind is not None or factor is not None:
         raise InputError(f"--kind and --factor need the model's config.json; name its folder, not {model}")
-    meta = bundle_meta(model)
+    meta = read_meta(model)
     if (own := _kind_of(model)) in _UPSAMPLING:
         where = f", {str(model.parent)!r}" if (model.parent / "config.json").is_file() else ""
         raise InputError(
             f"{str(model)!r} is the bare network of a model of kind {own}, which upsamples stacks before the network "
             f"sees them; name the model's folder instead{where}"
         )
-    told = meta.get("care_bridge", {}).get("normalisation", {})
     if options.rule is not CSBDEEP:
         return options
     return options.replace(
-        pmin=told.get("pmin") if options.pmin is None else options.pmin,
-        pmax=told.get("pmax") if options.pmax is None else options.pmax,
+        pmin=meta.pmin if options.pmin is None else options.pmin,
+        pmax=meta.pmax if options.pmax is None else options.pmax,
     )
 
 
 def _kind_of(model: Path) -> str:
     """The csbdeep class of a model folder, or of a network that tells it or lies in its folder."""
-    from care_bridge.comparing.sides import bundle_meta
+    from care_bridge.bundle import read_meta
     from care_bridge.config import read_config
 
-    told = bundle_meta(model).get("type")
-    if told:
-        return str(told)
+    if told := read_meta(model).type:
+        return told
     for folder in (model, model.parent):
         if (folder / "config.json").is_file():
             return read_config(folder).kind

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from care_bridge import zips
 from care_bridge.config import CareConfig, read_config
 from care_bridge.errors import InputError
 from care_bridge.export.source import open_source
@@ -74,17 +74,7 @@ def _unpacked(path: Path, folder: Path) -> Path:
         return path
     if not path.is_file():
         raise InputError(f"no package at {str(path)!r}; give a BioImage.IO zip or its folder")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.namelist():
-                if not (folder / entry).resolve().is_relative_to(folder.resolve()):
-                    raise InputError(
-                        f"{path}: the entry {entry!r} points outside of the zip; it was not unpacked"
-                    )
-            archive.extractall(folder)
-    except zipfile.BadZipFile as error:
-        raise InputError(f"{path}: not a zip file ({error})") from None
-    return folder
+    return zips.unpack(path, folder)
 
 
 def _description(root: Path, path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from care_bridge import zips
 from care_bridge.errors import InputError
 from care_bridge.export.layers import every_layer
 
@@ -112,9 +113,8 @@ def _flat(layer: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def _version(path: Path) -> str:
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                return str(json.loads(archive.read("metadata.json"))["keras_version"])
+        if zips.is_zip(path):
+            return str(json.loads(zips.read(path, "metadata.json") or b"{}")["keras_version"])
         import h5py
 
         with h5py.File(path, "r") as file:

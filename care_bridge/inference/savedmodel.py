@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import os
 import tempfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework import graph_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
+from care_bridge.bundle import SAVED_MODEL, SIGNATURE, TAG, TensorInfo, read_bundle
 from care_bridge.errors import InputError
 from care_bridge.predictor import Runtime, Tensor
-
-TAG, SIGNATURE = "serve", "serving_default"
-"""What the CSBDeep plugin asks for; no other names are tried."""
 
 _CONVOLUTIONS = {"Conv2D", "Conv3D", "DepthwiseConv2dNative"}
 _VARIABLES = {"VarHandleOp", "VariableV2", "Variable"}
@@ -47,18 +44,22 @@ class SavedModelNetwork:
     ------
     InputError
         If it is no zip, holds no SavedModel at its root, lacks the tag `serve` or the signature
-        `serving_default`, or this TensorFlow cannot load it.
+        `serving_default`, its `meta.json` makes no sense, or this TensorFlow cannot load it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.runtime = Runtime("tensorflow", {"tensorflow": tf.__version__})
+        bundle = read_bundle(self.path)
+        meta, outputs = bundle.meta, {info.key: info for info in bundle.signature.outputs}
+        feed = bundle.signature.inputs[0]
+        fetch = outputs.get("output", bundle.signature.outputs[0])
+        self.input_shape, self.output_shape = feed.shape or (), fetch.shape or ()
+        self.size_multiple, self.halo = meta.size_multiple, meta.halo
         with tempfile.TemporaryDirectory() as folder:
-            root = _unpacked(self.path, Path(folder))
-            graph, feed, fetch = _read(root / "saved_model.pb", self.path)
-            self.input_shape, self.output_shape = _shape(feed), _shape(fetch)
-            self.size_multiple, self.halo = _hints(root / "meta.json")
-            self._check = functools.partial(_check_shape, graph.graph_def, _tensor_name(feed))
+            root = bundle.unpack(Path(folder))
+            graph = graph_in(root)
+            self._check = functools.partial(_check_shape, graph, _tensor_name(feed))
             self._fitting: set[tuple[int | None, ...]] = set()
             try:
                 self._function = _function(root, graph, _tensor_name(feed), _tensor_name(fetch))
@@ -89,29 +90,30 @@ class SavedModelNetwork:
         return array
 
 
-def _unpacked(path: Path, folder: Path) -> Path:
-    if path.is_dir():
-        root = path
-    else:
-        if not path.is_file():
-            raise InputError(f"{path} is not there; give a bundle (.zip) or a folder with saved_model.pb")
-        try:
-            with zipfile.ZipFile(path) as archive:
-                archive.extractall(folder)
-        except zipfile.BadZipFile as error:
-            raise InputError(f"{path} is not a zip: {error}") from error
-        root = folder
-    if not (root / "saved_model.pb").is_file():
-        raise InputError(
-            f"{path} has no saved_model.pb at its root; zip the files, not the folder around them"
-        )
-    return root
+def graph_in(folder: Path) -> graph_pb2.GraphDef:
+    """The graph with the tag `serve` of an unpacked bundle.
+
+    Raises
+    ------
+    InputError
+        If TensorFlow's own reader does not take the file, or none of its graphs has the tag.
+    """
+    message = saved_model_pb2.SavedModel()
+    try:
+        message.ParseFromString((folder / SAVED_MODEL).read_bytes())
+    except Exception as error:
+        # protobuf's DecodeError lives in different modules of its generations.
+        raise InputError(f"{folder}: its {SAVED_MODEL} cannot be read: {error}") from error
+    for graph in message.meta_graphs:
+        if TAG in graph.meta_info_def.tags:
+            return graph.graph_def
+    raise InputError(f"{folder}: no graph has the tag {TAG!r}")
 
 
 def _function(root: Path, graph: Any, feed: str, fetch: str) -> Callable[..., Any]:
     """By tensor names, as the plugin does: a graph whose signature fixes a size still runs at others."""
-    if not {node.op for node in graph.graph_def.node} & _VARIABLES:
-        frozen = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph.graph_def, name=""), [])
+    if not {node.op for node in graph.node} & _VARIABLES:
+        frozen = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
         pruned: Callable[..., Any] = frozen.prune(feed, fetch)
         return pruned
     loaded = tf.saved_model.load(str(root), tags=[TAG])
@@ -145,53 +147,8 @@ def _check_shape(graph: Any, feed: str, shape: tuple[int | None, ...]) -> None:
             raise ValueError(f"input depth {given[-1]} does not fit a convolution of depth {kernel[-2]}")
 
 
-def _tensor_name(info: Any) -> str:
-    name = str(info.name)
-    return name if ":" in name else f"{name}:0"
-
-
-def _read(file: Path, path: Path) -> tuple[Any, Any, Any]:
-    """The graph with the tag, and what its signature says of input and output."""
-    message = saved_model_pb2.SavedModel()
-    try:
-        message.ParseFromString(file.read_bytes())
-    except Exception as error:
-        # protobuf's DecodeError lives in different modules of its generations.
-        raise InputError(f"{path}: its saved_model.pb cannot be read: {error}") from error
-    graphs = [graph for graph in message.meta_graphs if TAG in graph.meta_info_def.tags]
-    if not graphs:
-        tags = sorted({tag for graph in message.meta_graphs for tag in graph.meta_info_def.tags})
-        raise InputError(f"{path} has no graph with the tag {TAG!r}, only {', '.join(tags) or 'none'}")
-    if SIGNATURE not in graphs[0].signature_def:
-        names = ", ".join(sorted(graphs[0].signature_def)) or "none"
-        raise InputError(f"{path} has no signature {SIGNATURE!r}, only {names}")
-    signature = graphs[0].signature_def[SIGNATURE]
-    if not signature.inputs or not signature.outputs:
-        raise InputError(f"{path}: its signature {SIGNATURE!r} names no input or no output")
-    outputs = dict(signature.outputs)
-    return (
-        graphs[0],
-        next(iter(signature.inputs.values())),
-        outputs.get("output", next(iter(outputs.values()))),
-    )
-
-
-def _shape(info: Any) -> tuple[int | None, ...]:
-    return tuple(None if dim.size < 0 else int(dim.size) for dim in info.tensor_shape.dim)
-
-
-def _hints(file: Path) -> tuple[dict[str, int] | None, dict[str, int] | None]:
-    """What csbdeep's meta.json says of sizes and overlaps; None where there is none, or it makes no sense."""
-    try:
-        meta = json.loads(file.read_text(encoding="utf-8"))
-        axes = meta["axes"]
-        found = [
-            {axis: int(size) for axis, size in zip(axes, meta[key], strict=True) if axis != "C"}
-            for key in ("axes_div_by", "tile_overlap")
-        ]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None, None
-    return found[0], found[1]
+def _tensor_name(info: TensorInfo) -> str:
+    return info.name if ":" in info.name else f"{info.name}:0"
 
 
 def _first(error: Exception) -> str:

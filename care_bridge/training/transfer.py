@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from care_bridge import zips
 from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
 from care_bridge.training.folder import find_weights, read_weights
@@ -102,7 +102,7 @@ def _stored(path: Path) -> Named:
         return read_weights(path)
     if path.suffix == ".keras":
         return _of_keras(path)
-    if zipfile.is_zipfile(path):
+    if zips.is_zip(path):
         return _of_package(path)
     if not path.exists():
         raise InputError(f"no model at {str(path)!r}; give a model folder, a file of weights or a package")
@@ -123,11 +123,11 @@ def _of_keras(path: Path) -> Named:
 
 
 def _of_package(path: Path) -> Named:
-    with zipfile.ZipFile(path) as package, tempfile.TemporaryDirectory() as folder:
-        found = [name for name in package.namelist() if name.endswith((".keras", ".h5", ".hdf5"))]
-        if not found:
-            raise InputError(
-                f"{str(path)!r} holds no .keras or .h5 weights; packages need keras_v3 or keras_hdf5 weights to "
-                "be trained on, a Fiji bundle has none"
-            )
-        return _stored(Path(package.extract(sorted(found)[0], folder)))
+    found = sorted(name for name in zips.names(path) if name.endswith((".keras", ".h5", ".hdf5")))
+    if not found:
+        raise InputError(
+            f"{str(path)!r} holds no .keras or .h5 weights; packages need keras_v3 or keras_hdf5 weights to "
+            "be trained on, a Fiji bundle has none"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        return _stored(zips.unpack(path, folder, only=found[:1]) / found[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from care_bridge.bundle import find_bundle, read_bundle
+from care_bridge.bundle import Meta, find_bundle, read_bundle, read_meta
 from care_bridge.errors import InputError
 
 WriteBundle = Callable[..., Path]
@@ -114,3 +115,78 @@ def test_an_entry_that_points_outside_is_not_unpacked(tmp_path: Path, write_bund
     with pytest.raises(InputError, match=r"'\.\./outside\.txt' points outside"):
         read_bundle(path).unpack(tmp_path / "unpacked")
     assert not (tmp_path / "outside.txt").exists()
+
+
+def with_meta(path: Path, text: str) -> Path:
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("meta.json", text)
+    return path
+
+
+FULL = {
+    "type": "CARE",
+    "version": "0.8.2",
+    "probabilistic": False,
+    "axes": "ZYXC",
+    "axes_div_by": [2, 4, 4, 1],
+    "tile_overlap": [5, 22, 22, 0],
+    "care_bridge": {"normalisation": {"pmin": 1, "pmax": 99.9}, "fiji": {"nTiles": 1, "tiles_allowed": True}},
+}
+
+
+def test_what_stands_beside_the_graph_is_read_from_zip_and_folder_alike(
+    tmp_path: Path, write_bundle: WriteBundle
+) -> None:
+    path = with_meta(write_bundle(tmp_path / "a.zip"), json.dumps(FULL))
+    bundle = read_bundle(path)
+    meta = bundle.meta
+    assert (meta.type, meta.version, meta.probabilistic, meta.axes) == ("CARE", "0.8.2", False, "ZYXC")
+    assert (meta.size_multiple, meta.halo) == ({"Z": 2, "Y": 4, "X": 4}, {"Z": 5, "Y": 22, "X": 22})
+    assert (meta.pmin, meta.pmax, meta.fiji) == (1, 99.9, {"nTiles": 1, "tiles_allowed": True})
+    folder = bundle.unpack(tmp_path / "unpacked")
+    assert read_bundle(folder).meta == read_meta(folder) == read_meta(path) == meta
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", '{"somebody": "else\'s"}'])
+def test_a_meta_of_somebody_else_says_nothing(tmp_path: Path, write_bundle: WriteBundle, text: str) -> None:
+    path = with_meta(write_bundle(tmp_path / "a.zip"), text)
+    assert read_bundle(path).meta == read_meta(path) == Meta()
+
+
+def test_what_is_no_bundle_has_no_meta(tmp_path: Path) -> None:
+    (tmp_path / "text.zip").write_text("not a zip")
+    for path in (tmp_path, tmp_path / "absent.zip", tmp_path / "text.zip"):
+        assert read_meta(path) == Meta()
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"type": 3}, "type in its meta.json is 3, and must be a text"),
+        ({"probabilistic": "no"}, "probabilistic in its meta.json is 'no', and must be true or false"),
+        ({"axes_div_by": 4}, "axes_div_by in its meta.json is 4, and must be a list of whole numbers"),
+        ({"tile_overlap": [5, 22, 2.5, 0]}, "tile_overlap .* must be a list of whole numbers"),
+        (
+            {"axes_div_by": [4, 4]},
+            "axes_div_by .* must be a list of 4 whole numbers, one for each of the axes ZYXC",
+        ),
+        ({"care_bridge": []}, r"care_bridge in its meta.json is \[\], and must be a block"),
+        (
+            {"care_bridge": {"normalisation": {"pmin": "2"}}},
+            "care_bridge.normalisation.pmin .* must be a number",
+        ),
+        (
+            {"care_bridge": {"fiji": {"nTiles": [1]}}},
+            r"care_bridge.fiji.nTiles .* is \[1\], and must be a number",
+        ),
+    ],
+)
+def test_a_wrong_type_in_the_meta_is_one_sentence_that_names_the_key(
+    tmp_path: Path, write_bundle: WriteBundle, changed: dict[str, object], sentence: str
+) -> None:
+    path = with_meta(write_bundle(tmp_path / "a.zip"), json.dumps(FULL | changed))
+    bundle = read_bundle(path)  # the graph runs all the same
+    assert bundle.signature.inputs
+    with pytest.raises(InputError, match=rf"a\.zip: {sentence}") as caught:
+        _ = bundle.meta
+    assert "\n" not in str(caught.value)

@@ -89,9 +89,9 @@ def test_what_csbdeep_writes_beside_the_graph_is_read(network, tmp_path):
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        ({"tag": "train"}, "no graph with the tag 'serve', only train"),
-        ({"key": "predict"}, "no signature 'serving_default', only predict"),
-        ({"folder": "model/"}, "at its root"),
+        ({"tag": "train"}, "no graph has the tag 'serve'; tags found: train"),
+        ({"key": "predict"}, "no signature 'serving_default'; signatures found: predict"),
+        ({"folder": "model/"}, "zip the content of that folder"),
         ({"name": "nothing:0"}, "cannot load it"),
     ],
 )
@@ -101,7 +101,7 @@ def test_what_fiji_could_not_open_is_refused(network, tmp_path, made, message):
 
 
 def test_what_is_no_bundle_is_refused(network, tmp_path):
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="no such bundle"):
         network(tmp_path / "none.zip")
     (tmp_path / "text.zip").write_text("no zip")
     with pytest.raises(InputError, match="not a zip"):

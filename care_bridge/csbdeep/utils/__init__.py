@@ -7,14 +7,14 @@ import os
 import tempfile
 import urllib.parse
 import urllib.request
-import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from care_bridge import zips
 from care_bridge.axes import AXES, axes_dict, check_axes
 from care_bridge.csbdeep.utils.plot_utils import plot_history, plot_some, to_color
 from care_bridge.errors import InputError
@@ -170,19 +170,10 @@ def download_and_extract_zip_file(
             file = Path(folder) / "download.zip"
             urllib.request.urlretrieve(url, file)
             _extract(file, target)
-    except (OSError, zipfile.BadZipFile) as error:
+    except OSError as error:
         raise InputError(f"{url!r} cannot be fetched and unpacked: {error}") from error
 
 
 def _extract(file: Path, target: Path) -> None:
-    with zipfile.ZipFile(file) as archive:
-        entries: Iterable[zipfile.ZipInfo] = archive.infolist()
-        outside = [
-            e.filename for e in entries if Path(e.filename).is_absolute() or ".." in Path(e.filename).parts
-        ]
-        if outside:
-            raise InputError(f"{file.name} holds names that lead out of its folder: {', '.join(outside[:3])}")
-        there = all((target / e.filename).exists() for e in entries)
-        if not there:
-            target.mkdir(parents=True, exist_ok=True)
-            archive.extractall(target)
+    if not all((target / name).exists() for name in zips.names(file)):
+        zips.unpack(file, target)
