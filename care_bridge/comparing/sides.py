@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
-import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from care_bridge.bundle import find_bundle
+from care_bridge.bundle import find_bundle, read_meta
 from care_bridge.comparing import parity
 from care_bridge.comparing.conventions import Convention
 from care_bridge.comparing.ladder import Rung, stepwise
@@ -199,21 +196,4 @@ def recommended_options(bundle: str | os.PathLike[str] | None, **changes: Any) -
     """
     from care_bridge.plugin.options import PluginOptions
 
-    told = (
-        bundle_meta(find_bundle(bundle)).get("care_bridge", {}).get("fiji", {}) if bundle is not None else {}
-    )
-    known = {field.name for field in dataclasses.fields(PluginOptions)}
-    values = {name: value for name, value in told.items() if name in known}
-    values |= {name: value for name, value in changes.items() if value is not None}
-    return PluginOptions(**values)
-
-
-def bundle_meta(bundle: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `meta.json` of a bundle says; nothing where it has none or it is somebody else's."""
-    try:
-        with zipfile.ZipFile(bundle) as archive:
-            meta = json.loads(archive.read("meta.json"))
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError):
-        # Opening the bundle says what is wrong with it; here it is only asked for advice.
-        return {}
-    return meta if isinstance(meta, dict) else {}
+    return PluginOptions.told({} if bundle is None else read_meta(find_bundle(bundle)).fiji, **changes)

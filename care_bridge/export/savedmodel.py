@@ -20,7 +20,7 @@ from tensorflow.core.framework import graph_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from care_bridge import __version__
-from care_bridge.bundle import MEAN_SUFFIX
+from care_bridge.bundle import MEAN_SUFFIX, META, SAVED_MODEL, SIGNATURE, TAG
 from care_bridge.config import PMAX, PMIN
 from care_bridge.defaults import OLDEST_TF1
 from care_bridge.errors import InputError
@@ -29,12 +29,9 @@ from care_bridge.export.probe import Geometry, measure
 from care_bridge.export.source import Model, Source, open_source
 from care_bridge.files import atomic_file, write_text
 from care_bridge.page import NOT_FOR_QUANTIFICATION
+from care_bridge.plugin.options import LABELS, PluginOptions
 
-TAG, SIGNATURE, METHOD = "serve", "serving_default", "tensorflow/serving/predict"
-"""What Fiji asks for: IT P/DefaultTensorFlowService, TensorFlowNetwork (no other tag or signature is
-tried)."""
-
-META = "meta.json"
+METHOD = "tensorflow/serving/predict"
 HOW_TO = "HOW-TO-RUN-IN-FIJI.txt"
 TOLERANCE = 1e-5
 """Largest difference between the written bundle and Keras on a normalised image before exporting is
@@ -205,17 +202,18 @@ def plugin_values(geometry: Geometry, *, pmin: float, pmax: float) -> dict[str, 
     projection, take one tile and nothing else.
     """
     tiles = geometry.overlap is not None and geometry.dropped is None
-    return {
-        "normalizeInput": True,
-        "percentileBottom": pmin,
-        "percentileTop": pmax,
-        "clip": False,
-        "nTiles": 1,
-        "blockMultiple": geometry.block_multiple,
-        "overlap": geometry.overlap or 0,
-        "batchSize": 1,
-        "tiles_allowed": tiles,
+    options = PluginOptions(
+        percentileBottom=pmin,
+        percentileTop=pmax,
+        nTiles=1,
+        blockMultiple=geometry.block_multiple,
+        overlap=geometry.overlap or 0,
+    )
+    # Neither where the bundle will lie nor whether a person likes to see a bar.
+    told = {
+        key: value for key, value in vars(options).items() if key not in ("modelFile", "showProgressDialog")
     }
+    return told | {"tiles_allowed": tiles}
 
 
 def _outside(source: Source, projected: str | None) -> list[str]:
@@ -288,7 +286,7 @@ def bundle_bytes(graph: graph_pb2.GraphDef, meta: Mapping[str, Any]) -> bytes:
     text = json.dumps(meta, indent=1, ensure_ascii=False) + "\n"
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as file:
-        for name, data in (("variables/", b""), ("saved_model.pb", model), (META, text.encode())):
+        for name, data in (("variables/", b""), (SAVED_MODEL, model), (META, text.encode())):
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.create_system = 3
             entry.external_attr = (0o40755 << 16) | 0x10 if name.endswith("/") else 0o100644 << 16
@@ -327,14 +325,7 @@ def check_written(path: Path, source: Source, geometry: Geometry) -> float:
 
 def macro_line(zip_path: Path, meta: Mapping[str, Any]) -> str:
     """The ImageJ macro line that runs the bundle on the active image, every option given."""
-    values = {key: value for key, value in meta["care_bridge"]["fiji"].items() if key != "tiles_allowed"}
-    options = " ".join(f"{key.lower()}={_option(value)}" for key, value in values.items())
-    file = str(zip_path.resolve()).replace("\\", "/")
-    return f'run("Run your network", "{options} modelfile=[{file}] modelurl=[] showprogressdialog=false");'
-
-
-def _option(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return PluginOptions.told(meta["care_bridge"]["fiji"]).macro_line(model=str(zip_path.resolve()))
 
 
 def write_how_to(zip_path: Path, meta: Mapping[str, Any]) -> None:
@@ -345,15 +336,11 @@ def write_how_to(zip_path: Path, meta: Mapping[str, Any]) -> None:
     kind = (
         "a single plane, or a stack of planes that are restored one by one" if axes == "YX" else "a stack (Z)"
     )
+    words = {True: "on", False: "off"}
     shown = {
-        "Normalize image": "on",
-        "Bottom percentile": fiji["percentileBottom"],
-        "Top percentile": fiji["percentileTop"],
-        "Clip": "off",
-        "Number of tiles": fiji["nTiles"],
-        "Tile size has to be multiple of": fiji["blockMultiple"],
-        "Overlap between tiles": fiji["overlap"],
-        "Batch size": fiji["batchSize"],
+        LABELS[name]: words[value] if isinstance(value, bool) else value
+        for name, value in fiji.items()
+        if name in LABELS
     }
     tiles = (
         f"If memory runs out, raise the number of tiles and leave multiple {fiji['blockMultiple']} and "
@@ -369,7 +356,7 @@ def write_how_to(zip_path: Path, meta: Mapping[str, Any]) -> None:
         f"2. Open the image: {kind}; {own['n_channel_in']} channel(s), not RGB.",
         "3. Plugins > CSBDeep > Run your network, with these values:",
         *(f"      {label:34} {value}" for label, value in shown.items()),
-        f"      {'Import model (.zip)':34} {zip_path.name}",
+        f"      {LABELS['modelFile']:34} {zip_path.name}",
         '4. OK. The restored image opens as "result", in 32 bit.',
         "",
         tiles,

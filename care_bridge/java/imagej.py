@@ -30,6 +30,7 @@ from care_bridge.tiling import FijiTiles
 
 IMAGEJ_VERSION = "1.54p"
 
+_TITLE = "care_input"
 _OVERLAY = "ij-1.54p-headless-2.0.0.jar"
 _HEAP_MB = 4096
 
@@ -218,18 +219,14 @@ class ImageJ:
         InputError
             If the plugin gives no result; its own reason.
         """
-        given = {
-            key: value
-            for key, value in vars(options).items()
-            if key not in ("modelFile", "showProgressDialog")
-        }
         answer = self.worker.call(
             "predict",
             arrays={"image": _for_imagej(image)},
             answer=self._answer,
             axes=image.axes,
             model=os.fspath(model),
-            options=given,
+            title=_TITLE,
+            macro=options.macro_line(model='" + getArgument() + "', source=_TITLE),
         )
         return image.replace(data=answer.arrays["result"], axes=answer.values["axes"], name="result")
 

@@ -25,23 +25,13 @@ from numpy.typing import NDArray
 from care_bridge.errors import InputError, WorkerError
 from care_bridge.java import worker_java
 from care_bridge.java.worker_process import Call
+from care_bridge.plugin.options import COMMAND, PluginOptions
 
-COMMAND = "Run your network"
 PREFERENCES = "/de/csbdresden/csbdeep/commands/GenericNetwork"
 REMEMBERED_MODEL = "GenericNetwork_modelfile"
 
 # name of the parameter: its default, as the command declares it
-PARAMETERS: dict[str, bool | int | float] = {
-    "normalizeInput": True,
-    "percentileBottom": 3.0,
-    "percentileTop": 99.8,
-    "clip": False,
-    "nTiles": 8,
-    "blockMultiple": 32,
-    "overlap": 32,
-    "batchSize": 1,
-    "showProgressDialog": True,
-}
+PARAMETERS = PluginOptions().values()
 
 _IMAGEJ_AXES = "TZCYX"
 _CANARY = (
@@ -147,21 +137,15 @@ def run_macro(call: Call) -> dict[str, Any]:
 def predict(call: Call) -> dict[str, Any]:
     """Show an image, run the command on it as a macro would, and give the result back."""
     _close_all()
-    image = _imp_from_array(call.arrays["image"], call.arguments["axes"], "care_input")
+    image = _imp_from_array(call.arrays["image"], call.arguments["axes"], call.arguments["title"])
     import jpype
 
     jpype.JClass("ij.macro.Interpreter").batchMode = True
     image.show()
     _plugin.call, _plugin.windows = call, True
     forget(call)
-    options = "input=care_input " + " ".join(
-        f"{key.lower()}={str(value).lower() if isinstance(value, bool) else value}"
-        for key, value in call.arguments["options"].items()
-        if key != "modelFile"
-    )
     try:
-        macro = f'run("{COMMAND}", "{options} modelfile=[" + getArgument() + "]");'
-        jpype.JClass("ij.macro.Interpreter")().run(macro, call.arguments["model"])
+        jpype.JClass("ij.macro.Interpreter")().run(call.arguments["macro"], call.arguments["model"])
         result = jpype.JClass("ij.WindowManager").getImage("result")
         if result is None:
             failures = _take(_plugin.failures)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
-from typing import Any
 
 from care_bridge.bundle import read_bundle
 from care_bridge.errors import InputError, NotInstalledError
@@ -173,7 +171,8 @@ class FijiPlugin:
             arrays={"image": image.data},
             progress=progress,
             axes=image.axes,
-            options=_parameters(self.options),
+            # A dialog without a window is an error in Java.
+            options=self.options.replace(showProgressDialog=False).values(),
             bundle=str(self.bundle),
         )
         return self._image(answer)
@@ -196,9 +195,8 @@ class FijiPlugin:
 
     def macro(self, file: str | os.PathLike[str]) -> str:
         """The macro lines that open a TIFF and run the plugin on it, every option given."""
-        parameters = _parameters(self.options) | {"modelFile": f"[{_slashes(self.bundle)}]"}
-        typed = " ".join(f"{name.lower()}={_typed(value)}" for name, value in parameters.items())
-        return f'open("{_slashes(file)}");\nrun("Run your network", "input=[{Path(file).name}] {typed}");\n'
+        line = self.options.macro_line(model=str(self.bundle), source=Path(file).name)
+        return f'open("{_slashes(file)}");\n{line}\n'
 
     def close(self) -> None:
         """End Fiji if it is this predictor's own."""
@@ -226,22 +224,6 @@ class FijiPlugin:
         # A null pointer is what follows where the real reason was printed before and not listened to.
         telling = [reason for reason in reasons if not reason.startswith("java.lang.NullPointerException")]
         raise kind((telling or reasons)[-1])
-
-
-def _parameters(options: PluginOptions) -> dict[str, Any]:
-    parameters = dataclasses.asdict(options)
-    del parameters["modelFile"]
-    # A dialog without a window is an error in Java.
-    parameters["showProgressDialog"] = False
-    for name in ("percentileBottom", "percentileTop"):
-        parameters[name] = float(parameters[name])
-    for name in ("nTiles", "blockMultiple", "overlap", "batchSize"):
-        parameters[name] = int(parameters[name])
-    return parameters
-
-
-def _typed(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _slashes(path: str | os.PathLike[str]) -> str:

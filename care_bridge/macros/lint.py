@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from care_bridge.plugin.options import PluginOptions
+from care_bridge.plugin.options import COMMAND, PluginOptions
 
-PLUGIN, DEEPIMAGEJ = "Run your network", "DeepImageJ Run"
+PLUGIN, DEEPIMAGEJ = COMMAND, "DeepImageJ Run"
 
 Kind = Literal["text", "number", "boolean", "path"]
 

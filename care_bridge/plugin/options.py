@@ -12,6 +12,22 @@ from typing import Any
 from care_bridge.errors import InputError
 from care_bridge.tiling import FijiTiles
 
+COMMAND = "Run your network"
+"""Name of the plugin's command in Fiji's menu and in macros."""
+
+LABELS = {
+    "normalizeInput": "Normalize image",
+    "percentileBottom": "Bottom percentile",
+    "percentileTop": "Top percentile",
+    "clip": "Clip",
+    "nTiles": "Number of tiles",
+    "blockMultiple": "Tile size has to be multiple of",
+    "overlap": "Overlap between tiles",
+    "batchSize": "Batch size",
+    "modelFile": "Import model (.zip)",
+}
+"""What the options are called in the plugin's dialog."""
+
 
 @dataclass(frozen=True)
 class PluginOptions:
@@ -90,6 +106,57 @@ class PluginOptions:
         if problems:
             raise InputError("\n".join(problems))
         return cls(**values)
+
+    @classmethod
+    def told(cls, values: Mapping[str, Any], **changes: Any) -> PluginOptions:
+        """Options that a bundle tells (`bundle.Meta.fiji`), the plugin's defaults for the others.
+
+        Parameters
+        ----------
+        values : mapping
+            Names that the plugin does not have are passed over.
+        **changes
+            Options to set otherwise; None changes nothing.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        told = {name: value for name, value in values.items() if name in known}
+        return cls(**told | {name: value for name, value in changes.items() if value is not None})
+
+    def values(self) -> dict[str, bool | int | float]:
+        """Names and values in the types that the command declares; without the model."""
+        defaults = vars(PluginOptions())
+        return {
+            name: type(defaults[name])(value) for name, value in vars(self).items() if name != "modelFile"
+        }
+
+    def typed(self) -> dict[str, str]:
+        """As `values`, in the words of a macro; numbers to their last digit."""
+        return {
+            name: str(value).lower() if isinstance(value, bool) else repr(value)
+            for name, value in self.values().items()
+        }
+
+    def macro_line(self, *, model: str, source: str = "") -> str:
+        """The ImageJ macro line that runs the plugin, every option given.
+
+        One that is left out takes the value of the last run, and a dialog without a window is an error in Java: the
+        progress dialog is off whatever the options say.
+
+        Parameters
+        ----------
+        model : str
+            Path of the bundle.
+        source : str
+            Title of the image; "" takes the active one. It and `model` may leave the macro's text to compute, as
+            ``'" + getTitle() + "'``.
+        """
+        options = " ".join(
+            f"{name.lower()}={value}"
+            for name, value in self.replace(showProgressDialog=False).typed().items()
+        )
+        image = f"input=[{source}] " if source else ""
+        model = model.replace("\\", "/")
+        return f'run("{COMMAND}", "{image}{options} modelfile=[{model}] modelurl=[]");'
 
     def replace(self, **changes: Any) -> PluginOptions:
         """The same options with some changed."""
