@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from care_bridge.checking import check, jdll
+from care_bridge.checking.jdll.rdf import _bucket as bucket
 from care_bridge.errors import InputError
 
 pytestmark = pytest.mark.tf
@@ -86,8 +87,8 @@ def test_jdll_s_results_and_failures_are_predicted(shared: Path, tmp_path: Path)
 def test_the_engine_is_chosen_by_java_s_hash_order(shared: Path) -> None:
     choice = json.loads((shared / "deepimagej-recorded" / "cases.json").read_text())["engine_choice"]
     for version, key in (("1.15.0", "tf_1_15_0"), ("1.15", "tf_1_15"), ("1.15.5", "tf_1_15_5")):
-        bundle = jdll._bucket(f"tensorflow_saved_model_bundle_v{version}")
-        first = [opset for opset in range(7, 23) if jdll._bucket(f"onnx_v{opset}") < bundle]
+        bundle = bucket(f"tensorflow_saved_model_bundle_v{version}")
+        first = [opset for opset in range(7, 23) if bucket(f"onnx_v{opset}") < bundle]
         assert first == choice[key]["onnx_first"]
 
 

@@ -1,47 +1,32 @@
-"""What deepImageJ's engine (JDLL 0.6) makes of a package: its rules, its normalisation and its tiles in
-NumPy.
-
-The rules were seen in about 380 runs of JDLL 0.6.1 and 0.6.3. Formulas per axis (N size, h halo, s step):
-tile ``t = floor((N + 2h) / s) * s``, at most three times the image; ``pad0 = max(h, ceil((t - N) / 2))``;
-a later tile overwrites an earlier one; outside, the image is mirrored with its edge pixel repeated.
-"""
+"""An rdf.yaml as JDLL reads it: what stops it, and which weights it takes."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from care_bridge.errors import InputError
-from care_bridge.normalize import deepimagej_rank
-
-Array = NDArray[Any]
-Call = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-
-LARGEST_TILE = 4096 * 4096 * 3
-"""Pixels above which JDLL looks for a smaller tile for ever."""
 
 NEWEST_OPSET = 17
 """Newest that JDLL's ONNX engines load."""
 
-_AXES = ("axes", "axis")
+AXES_KEYS = ("axes", "axis")
+"""Both spellings of the argument of a processing step."""
+
 _SETTINGS: dict[str, tuple[str, ...]] = {
     "binarize": ("threshold",),
     "clip": ("min", "max"),
     "ensure_dtype": (),
-    "fixed_zero_mean_unit_variance": ("mean", "std", *_AXES),
-    "scale_linear": ("gain", "offset", *_AXES),
-    "scale_range": ("min_percentile", "max_percentile", "reference_tensor", "tensor_name", *_AXES),
+    "fixed_zero_mean_unit_variance": ("mean", "std", *AXES_KEYS),
+    "scale_linear": ("gain", "offset", *AXES_KEYS),
+    "scale_range": ("min_percentile", "max_percentile", "reference_tensor", "tensor_name", *AXES_KEYS),
     "sigmoid": (),
-    "zero_mean_unit_variance": ("mean", "std", *_AXES),
+    "zero_mean_unit_variance": ("mean", "std", *AXES_KEYS),
 }
 """Processing steps that JDLL has, with the arguments that it takes; any other ends the run."""
 
@@ -54,10 +39,6 @@ _NO_EPS = ("ensure_dtype", "sigmoid")
 _LISTS = ("mean", "std", "gain", "offset")
 _TEXTS = ("name", "description", "license", "documentation", "git_repo", "type", "id")
 _PERSON = ("affiliation", "email", "github_user", "name", "orcid")
-_TOO_COMPLEX = (
-    "its size does not follow from the image's: give tensor_id and axis_id (specs too complex for JDLL)"
-)
-_SHARED_MEMORY = "(reads as 'Shared memory segment already exists')"
 
 
 class JdllError(InputError):
@@ -289,10 +270,13 @@ def _with_halos(
 
 def _steps(steps: Any) -> tuple[Mapping[str, Any], ...]:
     """Those that JDLL carries out: it passes over `ensure_dtype` by its id, and what has no name."""
-    return tuple(step for step in steps or () if step.get("id") != "ensure_dtype" and _name(step) is not None)
+    return tuple(
+        step for step in steps or () if step.get("id") != "ensure_dtype" and step_name(step) is not None
+    )
 
 
-def _name(step: Mapping[str, Any]) -> str | None:
+def step_name(step: Mapping[str, Any]) -> str | None:
+    """The name of a processing step in lower case with underlines; None where it has none."""
     name = step.get("name", step.get("id"))
     # Java's class is looked for in camel case, so both spellings are found.
     return (
@@ -303,7 +287,7 @@ def _name(step: Mapping[str, Any]) -> str | None:
 
 
 def _step_problems(step: Mapping[str, Any]) -> list[str]:
-    name, kwargs = str(_name(step)), step.get("kwargs") or {}
+    name, kwargs = str(step_name(step)), step.get("kwargs") or {}
     if name not in _SETTINGS:
         return [f"{name}: JDLL has no such processing step"]
     if not isinstance(kwargs, Mapping):
@@ -315,7 +299,7 @@ def _step_problems(step: Mapping[str, Any]) -> list[str]:
         problems.append(f"{name} without {' and '.join(lacking)}: JDLL needs {' and '.join(_NEEDED[name])}")
     for key, value in kwargs.items():
         listed = isinstance(value, list) and key in _LISTS
-        if key in known and key not in (*_AXES, "mode", "reference_tensor", "tensor_name") and not listed:
+        if key in known and key not in (*AXES_KEYS, "mode", "reference_tensor", "tensor_name") and not listed:
             if not _is_number(value):
                 problems.append(f"{name}: {key} is {value!r}; JDLL needs a number")
             elif key in ("min_percentile", "max_percentile") and float(value) < 0:
@@ -336,7 +320,7 @@ def _is_number(value: Any) -> bool:
 
 def _value_problems(name: str, kwargs: Mapping[str, Any]) -> list[str]:
     """Combinations of mean and std, gain and offset, and axes that end JDLL's run."""
-    axes = next((kwargs[key] for key in _AXES if key in kwargs), None)
+    axes = next((kwargs[key] for key in AXES_KEYS if key in kwargs), None)
     lists = [key for key in _LISTS if isinstance(kwargs.get(key), list)]
     if name == "zero_mean_unit_variance" and ({"mean", "std"} & set(kwargs) or kwargs.get("mode") == "fixed"):
         return [f"{name} with fixed values: use fixed_zero_mean_unit_variance"]
@@ -467,235 +451,3 @@ def _bucket(text: str) -> int:
     for letter in text.encode("utf-16-be")[1::2]:
         code = (31 * code + letter) & 0xFFFFFFFF
     return (code ^ (code >> 16)) & 15
-
-
-# --- running
-
-
-def predict(description: Description, network: Call, image: Array) -> NDArray[np.float32]:
-    """What JDLL gives for an image.
-
-    Parameters
-    ----------
-    description : Description
-    network : callable
-        The bare network, tensor to tensor.
-    image : ndarray
-        One dimension an input axis, in its order.
-
-    Raises
-    ------
-    JdllError
-        Where JDLL fails at run.
-    """
-    if image.ndim != len(description.axes):
-        raise JdllError(
-            "run", f"the image has {image.ndim} dimensions, the description {len(description.axes)}"
-        )
-    sizes = {axis.letter: size for axis, size in zip(description.axes, image.shape, strict=True)}
-    tiles = {axis.letter: _tile(axis, sizes[axis.letter]) for axis in description.axes}
-    plans = [_plan(axis, sizes[axis.letter], tiles[axis.letter]) for axis in description.axes]
-    out_plans = [_out_plan(axis, sizes, tiles) for axis in description.output_axes]
-    if description.problems_at_run:
-        raise JdllError("run", description.problems_at_run[0])
-    if math.prod(plan.tile for plan in plans) > LARGEST_TILE:
-        raise JdllError(
-            "run", f"a tile of more than {LARGEST_TILE} pixels: JDLL loops for ever; crop the image"
-        )
-    letters = "".join(axis.letter for axis in description.axes)
-    tensor = process(image, letters, description.preprocessing)
-    result = _tiled(network, tensor, plans, out_plans)
-    out_letters = "".join(axis.letter for axis in description.output_axes)
-    return process(result, out_letters, description.postprocessing)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Tiles along one axis: their size, what is cut off in front, what is kept, where they start."""
-
-    size: int
-    tile: int
-    pad: int
-    keep: int
-    starts: tuple[int, ...]
-
-
-def _tile(axis: Axis, size: int) -> int:
-    """The size of a tile of the input along an axis."""
-    if axis.letter == "c" and axis.channels != size:
-        raise JdllError("run", f"the description has {axis.channels} channels, the image {size}")
-    halo, step = axis.halo, axis.step
-    tile = axis.min
-    if step:
-        tile = (size + 2 * halo) // step * step
-        if tile > 3 * size and tile - step >= axis.min:
-            tile -= step
-        if tile > 3 * size and -(-size // step) * step >= axis.min:
-            tile = -(-size // step) * step
-    if tile > 3 * size:
-        raise JdllError(
-            "run", f"a tile of {tile} along {axis.letter} is more than 3 times the image's {size}"
-        )
-    return tile
-
-
-def _out_plan(axis: Axis, sizes: Mapping[str, int], tiles: Mapping[str, int]) -> _Plan:
-    """Tiles of the output: they follow from the image's by reference, scale and offset."""
-    if axis.reference is not None:
-        if axis.reference not in sizes:
-            raise JdllError(
-                "run", f"the size of axis {axis.letter} refers to axis {axis.reference!r}, which is not there"
-            )
-        size, tile = (int(of[axis.reference] * axis.scale + 2 * axis.offset) for of in (sizes, tiles))
-        return _plan(axis, size, tile)
-    if axis.step:
-        raise JdllError("run", f"axis {axis.letter} of the output: {_TOO_COMPLEX}")
-    if axis.letter not in sizes:
-        return _plan(axis, axis.min, axis.min)
-    share = axis.min * sizes[axis.letter] / tiles[axis.letter]
-    # A channel axis has as many as it has names, whatever the input has.
-    if share != int(share):
-        raise JdllError("run", f"axis {axis.letter} of the output: {_TOO_COMPLEX}")
-    return _plan(axis, int(share), axis.min)
-
-
-def _plan(axis: Axis, size: int, tile: int) -> _Plan:
-    halo = axis.halo
-    pad = max(halo, -((size - tile) // 2))
-    after = max(halo, tile - size - pad)
-    keep = tile - pad - after
-    if keep <= 0 or tile - 2 * halo <= 0:
-        raise JdllError("run", f"nothing is left of a tile of {tile} along {axis.letter} with halo {halo}")
-    count = -(-size // (tile - 2 * halo))
-    starts = tuple(min(keep * number, size - keep) - pad for number in range(count))
-    return _Plan(size, tile, pad, keep, starts)
-
-
-def _tiled(
-    network: Call, tensor: NDArray[np.float32], plans: Sequence[_Plan], out_plans: Sequence[_Plan]
-) -> NDArray[np.float32]:
-    places = list(itertools.product(*(plan.starts for plan in plans)))
-    out_places = list(itertools.product(*(plan.starts for plan in out_plans)))
-    if len(places) > len(out_places):
-        raise JdllError(
-            "run",
-            f"the image makes {len(places)} tiles, the output {len(out_places)}: write the halo on the output",
-        )
-    out = np.zeros([plan.size for plan in out_plans], np.float32)
-    for starts, out_starts in zip(places, out_places[: len(places)], strict=True):
-        piece = tensor
-        for dimension, (plan, start) in enumerate(zip(plans, starts, strict=True)):
-            place = _mirror(np.arange(start, start + plan.tile), tensor.shape[dimension])
-            piece = np.take(piece, place, axis=dimension)
-        result = _network(network, piece)
-        wanted = tuple(plan.tile for plan in out_plans)
-        if result.shape != wanted:
-            raise JdllError(
-                "run",
-                f"the network makes {result.shape} of a tile, the description says {wanted} {_SHARED_MEMORY}",
-            )
-        read = tuple(slice(plan.pad, plan.pad + plan.keep) for plan in out_plans)
-        write = tuple(
-            slice(start + plan.pad, start + plan.pad + plan.keep)
-            for plan, start in zip(out_plans, out_starts, strict=True)
-        )
-        out[write] = result[read]
-    return out
-
-
-def _network(network: Call, piece: NDArray[np.float32]) -> NDArray[np.float32]:
-    try:
-        return network(np.ascontiguousarray(piece, np.float32))
-    except InputError as error:
-        raise JdllError("run", f"the network fails on a tile of {piece.shape}: {error}") from error
-
-
-def _mirror(places: Array, size: int) -> Array:
-    folded = np.mod(places, 2 * size)
-    return np.where(folded < size, folded, 2 * size - 1 - folded)
-
-
-def process(tensor: Array, letters: str, steps: Sequence[Mapping[str, Any]]) -> NDArray[np.float32]:
-    """Apply processing steps as JDLL does, to the whole image, each result in float32."""
-    result = np.asarray(tensor, np.float32)
-    for step in steps:
-        name, kwargs = _name(step), step.get("kwargs") or {}
-        values = np.asarray(result, np.float64)
-        axes = next((kwargs[key] for key in _AXES if key in kwargs), None)
-        parts = _parts(axes, letters, values.shape)
-        if name == "scale_range":
-            values = _scale_range(values, parts, kwargs)
-        elif name == "zero_mean_unit_variance":
-            values = _zero_mean(values, parts, float(kwargs.get("eps", 1e-6)))
-        elif name == "fixed_zero_mean_unit_variance":
-            eps = float(kwargs.get("eps", 1e-6))
-            values = (values - float(kwargs["mean"])) / (float(kwargs["std"]) + eps)
-        elif name == "scale_linear":
-            gain, offset = (_first(kwargs.get(key, default)) for key, default in (("gain", 1), ("offset", 0)))
-            if len(parts) > 1:
-                gain, offset = float(np.float32(gain)), float(np.float32(offset))
-            values = values * gain + offset
-        elif name == "clip":
-            low, high = float(kwargs["min"]), float(kwargs["max"])
-            values = np.where(values >= high, high, np.where(values < low, low, values))
-        elif name == "sigmoid":
-            values = 1 / (1 + np.exp(-values))
-        elif name == "binarize":
-            values = (values >= float(kwargs["threshold"])).astype(np.float64)
-        result = values.astype(np.float32)
-    return result
-
-
-def _first(value: Any) -> float:
-    """Of lists JDLL takes the first number for every channel."""
-    return float(value[0] if isinstance(value, list) else value)
-
-
-def _parts(axes: Any, letters: str, shape: Sequence[int]) -> list[tuple[Any, ...]]:
-    """The pieces that a step treats one by one.
-
-    Notes
-    -----
-    A letter is pooled when it occurs anywhere in the names of the axes: "batch" holds the c of channel, "index" an
-    x. Where no letter or every letter does, the whole image is one piece.
-    """
-    if axes is None:
-        return [()]
-    names = [axes] if isinstance(axes, str) else [str(name) for name in axes]
-    joined = "".join("c" if name == "channel" else name for name in names).lower()
-    looped = [number for number, letter in enumerate(letters) if letter not in joined]
-    if not looped or len(looped) == len(letters):
-        return [()]
-    found = []
-    # The first of the axes runs fastest.
-    for index in itertools.product(*(range(shape[number]) for number in reversed(looped))):
-        where: list[Any] = [slice(None)] * len(letters)
-        for number, place in zip(reversed(looped), index, strict=True):
-            where[number] = place
-        found.append(tuple(where))
-    return found
-
-
-def _scale_range(
-    values: NDArray[np.float64], parts: Sequence[tuple[Any, ...]], kwargs: Mapping[str, Any]
-) -> NDArray[np.float64]:
-    low, high = float(kwargs.get("min_percentile", 0)), float(kwargs.get("max_percentile", 100))
-    eps = float(kwargs.get("eps", 1e-6))
-    out = np.empty_like(values)
-    for where in parts:
-        part = values[where]
-        ranked = np.sort(part, axis=None)
-        bottom, top = (ranked[deepimagej_rank(ranked.size, p)] for p in (low, high))
-        out[where] = (part - bottom) / (top - bottom + eps)
-    return out
-
-
-def _zero_mean(
-    values: NDArray[np.float64], parts: Sequence[tuple[Any, ...]], eps: float
-) -> NDArray[np.float64]:
-    """Each piece's mean and deviation are taken off the whole image, one after the other: JDLL's own fault."""
-    for where in parts:
-        part = values[where]
-        mean, std = (float(np.float32(f(part))) for f in (np.mean, np.std))
-        values = ((values - mean) / (std + eps)).astype(np.float32).astype(np.float64)
-    return values
