@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from care_bridge.normalize import CSBDEEP, normalize
+
 COLORS = ((0, 1, 0), (1, 0, 1), (0, 1, 1))
 """Green, magenta, cyan: colours of the first three channels."""
 
@@ -58,8 +60,6 @@ def plot_some(*arr: Any, **kwargs: Any) -> None:
     """
     import matplotlib.pyplot as plt
 
-    from care_bridge.csbdeep.utils import normalize
-
     titles = kwargs.pop("title_list", None)
     pmin, pmax = kwargs.pop("pmin", 0), kwargs.pop("pmax", 100)
     kwargs.setdefault("cmap", "magma")
@@ -70,7 +70,9 @@ def plot_some(*arr: Any, **kwargs: Any) -> None:
             panel = plt.subplot(len(rows), len(rows[0]), i * len(rows[0]) + j + 1)
             if titles is not None and i < len(titles) and j < len(titles[i]):
                 panel.set_title(titles[i][j], fontsize=8)
-            scaled = normalize(image, pmin=pmin, pmax=pmax, clip=True) if (pmin, pmax) != (0, 100) else image
+            scaled = image
+            if (pmin, pmax) != (0, 100):
+                scaled, _ = normalize(image, rule=CSBDEEP, pmin=pmin, pmax=pmax, clip=True)
             panel.imshow(np.squeeze(scaled), **kwargs)
             panel.axis("off")
 
