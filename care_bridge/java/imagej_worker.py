@@ -10,7 +10,6 @@ after a failure. The numbers come from the main process, which is asked for them
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -24,6 +23,16 @@ from numpy.typing import NDArray
 
 from care_bridge.errors import InputError, WorkerError
 from care_bridge.java import worker_java
+from care_bridge.java.imagej_images import (
+    array_from_imp,
+    imp_from_array,
+    open_ids,
+    open_titles,
+    planes_of,
+    stacked,
+)
+from care_bridge.java.imagej_scripts import binding_of, stand_ins, without_parameters
+from care_bridge.java.imagej_traces import cause, error_in, log_since, log_size
 from care_bridge.java.worker_process import Call
 from care_bridge.plugin.options import COMMAND, PluginOptions
 
@@ -33,7 +42,6 @@ REMEMBERED_MODEL = "GenericNetwork_modelfile"
 # name of the parameter: its default, as the command declares it
 PARAMETERS = PluginOptions().values()
 
-_IMAGEJ_AXES = "TZCYX"
 _CANARY = (
     'newImage("q","16-bit black",8,8,1); run("Add...","value=7"); getStatistics(a,m); close(); return ""+m;'
 )
@@ -110,7 +118,7 @@ def run_macro(call: Call) -> dict[str, Any]:
     interpreter_class = jpype.JClass("ij.macro.Interpreter")
     interpreter = interpreter_class()
     interpreter_class.batchMode = True
-    log_start = _log_size(call.folder)
+    log_start = log_size(call.folder)
     value, thrown = "", ""
     try:
         value = str(interpreter.run(call.arguments["text"], call.arguments["argument"]) or "")
@@ -118,9 +126,9 @@ def run_macro(call: Call) -> dict[str, Any]:
         thrown = str(error)
     finally:
         _plugin.call = None
-    log = _log_since(call.folder, log_start)
-    message, line = _error_in(interpreter, thrown, log, value)
-    titles = _open_titles()
+    log = log_since(call.folder, log_start)
+    message, line = error_in(interpreter, thrown, log, value)
+    titles = open_titles()
     _close_all()
     return {
         "value": value,
@@ -137,7 +145,7 @@ def run_macro(call: Call) -> dict[str, Any]:
 def predict(call: Call) -> dict[str, Any]:
     """Show an image, run the command on it as a macro would, and give the result back."""
     _close_all()
-    image = _imp_from_array(call.arrays["image"], call.arguments["axes"], call.arguments["title"])
+    image = imp_from_array(call.arrays["image"], call.arguments["axes"], call.arguments["title"])
     import jpype
 
     jpype.JClass("ij.macro.Interpreter").batchMode = True
@@ -150,7 +158,7 @@ def predict(call: Call) -> dict[str, Any]:
         if result is None:
             failures = _take(_plugin.failures)
             raise InputError(failures[-1] if failures else "the command gave no result")
-        array, axes = _array_from_imp(result)
+        array, axes = array_from_imp(result)
         call.output("result", shape=array.shape, dtype=np.float32)[...] = array
         return {"axes": axes}
     finally:
@@ -177,27 +185,26 @@ def run_script(call: Call) -> dict[str, Any]:
     _plugin.call, _plugin.windows, _plugin.runs = call, True, 0
     _plugin.failures.clear()
     jpype.JClass("ij.macro.Interpreter").batchMode = True
-    log_start = _log_size(call.folder)
+    log_start = log_size(call.folder)
     arguments = call.arguments
     error = ""
     try:
-        binding = _binding(arguments)
-        # SciJava gives the language the text without its parameters, the numbers of the lines kept.
-        text = re.sub(r"(?m)^\s*#@.*$", "", arguments["text"])
-        shell = jpype.JClass("groovy.lang.GroovyShell")(_stand_ins(arguments["stand_ins"]), binding)
+        binding = binding_of(arguments, compute=_compute_for_scripts())
+        text = without_parameters(arguments["text"])
+        shell = jpype.JClass("groovy.lang.GroovyShell")(stand_ins(arguments["stand_ins"]), binding)
         shell.evaluate(text, arguments["name"])
     except BaseException as thrown:
-        error = _cause(thrown)
+        error = cause(thrown)
     finally:
         _plugin.call = None
-    titles = _open_titles()
+    titles = open_titles()
     _close_all()
     return {
         "value": "",
         "error": error,
         "aborted": bool(error),
         "line": None,
-        "log": _log_since(call.folder, log_start),
+        "log": log_since(call.folder, log_start),
         "open_titles": titles,
         "plugin_failures": _take(_plugin.failures),
         "plugin_runs": _plugin.runs,
@@ -208,12 +215,12 @@ def compile_script(call: Call) -> dict[str, Any]:
     """Let the real Groovy compile a script; raises with its message where it cannot."""
     import jpype
 
-    text = re.sub(r"(?m)^\s*#@.*$", "", call.arguments["text"])
+    text = without_parameters(call.arguments["text"])
     try:
-        loader = _stand_ins(call.arguments["stand_ins"])
+        loader = stand_ins(call.arguments["stand_ins"])
         jpype.JClass("groovy.lang.GroovyShell")(loader).parse(text, call.arguments["name"])
     except BaseException as error:
-        raise InputError(_cause(error)) from None
+        raise InputError(cause(error)) from None
     return {"groovy": str(jpype.JClass("groovy.lang.GroovySystem").getVersion())}
 
 
@@ -297,7 +304,7 @@ def _lose(result: Any) -> None:
 
     folder = str(Path(__file__).with_name("stand_ins"))
     try:
-        loader = _stand_ins(folder)
+        loader = stand_ins(folder)
     except TypeError:
         return  # without Groovy nobody can fetch it anyway
     # Here `IJ.runPlugIn("org.scijava.Context", "")` looks for its class.
@@ -355,7 +362,12 @@ def _remember(values: dict[str, Any], model: str) -> None:
 def _compute(image: Any, model: str, values: dict[str, Any]) -> Any:
     """The result as an ImagePlus; None, with the reason printed, where the plugin gives none."""
     computed = _computed_array(*_stale_array(image), model, values)
-    return None if computed is None else _imp_from_array(*computed, "result", virtual=True)
+    if computed is None:
+        return None
+    folder = _result_folder()
+    result = imp_from_array(*computed, "result", folder=folder)
+    _plugin.folders[int(result.getID())] = folder
+    return result
 
 
 def _computed_array(
@@ -395,303 +407,11 @@ def _image_named(text: str) -> Any:
     if not text:
         return None
     window_manager = jpype.JClass("ij.WindowManager")
-    for number in _open_ids():
+    for number in open_ids():
         image = window_manager.getImage(number)
         if str(image.getTitle()) == text or str(number) == text:
             return image
     return None
-
-
-# ---- images ----------------------------------------------------------------------------------------------
-
-
-def _stale_array(image: Any) -> tuple[NDArray[Any], str]:
-    """The pixels as the plugin sees them: of the arrays that the image had when it was first used."""
-    key = int(image.getID())
-    if key not in _plugin.seen:
-        _plugin.seen[key] = _planes(image)
-    return _stacked(*_plugin.seen[key])
-
-
-def _array_from_imp(image: Any) -> tuple[NDArray[Any], str]:
-    return _stacked(*_planes(image))
-
-
-def _planes(image: Any) -> tuple[list[Any], tuple[int, ...]]:
-    """The Java arrays that an image has now, and its sizes T Z C Y X."""
-    stack = image.getStack()
-    planes = [stack.getPixels(number + 1) for number in range(int(stack.getSize()))]
-    sizes = (
-        image.getNFrames(),
-        image.getNSlices(),
-        image.getNChannels(),
-        image.getHeight(),
-        image.getWidth(),
-    )
-    return planes, tuple(int(size) for size in sizes)
-
-
-def _stacked(planes: list[Any], sizes: tuple[int, ...]) -> tuple[NDArray[Any], str]:
-    """Planes of Java as one array without its axes of size 1; RGB becomes three channels, as in the plugin."""
-    frames, slices, _, height, width = sizes
-    arrays = [_plane(plane) for plane in planes]
-    if arrays[0].dtype == np.int32:
-        rgb = np.stack([a.view(np.uint8).reshape(height, width, 4)[..., 2::-1] for a in arrays])
-        array = np.moveaxis(rgb.reshape(frames, slices, height, width, 3), -1, 2)
-    else:
-        array = np.stack(arrays).reshape(sizes)
-    keep = tuple(
-        slice(None) if size > 1 or letter in "YX" else 0
-        for letter, size in zip(_IMAGEJ_AXES, array.shape, strict=True)
-    )
-    axes = "".join(
-        letter for letter, index in zip(_IMAGEJ_AXES, keep, strict=True) if isinstance(index, slice)
-    )
-    return np.ascontiguousarray(array[keep]), axes
-
-
-def _plane(pixels: Any) -> NDArray[Any]:
-    array: NDArray[Any] = np.asarray(memoryview(pixels))
-    return array.view({1: np.uint8, 2: np.uint16}.get(array.itemsize, array.dtype))
-
-
-def _imp_from_array(array: NDArray[Any], axes: str, title: str, *, virtual: bool = False) -> Any:
-    import jpype
-
-    index = tuple(np.newaxis if letter not in axes else slice(None) for letter in _IMAGEJ_AXES)
-    order = [axes.index(letter) for letter in _IMAGEJ_AXES if letter in axes]
-    full = array.transpose(order)[index]
-    frames, slices, channels, height, width = full.shape
-    planes = full.reshape(-1, height, width)
-    folder = _result_folder() if virtual else None
-    stack = _stack(planes) if folder is None else _virtual_stack(planes, folder)
-    image = jpype.JClass("ij.ImagePlus")(title, stack)
-    image.setDimensions(channels, slices, frames)
-    if frames > 1 or (slices > 1 and channels > 1):
-        image.setOpenAsHyperStack(True)
-    if channels > 1:
-        composite = jpype.JClass("ij.CompositeImage")
-        image = composite(image, composite.GRAYSCALE)
-    if folder is not None:
-        _plugin.folders[int(image.getID())] = folder
-    return image
-
-
-def _result_folder() -> Path:
-    """A folder for the planes of a result; those of results that are closed meanwhile go."""
-    open_ids = set(_open_ids())
-    for number in [number for number in _plugin.folders if number not in open_ids]:
-        shutil.rmtree(_plugin.folders.pop(number), ignore_errors=True)
-    assert _plugin.call is not None
-    return Path(tempfile.mkdtemp(prefix="result-", dir=_plugin.call.folder))
-
-
-def _stack(planes: NDArray[Any]) -> Any:
-    import jpype
-
-    height, width = planes.shape[1:]
-    stack = jpype.JClass("ij.ImageStack")(width, height)
-    for plane in planes:
-        stack.addSlice(_processor(plane))
-    return stack
-
-
-def _virtual_stack(planes: NDArray[Any], folder: Path) -> Any:
-    """A stack that reads its planes again and again, as the plugin's: edits of a plane are lost."""
-    import jpype
-
-    height, width = planes.shape[1:]
-    stack = jpype.JClass("ij.VirtualStack")(width, height, None, f"{folder}{os.sep}")
-    for number, plane in enumerate(planes):
-        image = jpype.JClass("ij.ImagePlus")("", _processor(plane))
-        name = f"{number:05d}.tif"
-        jpype.JClass("ij.io.FileSaver")(image).saveAsTiff(str(folder / name))
-        stack.addSlice(name)
-    stack.setBitDepth(32)
-    return stack
-
-
-def _processor(plane: NDArray[Any]) -> Any:
-    import jpype
-
-    height, width = plane.shape
-    flat = np.ascontiguousarray(plane).reshape(-1)
-    if flat.dtype == np.uint8:
-        java: Any = jpype.JArray(jpype.JByte)(flat.view(np.int8))
-        return jpype.JClass("ij.process.ByteProcessor")(width, height, java)
-    if flat.dtype == np.uint16:
-        java = jpype.JArray(jpype.JShort)(flat.view(np.int16))
-        return jpype.JClass("ij.process.ShortProcessor")(width, height, java, None)
-    java = jpype.JArray(jpype.JFloat)(flat.size)
-    # Ten times as fast as JArray(JFloat)(array).
-    worker_java.direct_buffer(flat.astype(np.float32, copy=False)).asFloatBuffer().get(java)
-    return jpype.JClass("ij.process.FloatProcessor")(width, height, java, None)
-
-
-def _open_ids() -> list[int]:
-    import jpype
-
-    ids = jpype.JClass("ij.WindowManager").getIDList()
-    return [int(number) for number in ids] if ids is not None else []
-
-
-def _open_titles() -> list[str]:
-    import jpype
-
-    window_manager = jpype.JClass("ij.WindowManager")
-    return [str(window_manager.getImage(number).getTitle()) for number in _open_ids()]
-
-
-def _close_all() -> None:
-    """Images left open would be found by title in the next run."""
-    import jpype
-
-    window_manager = jpype.JClass("ij.WindowManager")
-    interpreter = jpype.JClass("ij.macro.Interpreter")
-    for number in _open_ids():
-        image = window_manager.getImage(number)
-        if image is not None:
-            image.changes = False
-            interpreter.removeBatchModeImage(image)
-            image.close()
-    window_manager.setTempCurrentImage(None)
-    _plugin.seen.clear()
-
-
-# ---- what a run left behind ------------------------------------------------------------------------------
-
-
-def _error_in(interpreter: Any, thrown: str, log: str, value: str) -> tuple[str, int | None]:
-    """Message and line of a macro's failure, from the five places where it may stand; "" when there is none."""
-    import jpype
-
-    reported = re.search(r"(?s)(?:^|\n)(?P<message>[^\n]*) in line (?P<line>\d+)(?P<rest>[^\n]*)", log)
-    line = int(reported["line"]) if reported else None
-    for text in (
-        str(interpreter.getErrorMessage() or ""),
-        str(jpype.JClass("ij.IJ").getErrorMessage() or ""),
-    ):
-        if text.strip():
-            return text.strip(), line
-    trace = re.search(
-        r"(?m)^(?:Exception in thread .*? )?((?:java|ij|jdk)\.[\w.$]+(?:Exception|Error)[^\n]*)", log
-    )
-    if trace:
-        return trace[1], line
-    if thrown or value == "[aborted]":
-        lines = [entry for entry in log.splitlines() if entry.strip()]
-        return (lines[-1].strip() if lines else thrown or value), line
-    return "", None
-
-
-def _cause(error: BaseException) -> str:
-    while hasattr(error, "getCause") and error.getCause() is not None:
-        error = error.getCause()
-    return str(error.toString()) if hasattr(error, "toString") else f"{type(error).__name__}: {error}"
-
-
-def _log_size(folder: Path) -> int:
-    _flush()
-    return os.path.getsize(folder / "log.txt")
-
-
-def _log_since(folder: Path, start: int) -> str:
-    _flush()
-    with open(folder / "log.txt", "rb") as file:
-        file.seek(start)
-        return file.read().decode("utf-8", errors="replace")
-
-
-def _flush() -> None:
-    import jpype
-
-    system = jpype.JClass("java.lang.System")
-    system.out.flush()
-    system.err.flush()
-    sys.stdout.flush()
-    sys.stderr.flush()
-
-
-def _take(entries: list[str]) -> list[str]:
-    taken = list(entries)
-    entries.clear()
-    return taken
-
-
-# ---- scripts ---------------------------------------------------------------------------------------------
-
-_loaders: dict[str, Any] = {}
-
-
-def _stand_ins(folder: str) -> Any:
-    """A class loader that knows the plugin's and SciJava's names, compiled once from Groovy sources."""
-    import jpype
-
-    if folder not in _loaders:
-        thread = jpype.JClass("java.lang.Thread").currentThread()
-        loader = jpype.JClass("groovy.lang.GroovyClassLoader")(thread.getContextClassLoader())
-        for name in ("Axes", "ImagePlusAdapter", "GenericNetwork", "Services", "Context"):
-            source = Path(folder, f"{name}.groovy")
-            loader.parseClass(source.read_text(encoding="utf-8"), source.name)
-        _loaders[folder] = loader
-    return _loaders[folder]
-
-
-def _binding(arguments: dict[str, Any]) -> Any:
-    """Values for every `#@` line of a script, in the types that it declares."""
-    import jpype
-
-    loader = _stand_ins(arguments["stand_ins"])
-    binding = jpype.JClass("groovy.lang.Binding")()
-    given = dict(arguments["parameters"])
-    for kind, name, properties in parameters_of(arguments["text"]):
-        if kind == "CommandService":
-            value = loader.loadClass("care_bridge.Commands").getDeclaredConstructor().newInstance()
-            value.setProperty("compute", _compute_for_scripts())
-        elif kind == "DatasetService":
-            value = loader.loadClass("care_bridge.Datasets").getDeclaredConstructor().newInstance()
-        elif kind == "PrefService":
-            value = loader.loadClass("care_bridge.PrefService").getDeclaredConstructor().newInstance()
-        elif kind == "ImagePlus":
-            value = jpype.JClass("ij.IJ").openImage(arguments["image"]) if arguments["image"] else None
-            if value is not None:
-                value.show()
-        else:
-            value = _parameter(kind, name, given.pop(name, properties.get("value")), properties)
-        binding.setVariable(name, value)
-    if given:
-        raise InputError(f"the script has no parameter {', '.join(given)}")
-    return binding
-
-
-def parameters_of(text: str) -> list[tuple[str, str, dict[str, str]]]:
-    """Type, name and properties of each `#@` line of a script."""
-    found = []
-    for line in re.findall(r"(?m)^\s*#@\s*(.+?)\s*$", text):
-        match = re.fullmatch(r"(?P<kind>\w+)\s*(?:\((?P<properties>.*)\))?\s+(?P<name>\w+)", line)
-        if match is None:
-            raise InputError(f"'#@ {line}' is no parameter that SciJava reads")
-        pairs = re.findall(r"(\w+)\s*=\s*(\{[^}]*\}|\"[^\"]*\"|[^,\s]+)", match["properties"] or "")
-        found.append((match["kind"], match["name"], {key: value.strip('"') for key, value in pairs}))
-    return found
-
-
-def _parameter(kind: str, name: str, value: Any, properties: dict[str, str]) -> Any:
-    import jpype
-
-    if value is None:
-        if properties.get("required") == "false":
-            return None
-        raise InputError(f"the script needs the parameter {name}; without a window it would not run at all")
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    types = {"Boolean": "java.lang.Boolean", "Integer": "java.lang.Integer", "Double": "java.lang.Double"}
-    if kind == "File":
-        return jpype.JClass("java.io.File")(text)
-    if kind == "String":
-        return jpype.JString(text)
-    if kind in types:
-        return jpype.JClass(types[kind]).valueOf(text)
-    raise InputError(f"parameters of type {kind} are not known here")
 
 
 def _compute_for_scripts() -> Any:
@@ -709,7 +429,7 @@ def _compute_for_scripts() -> Any:
         model = str(values.get("modelFile").getPath())
         _plugin.runs += 1
         _preferences().put(REMEMBERED_MODEL, model)
-        computed = _computed_array(*_array_from_imp(image), model, options)
+        computed = _computed_array(*array_from_imp(image), model, options)
         if computed is None:
             return None
         array, axes = computed
@@ -724,3 +444,45 @@ def _compute_for_scripts() -> Any:
 
     implemented = type("Compute", (), {"apply": jpype.JOverride(apply)})
     return jpype.JImplements("java.util.function.Function")(implemented)()
+
+
+def _take(entries: list[str]) -> list[str]:
+    taken = list(entries)
+    entries.clear()
+    return taken
+
+
+# ---- what is open, and what was seen ---------------------------------------------------------------------
+
+
+def _stale_array(image: Any) -> tuple[NDArray[Any], str]:
+    """The pixels as the plugin sees them: of the arrays that the image had when it was first used."""
+    key = int(image.getID())
+    if key not in _plugin.seen:
+        _plugin.seen[key] = planes_of(image)
+    return stacked(*_plugin.seen[key])
+
+
+def _result_folder() -> Path:
+    """A folder for the planes of a result; those of results that are closed meanwhile go."""
+    still_open = set(open_ids())
+    for number in [number for number in _plugin.folders if number not in still_open]:
+        shutil.rmtree(_plugin.folders.pop(number), ignore_errors=True)
+    assert _plugin.call is not None
+    return Path(tempfile.mkdtemp(prefix="result-", dir=_plugin.call.folder))
+
+
+def _close_all() -> None:
+    """Images left open would be found by title in the next run."""
+    import jpype
+
+    window_manager = jpype.JClass("ij.WindowManager")
+    interpreter = jpype.JClass("ij.macro.Interpreter")
+    for number in open_ids():
+        image = window_manager.getImage(number)
+        if image is not None:
+            image.changes = False
+            interpreter.removeBatchModeImage(image)
+            image.close()
+    window_manager.setTempCurrentImage(None)
+    _plugin.seen.clear()

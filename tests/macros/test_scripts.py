@@ -60,7 +60,7 @@ def test_the_real_groovy_compiles_it(groovy_imagej, name):
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_parameter_is_read_and_none_is_remembered(name):
-    from care_bridge.java.imagej_worker import parameters_of
+    from care_bridge.java.imagej_scripts import parameters_of
 
     text = (MACROS / f"{name}.groovy").read_text(encoding="ascii")
     parameters = parameters_of(text)
