@@ -196,53 +196,56 @@ def _entries(data: bytes) -> Iterator[_Entry]:
     """Entries in the order of the stream, as java.util.zip.ZipInputStream gives them."""
     at = 0
     while data[at : at + 4] == _SIGNATURE and at + _LOCAL_HEADER.size <= len(data):
-        _, _, flags, method, _, _, crc, packed, size, name_length, extra = _LOCAL_HEADER.unpack_from(data, at)
-        at += _LOCAL_HEADER.size
-        raw = data[at : at + name_length]
-        if len(raw) < name_length:
-            yield _Entry("", opens=False, reason="java.io.EOFException")
+        entry, at = _entry(data, at)
+        yield entry
+        if entry.reason:
             return
-        name = raw.decode("utf-8", errors="replace")
-        at += name_length
-        size, packed = _zip64_sizes(data[at : at + extra], size, packed)
-        at += extra
-        used = packed
-        if flags & _ENCRYPTED:
-            reason = "java.util.zip.ZipException: encrypted ZIP entry not supported"
-            yield _Entry(name, opens=False, reason=reason)
-            return
-        if flags & _SIZES_BEHIND and method != _DEFLATED:
-            reason = "java.util.zip.ZipException: only DEFLATED entries can have EXT descriptor"
-            yield _Entry(name, opens=False, reason=reason)
-            return
-        if method == _STORED:
-            content = data[at : at + packed]
-            at += packed
-            reason = "" if len(content) == packed else "java.util.zip.ZipException: unexpected EOF"
-        elif method == _DEFLATED:
-            content, used, reason = _inflated(data, at)
-            at += used
-            if flags & _SIZES_BEHIND and not reason:
-                at += 4 if data[at : at + 4] == b"PK\x07\x08" else 0
-                crc, packed, size = struct.unpack_from("<3L", data.ljust(at + 12, b"\0"), at)
-                at += 12
-        else:
-            yield _Entry(name, reason="java.util.zip.ZipException: invalid compression method")
-            return
-        found = zlib.crc32(content)
-        if reason:
-            pass
-        elif len(content) != size:
-            got = f"(expected {size} but got {len(content)} bytes)"
-            reason = f"java.util.zip.ZipException: invalid entry size {got}"
-        elif used != packed:
-            got = f"(expected {packed} but got {used} bytes)"
-            reason = f"java.util.zip.ZipException: invalid entry compressed size {got}"
-        elif found != crc:
-            reason = f"java.util.zip.ZipException: invalid entry CRC (expected 0x{crc:x} but got 0x{found:x})"
-        yield _Entry(name, content, reason=reason)
-        if reason:
-            return
+
+
+def _entry(data: bytes, at: int) -> tuple[_Entry, int]:
+    """The entry that begins here, and where the next one does; nothing is read behind one with a reason."""
+    _, _, flags, method, _, _, crc, packed, size, name_length, extra = _LOCAL_HEADER.unpack_from(data, at)
+    at += _LOCAL_HEADER.size
+    raw = data[at : at + name_length]
+    if len(raw) < name_length:
+        return _Entry("", opens=False, reason="java.io.EOFException"), at
+    name = raw.decode("utf-8", errors="replace")
+    at += name_length
+    size, packed = _zip64_sizes(data[at : at + extra], size, packed)
+    at += extra
+    if flags & _ENCRYPTED:
+        reason = "java.util.zip.ZipException: encrypted ZIP entry not supported"
+        return _Entry(name, opens=False, reason=reason), at
+    if flags & _SIZES_BEHIND and method != _DEFLATED:
+        reason = "java.util.zip.ZipException: only DEFLATED entries can have EXT descriptor"
+        return _Entry(name, opens=False, reason=reason), at
+    if method == _STORED:
+        content, used = data[at : at + packed], packed
+        reason = "" if len(content) == packed else "java.util.zip.ZipException: unexpected EOF"
+    elif method == _DEFLATED:
+        content, used, reason = _inflated(data, at)
+    else:
+        return _Entry(name, reason="java.util.zip.ZipException: invalid compression method"), at
+    at += used
+    if flags & _SIZES_BEHIND and not reason:
+        at += 4 if data[at : at + 4] == b"PK\x07\x08" else 0
+        crc, packed, size = struct.unpack_from("<3L", data.ljust(at + 12, b"\0"), at)
+        at += 12
+    return _Entry(name, content, reason=reason or _mismatch(content, used, size, packed, crc)), at
+
+
+def _mismatch(content: bytes, used: int, size: int, packed: int, crc: int) -> str:
+    """What Java says where an entry is not what its header tells; "" where it is."""
+    found = zlib.crc32(content)
+    if len(content) != size:
+        got = f"(expected {size} but got {len(content)} bytes)"
+        return f"java.util.zip.ZipException: invalid entry size {got}"
+    if used != packed:
+        got = f"(expected {packed} but got {used} bytes)"
+        return f"java.util.zip.ZipException: invalid entry compressed size {got}"
+    if found != crc:
+        return f"java.util.zip.ZipException: invalid entry CRC (expected 0x{crc:x} but got 0x{found:x})"
+    return ""
 
 
 def _zip64_sizes(extra: bytes, size: int, packed: int) -> tuple[int, int]:
