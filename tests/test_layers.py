@@ -143,6 +143,13 @@ def test_imports_point_downwards_only(file: Path) -> None:
     assert not used & KEEPS_OFF.get(part, set())
 
 
+@pytest.mark.parametrize("file", sorted((PACKAGE / "comparing").glob("*.py")), ids=lambda file: file.name)
+def test_a_comparison_is_handed_predictors_and_only_sides_opens_them(file: Path) -> None:
+    used = {name.split(".")[1] for name in imports(file) if name.startswith("care_bridge.")}
+    above = used & PARTS - BELOW_THE_LANES - {"__init__", "comparing"}
+    assert not above or file.name == "sides.py"
+
+
 def test_no_module_imports_itself_by_way_of_others() -> None:
     assert not circle(module_graph(PACKAGE))
 

@@ -15,7 +15,7 @@ from care_bridge.comparing.ladder import Rung
 from care_bridge.comparing.report import ParityReport
 from care_bridge.comparing.rows import ParityRow, ordinal
 from care_bridge.comparing.where import NORMALIZATION, Geometry, diagnose
-from care_bridge.defaults import TOLERANCE, TOLERANCE_REPEATED
+from care_bridge.defaults import APPLICATIONS, TOLERANCE, TOLERANCE_REPEATED
 from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.network_predictor import NetworkPredictor
@@ -33,7 +33,7 @@ def compare(
     reference: Predictor,
     candidate: Predictor,
     image: Image,
-    applications: int = 2,
+    applications: int = APPLICATIONS,
     tolerance: float = TOLERANCE,
     tolerance_repeated: float = TOLERANCE_REPEATED,
     rule: PercentileRule = FIJI,
