@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from care_bridge.axes import check_axes
-from care_bridge.defaults import PRECISION, SEED
+from care_bridge.defaults import KIND, PRECISION, SEED
 from care_bridge.errors import InputError
 from care_bridge.files import write_text
 from care_bridge.tiling import receptive_field
@@ -123,7 +123,7 @@ class CareConfig(BaseModel):
     n_channel_in: int = Field(1, ge=1)
     n_channel_out: int = Field(1, ge=1)
     probabilistic: bool = False
-    kind: Kind = "CARE"
+    kind: Kind = KIND
     factor: float | None = Field(None, gt=0)
 
     unet_residual: bool

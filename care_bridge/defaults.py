@@ -40,6 +40,9 @@ INTERVAL = 0.9
 
 # Training ------------------------------------------------------------------------------------------------------
 
+KIND: Final = "CARE"
+"""csbdeep's class of a model."""
+
 PRESET = "csbdeep"
 
 PRECISION: Final = "float32"

@@ -138,6 +138,7 @@ def run_sweep(
     """
     folder = Path(out)
     points = sweep.points()
+    _check_possible(sweep, points)
     _check_same(sweep, folder)
     write_text(folder / "sweep-settings.json", json.dumps(_plain(asdict(sweep)), indent=1) + "\n")
     rows: dict[str, SweepRow] = {}
@@ -167,6 +168,17 @@ def run_sweep(
                 raise
     _write(folder, points, rows)
     return [rows[name] for name in points]
+
+
+def _check_possible(sweep: Sweep, points: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse an impossible combination before the first is trained."""
+    from care_bridge.training.data import network_axes
+
+    axes = network_axes(sweep.source, sweep.target, axes=sweep.axes or None)
+    for point in points.values():
+        CareConfig(
+            axes, **{**sweep.settings, **{key: one for key, one in point.items() if key != PATCH_SIZE}}
+        )
 
 
 def _one(sweep: Sweep, name: str, out: str, threads: int) -> SweepRow:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from care_bridge.cli import _options as options
 from care_bridge.cli._run import DONE, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
+from care_bridge.cli._typer import old_spellings
 from care_bridge.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,14 +21,14 @@ _UNITS = {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10*
 
 
 def register(app: typer.Typer) -> None:
-    app.command("advise")(command(advise))
+    app.command("advise", context_settings=old_spellings({"--axes": "--image-axes"}))(command(advise))
 
 
 def advise(
     model: Path = typer.Argument(..., help="Model folder, or a bundle (.zip)."),
     image: Path = typer.Argument(..., help="TIFF that is to be restored in Fiji."),
     *,
-    axes: str | None = typer.Option(None, "--axes", help="Axes of the image, where the file does not say."),
+    image_axes: options.ImageAxes = None,
     memory: str = typer.Option("2GiB", "--memory", help="What the network may take, e.g. 900MB or 4GiB."),
     n_first: int | None = typer.Option(
         None, "--n-first", min=1, help="Features of the first level; read from a model folder, else 32."
@@ -37,7 +39,7 @@ def advise(
         help="Also run the network here and say how far Fiji will be from Python.",
     ),
     json_output: bool = typer.Option(False, "--json", help="Print JSON."),
-    quiet: bool = typer.Option(False, "--quiet", help="No progress bar."),
+    quiet: options.NoBar = False,
 ) -> int:
     """Find the tile settings without seams and lost rows in Fiji.
 
@@ -47,7 +49,7 @@ def advise(
     from care_bridge.plugin import advice as advising
 
     predictor, features = _open(model)
-    picture = read_image(image, axes=axes)
+    picture = read_image(image, axes=image_axes)
     found = advising.advise(
         picture.shape,
         picture.axes,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from care_bridge.cli import _options as options
+from care_bridge.cli._parse import one_of
 from care_bridge.cli._run import DONE, NO, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
+from care_bridge.cli._typer import old_spellings
 from care_bridge.defaults import (
     APPLICATIONS,
     LEVEL,
@@ -23,50 +27,54 @@ REPORTS = (".html", ".json", ".md", ".txt")
 
 
 def compare(
-    model: Path = typer.Argument(
-        ..., help="Python's side: a model folder, a .keras or .h5 file, or a bundle."
-    ),
-    bundle: Path = typer.Argument(
-        ..., help="Fiji's side: a bundle (.zip), or a model folder with one in it."
-    ),
-    image: Path = typer.Argument(..., help="A TIFF."),
-    applications: int = typer.Option(APPLICATIONS, min=1, help="How many times in a row."),
-    level: str = typer.Option(
-        LEVEL, help="How much of Fiji: best, fiji, imagej, tf1 or emulation; never lowered."
-    ),
-    tensorflow: str = typer.Option(
-        TF1_VERSION, help=f"TensorFlow of levels imagej and tf1: {', '.join(TF1_VERSIONS)}."
-    ),
-    tolerance: float = typer.Option(
-        TOLERANCE, min=0, help="Largest difference after one application, normalised scale."
-    ),
-    tolerance_repeated: float = typer.Option(TOLERANCE_REPEATED, min=0, help="The same after two or more."),
-    axes: str = typer.Option(None, help="Axes of the image, e.g. ZYX; read from the file when left out."),
-    n_tiles: int = typer.Option(
-        None, min=1, help="The plugin's nTiles; the bundle's own advice when left out."
-    ),
-    block_multiple: int = typer.Option(None, min=1, help="The plugin's blockMultiple; likewise."),
-    overlap: int = typer.Option(None, min=0, help="The plugin's overlap; likewise."),
-    pmin: float = typer.Option(None, min=0, max=100, help="The plugin's percentileBottom, 0-100; likewise."),
-    pmax: float = typer.Option(None, min=0, max=100, help="The plugin's percentileTop, 0-100; likewise."),
-    normalize: bool = typer.Option(
-        None, "--normalize/--no-normalize", help="The plugin's normalizeInput; likewise."
-    ),
-    fiji: Path = typer.Option(None, help="Your Fiji folder, for level fiji; else CARE_BRIDGE_FIJI."),
-    report: list[Path] = typer.Option(
-        [], help="Write the report to FILE.html, .json, .md or .txt; may be repeated."
-    ),
-    stepwise: bool = typer.Option(
-        False, "--stepwise", help="Climb the ladder: what each convention costs, and why."
-    ),
-    quiet: bool = typer.Option(False, "--quiet", help="No progress bar; the table only."),
+    model: Annotated[
+        Path, typer.Argument(help="Python's side: a model folder, a .keras or .h5 file, or a bundle.")
+    ],
+    bundle: Annotated[
+        Path, typer.Argument(help="Fiji's side: a bundle (.zip), or a model folder with one in it.")
+    ],
+    image: Annotated[Path, typer.Argument(help="A TIFF.")],
+    *,
+    applications: options.Applications = APPLICATIONS,
+    level: options.Level = LEVEL,
+    tensorflow: options.Tensorflow = TF1_VERSION,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="Largest difference after one application, normalised scale.")
+    ] = TOLERANCE,
+    tolerance_repeated: Annotated[
+        float, typer.Option(min=0, help="The same after two or more.")
+    ] = TOLERANCE_REPEATED,
+    image_axes: options.ImageAxes = None,
+    n_tiles: Annotated[
+        int | None, typer.Option(min=1, help="The plugin's nTiles; else what the bundle says.")
+    ] = None,
+    block_multiple: Annotated[
+        int | None, typer.Option(min=1, help="The plugin's blockMultiple; else likewise.")
+    ] = None,
+    overlap: Annotated[int | None, typer.Option(min=0, help="The plugin's overlap; else likewise.")] = None,
+    pmin: options.Pmin = None,
+    pmax: options.Pmax = None,
+    normalize: Annotated[
+        bool | None, typer.Option(help="The plugin's normalizeInput; else what the bundle says.")
+    ] = None,
+    fiji: options.Fiji = None,
+    report: Annotated[
+        list[Path] | None,
+        typer.Option(help="Write the report to FILE.html, .json, .md or .txt; may be repeated."),
+    ] = None,
+    stepwise: Annotated[
+        bool, typer.Option("--stepwise", help="Climb the ladder: what each convention costs, and why.")
+    ] = False,
+    quiet: options.NoBar = False,
 ) -> int:
     """Compare Python's prediction with Fiji's on one image.
 
     Exit code 1 when they differ.
     """
-    _check(report, pmin, pmax)
-    _check_sides(level, tensorflow)
+    reports = report or []
+    _check(reports, pmin, pmax)
+    one_of("--level", level, (LEVEL, *LEVELS))
+    one_of("--tensorflow", tensorflow, TF1_VERSIONS)
     load_tensorflow()
     from care_bridge.comparing.sides import compare as compare_sides
     from care_bridge.comparing.sides import recommended_options
@@ -85,7 +93,7 @@ def compare(
         found = compare_sides(
             reference=model,
             candidate=bundle,
-            image=read_image(image, axes),
+            image=read_image(image, image_axes),
             applications=applications,
             tolerance=tolerance,
             tolerance_repeated=tolerance_repeated,
@@ -97,7 +105,7 @@ def compare(
             progress=progress,
         )
     typer.echo(str(found))
-    for path in report:
+    for path in reports:
         typer.echo(f"wrote {found.save(path)}")
     return DONE if found.passed else NO
 
@@ -114,15 +122,6 @@ def _check(reports: list[Path], pmin: float | None, pmax: float | None) -> None:
         writable_folder(path.parent)
 
 
-def _check_sides(level: str, tensorflow: str) -> None:
-    for option, value, known in (
-        ("--level", level, ("best", *LEVELS)),
-        ("--tensorflow", tensorflow, TF1_VERSIONS),
-    ):
-        if value not in known:
-            raise InputError(f"{option} {value!r} is not known; use one of {', '.join(known)}")
-
-
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("compare")(command(compare))
+    app.command("compare", context_settings=old_spellings({"--axes": "--image-axes"}))(command(compare))

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from care_bridge.cli import _options as options
 from care_bridge.cli._run import DONE, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.errors import InputError
@@ -24,7 +25,7 @@ def cross_eval(
     ),
     out: Path = typer.Option(..., "--out", help="Folder for cross-eval.csv and cross-eval.png."),
     limit: int | None = typer.Option(None, "--limit", min=1, help="Only the first so many pairs of each."),
-    quiet: bool = typer.Option(False, "--quiet", help="Say nothing; no progress bar."),
+    quiet: options.Silent = False,
 ) -> int:
     """Measure models on data sets: does a model carry over?
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from care_bridge.cli import _options as options
 from care_bridge.cli._run import DONE, NO, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.defaults import DEMO_EPOCHS, SEED
@@ -24,8 +25,8 @@ def demo(
         None, help="Image that is kept out of training and shown; the last when left out."
     ),
     epochs: int = typer.Option(DEMO_EPOCHS, min=1, help="Epochs of 100 steps."),
-    seed: int = typer.Option(SEED, min=0, help="Every random draw comes from it."),
-    quiet: bool = typer.Option(False, "--quiet", help="No progress bar."),
+    seed: options.Seed = SEED,
+    quiet: options.NoBar = False,
 ) -> int:
     """Go from images to a bundle that Fiji opens, with proof.
 

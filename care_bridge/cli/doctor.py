@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from care_bridge.cli import _options as options
 from care_bridge.cli._run import DONE, NO, command, progress_bar
 from care_bridge.defaults import LEVEL, LEVELS
 
@@ -28,9 +29,7 @@ def doctor(
     install: bool = typer.Option(
         False, "--install", help="Fetch what is missing, pinned by SHA-256, into the cache folder."
     ),
-    fiji: Path | None = typer.Option(
-        None, "--fiji", help="Fiji folder with the CSBDeep update site; else CARE_BRIDGE_FIJI."
-    ),
+    fiji: options.Fiji = None,
     level: str = typer.Option(
         LEVEL,
         "--level",
@@ -40,7 +39,7 @@ def doctor(
         False, "--try", help="Start what each level needs and pass one array through it; 1 if one fails."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print all of it as JSON."),
-    quiet: bool = typer.Option(False, "--quiet", help="No progress bar."),
+    quiet: options.NoBar = False,
 ) -> int:
     """Say what is here and what is missing, and add it.
 

@@ -6,12 +6,14 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from care_bridge.cli import _options as options
 from care_bridge.cli._run import DONE, NO, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
+from care_bridge.cli._typer import old_spellings
 from care_bridge.defaults import APPLICATIONS, INTERVAL
 from care_bridge.errors import InputError
 
@@ -22,55 +24,60 @@ if TYPE_CHECKING:
     from care_bridge.predictor import Predictor
 
 
+_OLD = {"--axes": "--image-axes", "--images": "--images-out", "--level": "--interval"}
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("evaluate")(command(evaluate))
+    app.command("evaluate", context_settings=old_spellings(_OLD))(command(evaluate))
 
 
 def evaluate(
-    model: Path = typer.Argument(..., help="Model folder (a single net or an ensemble), ours or csbdeep's."),
-    source: Path = typer.Argument(..., help="Folder of images to restore, or one TIFF."),
-    target: Path = typer.Argument(..., help="Folder of their ground truths, same names; or one TIFF."),
+    model: Annotated[
+        Path, typer.Argument(help="Model folder (a single net or an ensemble), ours or csbdeep's.")
+    ],
+    source: Annotated[Path, typer.Argument(help="Folder of images to restore, or one TIFF.")],
+    target: Annotated[Path, typer.Argument(help="Folder of their ground truths, same names; or one TIFF.")],
     *,
-    out: Path = typer.Option(
-        Path("report.html"), "--out", help="The report; its CSVs go into a folder beside it."
+    out: Annotated[Path, typer.Option(help="The report; its CSVs go into a folder beside it.")] = Path(
+        "report.html"
     ),
-    json_file: Path | None = typer.Option(None, "--json", help="Also write all numbers as JSON."),
-    train_source: Path | None = typer.Option(
-        None, "--train-source", help="Training images: filters are tuned on these, unlike inputs are flagged."
-    ),
-    train_target: Path | None = typer.Option(None, "--train-target", help="Their targets, same names."),
-    applications: int = typer.Option(APPLICATIONS, "--applications", min=1, help="How many times in a row."),
-    masks: Path | None = typer.Option(
-        None, "--masks", help="Masks, same names: pixels that are not 0 count."
-    ),
-    line: str | None = typer.Option(
-        None,
-        "--line",
-        help="Profile line x1,y1,x2,y2 in pixels, as makeLine; chosen by itself when left out.",
-    ),
-    axes: str | None = typer.Option(
-        None, "--axes", help="Axes of the images, e.g. ZYX, where the files do not say."
-    ),
-    baselines: bool = typer.Option(True, "--baselines/--no-baselines", help="Compare with tuned filters."),
-    robustness: bool = typer.Option(
-        False, "--robustness", help="Also measure curves against noise, blur and intensity (takes longer)."
-    ),
-    sweep: Path | None = typer.Option(
-        None, "--sweep", help="CSV of a grid of settings, to be shown as well."
-    ),
-    cross: Path | None = typer.Option(
-        None, "--cross", help="CSV of models x data sets, to be shown as well."
-    ),
-    images: Path | None = typer.Option(
-        None,
-        "--images",
-        help="Folder for restored images; of probabilistic models also interval bounds and D.",
-    ),
-    level: float = typer.Option(
-        INTERVAL, "--level", min=0.01, max=0.999, help="Mass of the interval in --images."
-    ),
-    quiet: bool = typer.Option(False, "--quiet", help="No progress bar; the verdict only."),
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write all numbers as JSON.")] = None,
+    train_source: Annotated[
+        Path | None,
+        typer.Option(help="Training images: filters are tuned on these, unlike inputs are flagged."),
+    ] = None,
+    train_target: Annotated[Path | None, typer.Option(help="Their targets, same names.")] = None,
+    applications: options.Applications = APPLICATIONS,
+    masks: Annotated[
+        Path | None, typer.Option(help="Masks, same names: pixels that are not 0 count.")
+    ] = None,
+    line: Annotated[
+        str | None,
+        typer.Option(help="Profile line x1,y1,x2,y2 in pixels, as makeLine; chosen by itself when left out."),
+    ] = None,
+    image_axes: options.ImageAxes = None,
+    baselines: Annotated[bool, typer.Option(help="Compare with tuned filters.")] = True,
+    robustness: Annotated[
+        bool,
+        typer.Option(
+            "--robustness", help="Also measure curves against noise, blur and intensity (takes longer)."
+        ),
+    ] = False,
+    sweep: Annotated[
+        Path | None, typer.Option(help="CSV of a grid of settings, to be shown as well.")
+    ] = None,
+    cross: Annotated[
+        Path | None, typer.Option(help="CSV of models x data sets, to be shown as well.")
+    ] = None,
+    images_out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for restored images; of probabilistic models also interval bounds and D."),
+    ] = None,
+    interval: Annotated[
+        float, typer.Option(min=0.01, max=0.999, help="Mass of the interval whose bounds are written.")
+    ] = INTERVAL,
+    quiet: options.NoBar = False,
 ) -> int:
     """Say whether a model beats its input and the best filter.
 
@@ -92,17 +99,19 @@ def evaluate(
         raise InputError(f"--json and --out are the same file, {str(out)!r}; give two names")
     for option, read in (("SOURCE", source), ("TARGET", target), ("--masks", masks)):
         folder = read if read is None or read.is_dir() else read.parent
-        if images is not None and folder is not None and images.resolve() == folder.resolve():
+        if images_out is not None and folder is not None and images_out.resolve() == folder.resolve():
             raise InputError(
-                f"--images {str(images)!r} is the folder of {option}: its images would be replaced"
+                f"--images-out {str(images_out)!r} is the folder of {option}: its images would be replaced"
             )
-    for folder in (out.parent, json_file.parent if json_file else None, images):
+    for folder in (out.parent, json_file.parent if json_file else None, images_out):
         if folder is not None:
             writable_folder(folder)
     chosen = parse_line(line) if line else None
     tables = [read_table(path) if path else [] for path in (sweep, cross)]
-    pairs = read_pairs(source, target, masks=masks, axes=axes)
-    training = read_pairs(train_source, train_target, axes=axes) if train_source and train_target else []
+    pairs = read_pairs(source, target, masks=masks, axes=image_axes)
+    training = (
+        read_pairs(train_source, train_target, axes=image_axes) if train_source and train_target else []
+    )
     predictor, members = load_predictors(model)
     with progress_bar(quiet=quiet) as progress:
         found = measure(
@@ -126,8 +135,8 @@ def evaluate(
     report = write_report(found, out, sweep=tables[0], cross=tables[1])
     if json_file is not None:
         write_json(found, json_file)
-    if images is not None:
-        write_images(images, pairs, members or [predictor], level)
+    if images_out is not None:
+        write_images(images_out, pairs, members or [predictor], interval)
     for name, notes in found.warnings.items():
         typer.echo(f"{name}: {'; '.join(notes)}", err=True)
     typer.echo(found.verdict)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from care_bridge.cli import _options as options
 from care_bridge.cli._run import DONE, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
+from care_bridge.cli._typer import old_spellings
 from care_bridge.defaults import PRECISION, PRECISIONS, TF1_VERSION, TF1_VERSIONS
 from care_bridge.errors import InputError
 
@@ -24,66 +26,79 @@ RULES = ("csbdeep", "fiji", "bioimageio", "none")
 _UPSAMPLING = ("UpsamplingCARE", "IsotropicCARE")
 
 
+# csbdeep's care_predict, and what this command said before.
+_OLD = {
+    "--axes": "--image-axes",
+    "--input-axes": "--image-axes",
+    "--norm-pmin": "--pmin",
+    "--norm-pmax": "--pmax",
+    "--output-dir": "--out",
+    "--output-dtype": "--dtype",
+}
+
+
 def register(app: typer.Typer) -> None:
-    app.command("predict")(command(predict))
+    app.command("predict", context_settings=old_spellings(_OLD))(command(predict))
 
 
 def predict(
-    model: Path | None = typer.Argument(
-        None, help="Model folder; a bundle (.zip) or .onnx for the runtimes that need one."
-    ),
-    images: list[Path] | None = typer.Argument(None, help="TIFFs, or folders of them."),
+    model: Annotated[
+        Path | None,
+        typer.Argument(help="Model folder; a bundle (.zip) or .onnx for the runtimes that need one."),
+    ] = None,
+    images: Annotated[list[Path] | None, typer.Argument(help="TIFFs, or folders of them.")] = None,
     *,
-    out: Path = typer.Option(..., "--out", "--output-dir", help="Folder for the results."),
-    applications: int = typer.Option(1, "--applications", min=1, help="How many times in a row."),
-    runtime: str = typer.Option("keras", "--runtime", help=f"One of {', '.join(RUNTIMES)}."),
-    tensorflow: str = typer.Option(TF1_VERSION, "--tensorflow", help="TensorFlow of --runtime tf1."),
-    rule: str | None = typer.Option(
-        None,
-        "--rule",
-        help=f"Percentile rule: {', '.join(RULES)}; else fiji for --runtime fiji, csbdeep for all others.",
-    ),
-    n_tiles: str | None = typer.Option(
-        None,
-        "--n-tiles",
-        help="Tiles: one number an image axis (1,2,2), or one number for Y and X each; "
-        "for --runtime fiji one number, the plugin's own.",
-    ),
-    dtype: str = typer.Option(
-        "float32", "--dtype", "--output-dtype", help="Type of the results; 'same' keeps the image's."
-    ),
-    kind: str | None = typer.Option(
-        None, "--kind", help="UpsamplingCARE or IsotropicCARE, for folders of csbdeep, which do not say."
-    ),
-    factor: float | None = typer.Option(
-        None, "--factor", help="Upsampling along Z, for UpsamplingCARE and IsotropicCARE."
-    ),
-    precision: str = typer.Option(PRECISION, "--precision", help=f"{' or '.join(PRECISIONS)} (Keras only)."),
-    scale: bool = typer.Option(False, "--scale", help="Also write the widths of a probabilistic model."),
-    input_dir: Path | None = typer.Option(None, "--input-dir", help="Folder of images."),
-    input_pattern: str = typer.Option("*.tif*", "--input-pattern", help="Which files of a folder."),
-    input_axes: str | None = typer.Option(
-        None, "--axes", "--input-axes", help="Axes of the images, e.g. ZYX, where the files do not say."
-    ),
-    norm_pmin: float | None = typer.Option(None, "--norm-pmin", help="Low percentile; else the rule's own."),
-    norm_pmax: float | None = typer.Option(None, "--norm-pmax", help="High percentile; else the rule's own."),
-    norm_undo: bool | None = typer.Option(
-        None, "--norm-undo/--no-norm-undo", help="Back to the raw range; the default but for --rule fiji."
-    ),
-    model_basedir: Path | None = typer.Option(
-        None, "--model-basedir", help="Folder that the model folder lies in."
-    ),
-    model_name: str | None = typer.Option(None, "--model-name", help="Name of the model folder."),
-    model_weights: str | None = typer.Option(None, "--model-weights", help="Weights file in the folder."),
-    output_name: str = typer.Option(
-        "{file_path}/{file_name}{file_ext}",
-        "--output-name",
-        help="Name of a result; knows {file_path} {file_name} {file_ext} {model_name} {model_weights}.",
-    ),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Predict, but save nothing."),
-    quiet: bool = typer.Option(False, "--quiet", help="Say nothing; no progress bar."),
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    applications: options.Applications = 1,
+    runtime: Annotated[str, typer.Option(help=f"One of {', '.join(RUNTIMES)}.")] = "keras",
+    tensorflow: options.Tensorflow = TF1_VERSION,
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Percentile rule: {', '.join(RULES)}; else fiji for --runtime fiji, csbdeep for all others."
+        ),
+    ] = None,
+    n_tiles: Annotated[
+        str | None,
+        typer.Option(
+            help="Tiles: one number an image axis (1,2,2), or one number for Y and X each; "
+            "for --runtime fiji one number, the plugin's own."
+        ),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Type of the results; 'same' keeps the image's.")] = "float32",
+    kind: Annotated[
+        str | None,
+        typer.Option(help="UpsamplingCARE or IsotropicCARE, for folders of csbdeep, which do not say."),
+    ] = None,
+    factor: options.Factor = None,
+    precision: options.Precision = PRECISION,
+    scale: Annotated[
+        bool, typer.Option("--scale", help="Also write the widths of a probabilistic model.")
+    ] = False,
+    input_dir: Annotated[Path | None, typer.Option(help="Folder of images.")] = None,
+    input_pattern: Annotated[str, typer.Option(help="Which files of a folder.")] = "*.tif*",
+    image_axes: options.ImageAxes = None,
+    pmin: options.Pmin = None,
+    pmax: options.Pmax = None,
+    norm_undo: Annotated[
+        bool | None, typer.Option(help="Back to the raw range; the default but for --rule fiji.")
+    ] = None,
+    model_basedir: Annotated[Path | None, typer.Option(help="Folder that the model folder lies in.")] = None,
+    model_name: Annotated[str | None, typer.Option(help="Name of the model folder.")] = None,
+    model_weights: Annotated[str | None, typer.Option(help="Weights file in the folder.")] = None,
+    output_name: Annotated[
+        str,
+        typer.Option(
+            help="Name of a result; knows {file_path} {file_name} {file_ext} {model_name} {model_weights}."
+        ),
+    ] = "{file_path}/{file_name}{file_ext}",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Predict, but save nothing.")] = False,
+    quiet: options.Silent = False,
 ) -> int:
-    """Restore images and write them as TIFF with their calibration."""
+    """Restore images and write them as TIFF with their calibration.
+
+    Options of csbdeep's care_predict work under their names there.
+    """
     from care_bridge.files import writable_folder
     from care_bridge.inference.files import find_images, predict_files
 
@@ -98,8 +113,8 @@ def predict(
     )
     rule = rule or ("fiji" if runtime == "fiji" else "csbdeep")
     written_as = None if dtype == "same" else _dtype(dtype)
-    options = _options(rule, norm_pmin, norm_pmax, norm_undo, n_tiles)
-    plugin_options = _plugin_options(options, n_tiles) if runtime == "fiji" else None
+    predict_options = _options(rule, pmin, pmax, norm_undo, n_tiles)
+    plugin_options = _plugin_options(predict_options, n_tiles) if runtime == "fiji" else None
     paths = list(images or [])
     if model_name is not None:
         paths, model = ([model, *paths] if model else paths), (model_basedir or Path()) / model_name
@@ -116,7 +131,7 @@ def predict(
     with (
         _opened(
             model,
-            options,
+            predict_options,
             plugin_options,
             runtime=runtime,
             tensorflow=tensorflow,
@@ -133,7 +148,7 @@ def predict(
             predictor,
             files,
             target=lambda file: out / name(file),
-            axes=input_axes,
+            axes=image_axes,
             applications=applications,
             dtype=written_as,
             scales=scale,

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from care_bridge.cli import _options as options
 from care_bridge.cli._run import DONE, command, progress_bar
 
 
@@ -44,7 +45,7 @@ def simulate(
     resume: bool = typer.Option(False, "--resume", help="Continue an interrupted run exactly."),
     show: bool = typer.Option(False, "--show", help="Print the whole recipe and make nothing."),
     list_recipes: bool = typer.Option(False, "--list", help="List the recipes that come with the package."),
-    quiet: bool = typer.Option(False, "--quiet", help="No progress bar."),
+    quiet: options.NoBar = False,
 ) -> int:
     """Make training pairs: clean images degraded as a microscope does, or samples drawn from nothing."""
     from care_bridge.errors import InputError

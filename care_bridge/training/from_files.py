@@ -1,0 +1,266 @@
+"""From two folders of images, or a file of patches, to a model folder: what `care-bridge train` does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from care_bridge.config import CareConfig
+from care_bridge.defaults import PATCHES_PER_IMAGE, PRESET
+from care_bridge.errors import InputError
+from care_bridge.files import writable_folder
+from care_bridge.patches import Foreground
+from care_bridge.progress import Progress, silent
+from care_bridge.training import data as from_images
+from care_bridge.training.checkpoint import CHECKPOINT
+from care_bridge.training.data import TrainingData
+from care_bridge.training.folder import CareModel, weights_in
+from care_bridge.training.presets import Preset, get_preset, smoke
+
+Say = Callable[[str], object]
+
+
+def train_from_files(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str] | None = None,
+    *,
+    out: str | os.PathLike[str],
+    preset: str = PRESET,
+    settings: Mapping[str, Any] | None = None,
+    scaled_down: bool = False,
+    axes: str | None = None,
+    image_axes: str | None = None,
+    patch_size: Sequence[int] | None = None,
+    n_patches_per_image: int = PATCHES_PER_IMAGE,
+    validation_fraction: float | None = None,
+    foreground: Foreground | None = Foreground(),  # noqa: B008 - a frozen value
+    members: int = 1,
+    start: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    say: Say = lambda _: None,
+    progress: Progress = silent,
+) -> CareModel:
+    """Train a network, or an ensemble of them, on image pairs of equal name or on patches.
+
+    Parameters
+    ----------
+    source : path
+        Folder of low-quality images, or a .npz or .zarr of patches.
+    target : path, optional
+        Folder of high-quality images of the same names; None for a file of patches.
+    out : path
+        The model folder.
+    preset : str
+        See `presets.PRESETS`.
+    settings : mapping, optional
+        Keys of `CareConfig` that differ from the preset's.
+    scaled_down : bool
+        Train for minutes only, and say so in everything that is written (`presets.smoke`).
+    axes : str, optional
+        Of the network; None takes the images' own.
+    image_axes : str, optional
+        Of the files, where they do not say.
+    patch_size : sequence of int, optional
+        None takes the preset's.
+    n_patches_per_image : int
+    validation_fraction : float, optional
+        Share of the patches that validates, 0-1; None takes the preset's.
+    foreground : Foreground, optional
+        Which patches are worth learning from; None takes empty background too.
+    members : int
+        How many networks; more than one make an ensemble.
+    start : path, optional
+        Model or package whose weights to start from.
+    resume, overwrite : bool
+        What to do with a folder that holds a training: go on with it, or begin anew.
+    say : callable
+        Told in sentences what is trained and how each epoch went.
+    progress : Progress
+
+    Returns
+    -------
+    CareModel
+        With the best weights; of an ensemble its mean.
+
+    Raises
+    ------
+    InputError
+        As early as it can be known; settings and folders before any patch is cut.
+    """
+    folder, source = Path(out), Path(source)
+    chosen = get_preset(preset)
+    if folder.is_file():
+        raise InputError(f"{str(folder)!r} is a file; name a folder for the model")
+    if members > 1 and start is not None:
+        raise InputError("--start gives all members the same weights; train one network from it instead")
+    writable_folder(folder.parent)
+    begun = training_begun(folder, ensemble=members > 1, resume=resume, overwrite=overwrite)
+    if resume and not begun:
+        say(f"no training was begun in {str(folder)!r}: it begins now")
+    wanted = {**chosen.settings, **(settings or {})}
+    if target is not None and source.is_dir():
+        # A mistyped setting is said before minutes go into cutting patches.
+        CareConfig(from_images.network_axes(source, target, axes=axes, image_axes=image_axes), **wanted)
+    data = _read(
+        source,
+        target,
+        chosen,
+        axes=axes,
+        image_axes=image_axes,
+        patch_size=patch_size,
+        n_patches_per_image=n_patches_per_image,
+        validation_fraction=chosen.validation_fraction
+        if validation_fraction is None
+        else validation_fraction,
+        projected=str(wanted.get("proj_axis") or "Z") if wanted.get("kind") == "ProjectionCARE" else "",
+        foreground=foreground,
+        seed=int(wanted.get("seed", 0)),
+        progress=progress,
+    )
+    config = CareConfig(
+        data.axes,
+        data.n_channel_in,
+        data.n_channel_out,
+        **wanted,
+        provenance={"data": data.provenance, "preset": f"{chosen.name} ({chosen.source})"},
+    )
+    config = smoke(config) if scaled_down else config
+    if "notice" in config.provenance:
+        say(config.provenance["notice"])
+    say(
+        f"{len(data.training)} patches train, {len(data.validation)} validate ({data.provenance['split']}); "
+        f"{config.train_epochs} epochs of {config.train_steps_per_epoch} steps of {config.train_batch_size} -> {folder}"
+    )
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "say": say, "progress": progress}
+    if members > 1:
+        return _train_members(config, data, folder, members, **how)
+    return _train_one(config, data, folder, start, **how)
+
+
+def training_begun(folder: Path, *, ensemble: bool, resume: bool, overwrite: bool) -> bool:
+    """Whether a training was begun in a folder that is to be trained in.
+
+    Raises
+    ------
+    InputError
+        If the folder holds what is neither to be gone on with nor to be replaced. Training says so itself, but only
+        after minutes, or for one member.
+    """
+    single = bool(weights_in(folder)) or (folder / CHECKPOINT).is_file()
+    members = [one for one in folder.glob("member_*") if one.is_dir()]
+    if not overwrite and (single if ensemble else members):
+        raise InputError(
+            f"{str(folder)!r} holds {'a single model' if ensemble else 'an ensemble'}, not "
+            f"{'an ensemble' if ensemble else 'a single model'}; name another folder, or give --overwrite"
+        )
+    if not overwrite and not resume and (single or members):
+        raise InputError(
+            f"{str(folder)!r} holds a model already; go on training it (--resume), train anew in it "
+            "(--overwrite), or name another folder"
+        )
+    begun = any((one / CHECKPOINT).is_file() for one in (folder, *members))
+    if not overwrite and resume and single and not begun:
+        raise InputError(
+            f"{str(folder)!r} holds weights but no {CHECKPOINT} to go on from; train another folder from them "
+            f"(--start {folder}), or anew in this one (--overwrite)"
+        )
+    return begun
+
+
+def _read(
+    source: Path,
+    target: str | os.PathLike[str] | None,
+    preset: Preset,
+    *,
+    axes: str | None,
+    image_axes: str | None,
+    patch_size: Sequence[int] | None,
+    validation_fraction: float,
+    seed: int,
+    **cutting: Any,
+) -> TrainingData:
+    if target is None:
+        if source.is_dir() and source.suffix != ".zarr":
+            raise InputError(f"{str(source)!r} is a folder; name the folder of targets behind it")
+        return from_images.data_from_file(
+            source, axes=image_axes, validation_fraction=validation_fraction, seed=seed
+        )
+    if patch_size is None:
+        space = from_images.network_axes(source, target, axes=axes, image_axes=image_axes)
+        patch_size = preset.patch_size.get(len(space))
+        if patch_size is None:
+            raise InputError(
+                f"preset {preset.name!r} has no patch size for {space} images; give --patch-size, or --network-axes"
+            )
+    return from_images.data_from_folders(
+        source,
+        target,
+        patch_size=patch_size,
+        axes=axes,
+        image_axes=image_axes,
+        validation_fraction=validation_fraction,
+        seed=seed,
+        **cutting,
+    )
+
+
+def _train_one(
+    config: CareConfig,
+    data: TrainingData,
+    folder: Path,
+    start: str | os.PathLike[str] | None,
+    *,
+    say: Say,
+    **how: Any,
+) -> CareModel:
+    from care_bridge.training.fit import train
+    from care_bridge.training.transfer import start_from
+
+    def tell(record: dict[str, float]) -> None:
+        say(_sentence(record))
+
+    weights = None
+    if start is not None:
+        transfer = start_from(start, config)
+        weights = transfer.weights
+        say(str(transfer))
+        config = config.replace(provenance={**config.provenance, "start": transfer.as_dict()})
+    result = train(
+        config,
+        data.training,
+        data.validation,
+        folder,
+        start=weights,
+        on_epoch=tell,
+        **how,
+    )
+    return result.model
+
+
+def _train_members(
+    config: CareConfig, data: TrainingData, folder: Path, members: int, *, say: Say, **how: Any
+) -> CareModel:
+    from care_bridge.training.ensemble import train_ensemble
+
+    def tell(member: int, record: dict[str, float]) -> None:
+        say(f"member {member}, {_sentence(record)}")
+
+    return train_ensemble(
+        config,
+        data.training,
+        data.validation,
+        folder,
+        members=members,
+        on_epoch=tell,
+        **how,
+    )
+
+
+def _sentence(record: Mapping[str, float]) -> str:
+    return (
+        f"epoch {record['epoch']:g}: loss {record['loss']:.4g}, validation {record['val_loss']:.4g}, "
+        f"error {record['val_mae']:.4g}, rate {record['learning_rate']:g}, {record['seconds']:.0f} s"
+    )
