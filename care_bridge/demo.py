@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from care_bridge import __version__
-from care_bridge.comparing.page import add_histogram, add_pictures, add_rows, plane
+from care_bridge.comparing.page import add_histogram, add_pictures, add_rows
 from care_bridge.comparing.report import ParityReport
 from care_bridge.config import CareConfig
 from care_bridge.defaults import DEMO_EPOCHS, SEED, TF1_OF_FIJI
 from care_bridge.errors import InputError
 from care_bridge.evaluate.baselines import Baseline, tune
 from care_bridge.evaluate.pairs import read_pairs
+from care_bridge.evaluate.planes import on_truth, plane_of
 from care_bridge.evaluate.profiles import profile, structured_line
 from care_bridge.evaluate.scores import score_image
 from care_bridge.files import writable_folder, write_text
@@ -370,7 +371,8 @@ def _write_report(
 ) -> None:
     page = Page("CARE in Fiji, and the proof", verdict=result.verdict, good=result.good)
     pixel_um = data.source.pixel_size_um.get("X")
-    on_one_scale = {label: _on_scale_of(plane(image), plane(data.target)) for label, image in shown.items()}
+    truth = plane_of(data.target)
+    on_one_scale = {label: on_truth(plane_of(image), truth) for label, image in shown.items()}
     page.slider(
         on_one_scale["input"],
         on_one_scale["restored"],
@@ -455,14 +457,6 @@ def _add_profiles(page: Page, planes: dict[str, Any], pixel_um: float | None) ->
         for number, place in enumerate(distance)
     ]
     page.figure(figure, caption=f"Intensity profile along {line}", data=rows, name="profiles")
-
-
-def _on_scale_of(prediction: Any, truth: Any) -> Any:
-    """Least-squares fit of a picture to the truth, so that both are seen with one contrast."""
-    if prediction is truth:
-        return truth.astype(np.float32)
-    slope, offset = np.polyfit(prediction.ravel().astype(np.float64), truth.ravel().astype(np.float64), 1)
-    return (prediction * slope + offset).astype(np.float32)
 
 
 def summary(result: DemoResult) -> str:

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from care_bridge.axes import move_axes
 from care_bridge.errors import InputError
-from care_bridge.evaluate.scores import fields
+from care_bridge.evaluate.planes import Plane, plane_of
 from care_bridge.images import Image
 from care_bridge.metrics import nrmse
 from care_bridge.predictor import Runtime
 from care_bridge.progress import Progress, silent
 
-Plane = NDArray[np.float32]
 Filter = Callable[..., Plane]
 
 TUNING_CROPS = 4
@@ -235,18 +234,12 @@ def tuning_pieces(pairs: Sequence[tuple[Image, Image]]) -> list[tuple[Plane, Pla
     share = -(-TUNING_CROPS // len(places))
     pieces = []
     for place in places:
-        source, target = (_middle_plane(image) for image in pairs[place])
+        source, target = (plane_of(image) for image in pairs[place])
         pieces += [(source[cut], target[cut]) for cut in _brightest(target, share)]
     usable = [(s, t) for s, t in pieces if np.isfinite(s).all() and np.isfinite(t).all() and np.ptp(t) > 0]
     if not usable:
         raise InputError("the training pairs hold no piece with structure to tune the baselines on")
     return usable
-
-
-def _middle_plane(image: Image) -> Plane:
-    data = next(iter(fields(image)))[1]
-    plane = data if data.ndim == 2 else data[data.shape[0] // 2]
-    return np.asarray(plane, np.float32)
 
 
 def _brightest(plane: Plane, count: int) -> list[tuple[slice, slice]]:

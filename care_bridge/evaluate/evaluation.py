@@ -19,6 +19,7 @@ from care_bridge.evaluate.baselines import Baseline
 from care_bridge.evaluate.histograms import (
     Saturation,
 )
+from care_bridge.evaluate.planes import Plane
 from care_bridge.evaluate.profiles import Line, PeakMatch
 from care_bridge.evaluate.reliability import (
     Calibration,
@@ -34,7 +35,6 @@ from care_bridge.evaluate.scores import (
 )
 
 Array = NDArray[np.float64]
-Plane = NDArray[np.float32]
 
 INPUT = "input"
 SINGLE = "single net"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,6 @@ from numpy.typing import NDArray
 
 from care_bridge.errors import InputError
 from care_bridge.images import Image
-
-Array = NDArray[np.float64]
 
 MADE_BY_WRITER = 1e-4
 """Share of pixels at a data type's end, beyond that of the truth, that is blamed on the writer."""
@@ -101,7 +100,7 @@ def made_by_writer(prediction: Image, ground_truth: Image) -> str | None:
     )
 
 
-def distributions(images: dict[str, Array], *, bins: int = 64) -> list[dict[str, float]]:
+def distributions(images: Mapping[str, NDArray[Any]], *, bins: int = 64) -> list[dict[str, float]]:
     """Histograms of several images over one set of bins, as rows for a table or a chart.
 
     Parameters

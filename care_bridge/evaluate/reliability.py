@@ -6,7 +6,7 @@ Means and scales are arrays of any shape; those of an ensemble have the members 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,24 +156,52 @@ def interval_images(results: Sequence[Image], *, like: Image, level: float = INT
     InputError
         If a result has no widths, or the level is not between 0 and 1.
     """
-    pairs = [(mean_channels(one, like=like), scale_channels(one, like=like)) for one in results]
-    if not pairs or any(scale is None for _, scale in pairs):
+    mixture = mixture_of(results, like=like)
+    if mixture is None:
         raise InputError(
             "the model predicts no widths, so there is no interval; train with --probabilistic to have one"
         )
-    means = np.stack([mean.data for mean, _ in pairs]).astype(np.float64)
-    scales = np.stack([scale.data for _, scale in pairs if scale is not None]).astype(np.float64)
-    mixture = Mixture(means, np.maximum(scales, 1e-12))
-    if len(pairs) == 1:
+    mean = mean_channels(results[0], like=like)
+    if len(results) == 1:
         low, high = laplace_interval(mixture.means[0], mixture.scales[0], level=level)
     else:
         low, high = mixture.interval(level)
 
     def image(data: Array) -> Image:
-        return pairs[0][0].replace(data=data.astype(np.float32))
+        return mean.replace(data=data.astype(np.float32))
 
-    d = image(disagreement(mixture.means, mixture.scales)) if len(pairs) > 1 else None
+    d = image(disagreement(mixture.means, mixture.scales)) if len(results) > 1 else None
     return Sure(image(mixture.mean), image(low), image(high), d, level)
+
+
+def mixture_of(
+    results: Sequence[Image],
+    *,
+    like: Image,
+    pixels: Callable[[Image], NDArray[Any]] = lambda image: image.data,
+) -> Mixture | None:
+    """What the members of an ensemble (or one net) predicted, as distributions.
+
+    Parameters
+    ----------
+    results : sequence of Image
+        One a member.
+    like : Image
+        The input that gave them.
+    pixels : callable
+        Which pixels of an image.
+
+    Returns
+    -------
+    Mixture, optional
+        None where a result has no widths.
+    """
+    means = [mean_channels(one, like=like) for one in results]
+    widths = [found for one in results if (found := scale_channels(one, like=like)) is not None]
+    if not results or len(widths) < len(results):
+        return None
+    centre, scale = (np.stack([pixels(one) for one in some]).astype(np.float64) for some in (means, widths))
+    return Mixture(centre, np.maximum(scale, 1e-12))
 
 
 def disagreement(means: Array, scales: Array, *, n: int = NODES) -> Array:
