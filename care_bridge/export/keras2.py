@@ -77,7 +77,7 @@ def load(path: Path, folder: Path, custom_objects: Mapping[str, Any]) -> keras.M
                     content = json.dumps(config).encode()
                 new.writestr(entry, content)
     else:
-        import h5py  # type: ignore[import-untyped]
+        import h5py
 
         shutil.copyfile(path, copy)
         with h5py.File(copy, "r+") as file:

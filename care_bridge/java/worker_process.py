@@ -188,7 +188,7 @@ def in_words(error: BaseException) -> str:
             text if isinstance(error, (InputError, WorkerError, NotInstalledError)) else _named(error, text)
         )
     chain = [error]
-    while (cause := chain[-1].getCause()) is not None and len(chain) < 20:  # type: ignore[attr-defined]
+    while (cause := chain[-1].getCause()) is not None and len(chain) < 20:
         chain.append(cause)
     text = str(chain[-1].toString())  # type: ignore[attr-defined]
     if any("OutOfMemoryError" in str(link.toString()) for link in chain):  # type: ignore[attr-defined]

@@ -76,7 +76,7 @@ def save_checkpoint(
     arrays |= {f"optimizer_{i}": np.asarray(array) for i, array in enumerate(optimizer)}
     arrays["state"] = np.asarray(json.dumps(vars(state)))
     with atomic_file(Path(folder) / CHECKPOINT) as part, open(part, "wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def load_checkpoint(

@@ -45,7 +45,7 @@ class TrainingPatches(tuple[Array, Array, str]):
     def __new__(
         cls, x: Array, y: Array, axes: str, origin: PatchOrigin, names: Sequence[str]
     ) -> TrainingPatches:
-        made = super().__new__(cls, (x, y, axes))  # type: ignore[arg-type]
+        made = super().__new__(cls, (x, y, axes))
         made.origin, made.names = origin, tuple(names)
         return made
 
