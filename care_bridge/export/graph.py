@@ -19,8 +19,7 @@ from care_bridge.export.rewrites import rewrite
 from care_bridge.export.tensorflow_private import op_defaults, with_constants
 
 INPUT, OUTPUT = "input", "output"
-"""Names of the graph's only input and output operation, of the signature's keys and of the tensors in
-ONNX."""
+"""Names of the graph's only input and output operation, of the signature's keys and of ONNX's tensors."""
 
 PRODUCER, MIN_CONSUMER = 27, 12
 """GraphDef versions written down: TensorFlow 1.12's own, readable by everything since 1.0."""
@@ -81,8 +80,7 @@ def freeze(model: keras.Model, *, target: str | None = OLDEST_TF1) -> graph_pb2.
     Notes
     -----
     What TensorFlow 1.12 lacks is rewritten where that is exact: see `rewrites`. An attribute that is newer
-    than
-    `target` may go when it stands at its default, for that default is what older releases do.
+    than `target` may go when it stands at its default, for that default is what older releases do.
     """
     _check_ends(model)
     graph = _trace(model)
@@ -204,8 +202,7 @@ def _check_ends(model: keras.Model) -> None:
     if not inputs or not outputs:
         raise InputError(
             f"model {model.name!r} has no fixed input (it was never built on one); call it once, or build "
-            "it from "
-            "keras.Input((None, None, channels))"
+            "it from keras.Input((None, None, channels))"
         )
     if len(inputs) != 1:
         problems.append(
@@ -228,8 +225,7 @@ def _check_ends(model: keras.Model) -> None:
     if rank not in (4, 5):
         problems.append(
             f"its input has shape {tuple(inputs[0].shape)}, rank {rank}; Fiji knows rank 4 (batch, y, x, "
-            "channel) and "
-            "rank 5 (batch, z, y, x, channel)"
+            "channel) and rank 5 (batch, z, y, x, channel)"
         )
     elif inputs[0].shape[-1] is None and not problems:
         problems.append("its number of input channels is free; fix it: keras.Input((None, None, channels))")
@@ -250,8 +246,7 @@ def _trace(model: keras.Model) -> graph_pb2.GraphDef:
     except Exception as error:
         raise InputError(
             f"model {model.name!r} does not work with free image sizes, which Fiji's tiles need "
-            f"({reason(error)}); "
-            "use layers "
+            f"({reason(error)}); use layers "
             "that do not fix the size: no Flatten, no Dense over positions, no Reshape to numbers"
         ) from error
     graph = graph_pb2.GraphDef()
@@ -274,8 +269,7 @@ def _refuse_chance(graph: Any, model: keras.Model) -> None:
     if chance:
         raise InputError(
             f"{', '.join(chance)} of model {model.name!r} draws random numbers in prediction too, so no two "
-            "runs "
-            "agree; take it out, or let it act in training only"
+            "runs agree; take it out, or let it act in training only"
         )
 
 
@@ -319,8 +313,7 @@ def _with_free_upsampling(model: keras.Model) -> keras.Model:
     if not hasattr(functional, "operations"):
         raise InputError(
             f"layer {first.name!r} (UpSampling2D, {first.interpolation}) sits in a subclassed model and "
-            "needs a "
-            "fixed size; build the model with keras.Model(inputs, outputs)"
+            "needs a fixed size; build the model with keras.Model(inputs, outputs)"
         )
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -436,9 +429,7 @@ def _stripped(graph: graph_pb2.GraphDef, target: str) -> graph_pb2.GraphDef:
 
 
 def _named_by_structure(graph: graph_pb2.GraphDef) -> graph_pb2.GraphDef:
-    """Names that hang on the network alone: layers are numbered anew in every process, and would change the
-    bytes.
-    """
+    """Names that hang on the network alone: layers are numbered anew in every process."""
     counts: dict[str, int] = {}
     names = {}
     for node in graph.node:

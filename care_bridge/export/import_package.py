@@ -121,6 +121,5 @@ def _check_same(network: Any, weights: Path) -> None:
     if off > 1e-6:
         raise InputError(
             f"{weights.name} computes something else than its settings say (difference {off:.2g}); the "
-            "package is "
-            "damaged or was put together by hand"
+            "package is damaged or was put together by hand"
         )

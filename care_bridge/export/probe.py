@@ -118,8 +118,7 @@ def _size_message(call: Call, shape: Sequence[int], channels: int) -> str:
         )
     return (
         f"the network makes {out} pixels of {tuple(shape)}; Fiji's plugin takes only networks that keep the "
-        "size, and "
-        "would cut or mirror the result without a word: resize the image before, or the result after, the "
+        "size, and would cut or mirror the result without a word: resize the image before, or the result after, the "
         "network"
     )
 

@@ -34,8 +34,7 @@ from care_bridge.plugin.options import LABELS, PluginOptions
 METHOD = "tensorflow/serving/predict"
 HOW_TO = "HOW-TO-RUN-IN-FIJI.txt"
 TOLERANCE = 1e-5
-"""Largest difference between the written bundle and Keras on a normalised image before exporting is
-refused."""
+"""Largest difference between the written bundle and Keras on a normalised image; beyond it exporting is refused."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -84,10 +83,8 @@ def write_bundle(
     the plugin shows all channels, and feeds all of them to a second application.
 
     The entry `variables/` comes first: the plugin's unzipper makes no folders by itself, and deepImageJ asks
-    for
-    that one. `meta.json` is read by nobody in Fiji; it carries csbdeep's six keys and our own for people and
-    for
-    `care-bridge`.
+    for that one. `meta.json` is read by nobody in Fiji; it carries csbdeep's six keys and our own, for people and
+    for `care-bridge`.
     """
     source = open_source(model, custom_objects=custom_objects)
     graph = freeze(source.network, target=target)
@@ -197,9 +194,8 @@ def plugin_values(geometry: Geometry, *, pmin: float, pmax: float) -> dict[str, 
     Notes
     -----
     One tile pads right and bottom only and shows no seams. Where memory asks for tiles, the overlap given
-    here
-    covers the receptive field and keeps the pooling grid in step; a network that sees the whole image, and a
-    projection, take one tile and nothing else.
+    here covers the receptive field and keeps the pooling grid in step; a network that sees the whole image, and
+    a projection, take one tile and nothing else.
     """
     tiles = geometry.overlap is not None and geometry.dropped is None
     options = PluginOptions(
@@ -314,8 +310,7 @@ def check_written(path: Path, source: Source, geometry: Geometry) -> float:
     if not difference <= TOLERANCE:
         raise InputError(
             f"the bundle of {source.name!r} differs from Keras by {difference:.3g} of the output's range "
-            "(at most "
-            f"{TOLERANCE} is accepted); does the network hold layers that act by chance or only in training?"
+            f"(at most {TOLERANCE} is accepted); does the network hold layers that act by chance or only in training?"
         )
     return difference
 
@@ -344,8 +339,7 @@ def write_how_to(zip_path: Path, meta: Mapping[str, Any]) -> None:
     }
     tiles = (
         f"If memory runs out, raise the number of tiles and leave multiple {fiji['blockMultiple']} and "
-        "overlap "
-        f"{fiji['overlap']} as they are: with them no seams show."
+        f"overlap {fiji['overlap']} as they are: with them no seams show."
         if fiji["tiles_allowed"]
         else "Leave the number of tiles at 1: this network needs the whole image at once."
     )

@@ -118,8 +118,7 @@ def _why(reason: str) -> str:
     if custom:
         return (
             f"it holds {custom.group(1)}, which is not part of Keras; in Python, load it with "
-            "custom_objects and hand "
-            "the model to write_bundle"
+            "custom_objects and hand the model to write_bundle"
         )
     if "Lambda" in reason and ("safe_mode" in reason or "unsafe" in reason):
         return (

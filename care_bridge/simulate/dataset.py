@@ -221,8 +221,7 @@ def check_clean(recipe: Recipe, image: Image) -> tuple[Image, dict[str, Any]]:
     if negative > clean.negative_share:
         raise InputError(
             f"image {name!r} has {negative:.2%} negative pixels, which cannot be photons; add an "
-            "offset, or allow "
-            f"them by clean.negative_share (now {clean.negative_share:g})"
+            f"offset, or allow them by clean.negative_share (now {clean.negative_share:g})"
         )
     saturated = 0.0
     if image.dtype.kind in "iu":
@@ -233,8 +232,7 @@ def check_clean(recipe: Recipe, image: Image) -> tuple[Image, dict[str, Any]]:
     if saturated > clean.saturated_share:
         raise InputError(
             f"image {name!r} has {saturated:.2%} saturated pixels (value {int(image.data.max())}); "
-            "take one that is "
-            f"not over-exposed, or allow it by clean.saturated_share (now {clean.saturated_share:g})"
+            f"take one that is not over-exposed, or allow it by clean.saturated_share (now {clean.saturated_share:g})"
         )
     return image, {"clean.saturated": saturated, "clean.negative": negative}
 

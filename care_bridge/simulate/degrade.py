@@ -88,8 +88,7 @@ def minimum_filter(
     if structure_px is not None and radius_px > largest_share * structure_px:
         raise InputError(
             f"a minimum filter of radius {radius_px:g} px is more than {largest_share:.0%} of the "
-            "structure's "
-            f"{structure_px:g} px and would change it; use at most {largest_share * structure_px:.3g} px"
+            f"structure's {structure_px:g} px and would change it; use at most {largest_share * structure_px:.3g} px"
         )
     if not {"Y", "X"} <= set(axes):
         raise InputError(f"a minimum filter needs axes Y and X; the image has {axes!r}")

@@ -7,8 +7,7 @@ aperture angle t from 0 to alpha:
   h = |I0|^2 + 2 |I1|^2 + |I2|^2;
 - `scalar`: Debye's integral with the aplanatic factor sqrt(cos t), h = |I|^2;
 - `gibson-lanni`: Gibson & Lanni, J. Opt. Soc. Am. A 9 (1992) 154: scalar, without apodisation, with the
-optical
-  path through sample, coverslip and immersion;
+  optical path through sample, coverslip and immersion;
 - `gaussian`: Zhang, Zerubia & Olivo-Marin, Appl. Opt. 46 (2007) 1819.
 
 Confocal is excitation times (emission convolved with the pinhole's disc), two-photon is excitation squared.
@@ -88,8 +87,7 @@ class Optics(BaseModel):
         if self.na >= self.immersion_index:
             raise ValueError(
                 f"na={self.na:g} is not below immersion_index={self.immersion_index:g}, which no "
-                "objective can be; "
-                "an NA of 1.4 needs oil (1.518), 1.2 water (1.33)"
+                "objective can be; an NA of 1.4 needs oil (1.518), 1.2 water (1.33)"
             )
         if self.microscope != "widefield" and self.excitation_nm is None:
             raise ValueError(f"microscope={self.microscope!r} needs excitation_nm, the laser's wavelength")
@@ -176,8 +174,7 @@ def psf(
                 f"pixels of {size:g} um along {axis} are too coarse for a point spread function that is "
                 f"{width:.3g} um wide (full width at half maximum; NA {optics.na:g}, "
                 f"{optics._laser_um * 1000:g} nm); use pixels of at most {width / 2:.2g} um, or "
-                "check the "
-                "pixel size"
+                "check the pixel size"
             )
     if shape is None:
         shape = tuple(_default_size(optics, axis, size) for axis, size in zip(axes, sizes, strict=True))
@@ -429,8 +426,7 @@ def from_beads(
     if not beads:
         raise InputError(
             f"no bead stands alone in a box of {' x '.join(map(str, shape))} pixels ({len(peaks)} "
-            "bright spots "
-            "were seen); give a smaller shape or an image with fewer beads"
+            "bright spots were seen); give a smaller shape or an image with fewer beads"
         )
     mean = np.mean([bead / bead.sum() for bead in beads], axis=0)
     return np.asarray(mean / mean.sum())

@@ -87,8 +87,7 @@ class Contrast(Closed):
         if np.any(high <= low):
             raise InputError(
                 f"image {pair.image!r} is constant between its percentiles {self.pmin:g} and "
-                f"{self.pmax:g}, so "
-                "its contrast cannot be stretched; leave it out"
+                f"{self.pmax:g}, so its contrast cannot be stretched; leave it out"
             )
         stretched = np.clip((data - low) / (high - low), 0, 1)
         return _with_source(pair, stretched), {"low": _one(low), "high": _one(high)}
@@ -464,8 +463,7 @@ def _pixels(px: float | None, um: float | None, image: Image, key: str) -> float
     if not size:
         raise InputError(
             f"{key}={um:g} needs the pixel size along X, which image {image.name!r} does not tell; "
-            "give pixel_size_um, "
-            f"or {key.replace('_um', '_px')}"
+            f"give pixel_size_um, or {key.replace('_um', '_px')}"
         )
     return um / size
 
