@@ -7,7 +7,7 @@ import pytest
 from care_bridge.errors import InputError
 from care_bridge.evaluate import NOT_FOR_QUANTIFICATION, evaluate, report_page, write_json, write_report
 from care_bridge.evaluate import report as report_module
-from care_bridge.evaluate.report import add_cross, add_sweep
+from care_bridge.evaluate.tables import add_cross, add_sweep
 from care_bridge.page import Page
 
 

@@ -1,0 +1,257 @@
+"""Sections below the scores: once or twice, a profile, intensities, how sure, and where it holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from care_bridge.evaluate.applications import summarise_applications
+from care_bridge.evaluate.evaluation import INPUT, Evaluation, Reliability
+from care_bridge.evaluate.reliability import Calibration
+from care_bridge.evaluate.robustness import UNITS
+from care_bridge.evaluate.style import GREY, colour, label
+from care_bridge.page import COLOURS, Page, chart
+
+
+def add_applications(page: Page, evaluation: Evaluation) -> None:
+    """Whether to apply once or twice, and what is invented or left out."""
+    if not evaluation.series or evaluation.applications_verdict is None:
+        return
+    page.section("Once or twice?", evaluation.applications_verdict.text)
+    page.text(
+        "A further application is recommended if it lowers the mean NRMSE by at least 1 % and on most images, is not "
+        "contradicted by the test where there are images enough for one, and does not invent more than 10 % more "
+        "maxima. Invented: a clear maximum (10 % of the truth's range above its surroundings) with none within "
+        "2.5 px in the truth, not even a faint one; omitted: the reverse."
+    )
+    page.table(
+        summarise_applications(evaluation.series), caption="Application by application", name="applications"
+    )
+    lost = [
+        {
+            "by": row.by,
+            "third": row.group,
+            "maxima of the truth": row.n,
+            "omitted": row.omitted,
+            "share (%)": 100 * row.share,
+        }
+        for row in evaluation.omissions
+    ]
+    if lost:
+        page.table(lost, caption="What the first application leaves out", name="omissions", digits=2)
+
+
+def add_profile(page: Page, evaluation: Evaluation) -> None:
+    """Intensities along a line, and peaks found again."""
+    found = evaluation.profiles
+    if not found:
+        return
+    page.section(
+        "Profile along a line",
+        f"{found['image']}, {found['macro']}; the same numbers as ImageJ's Plot Profile gives for the truth.",
+    )
+    names = ["truth", INPUT, "once", "twice", *([evaluation.best_filter] if evaluation.best_filter else [])]
+    names = [name for name in names if name in found["values"]]
+    figure, axes = chart(size=(7.2, 3.2))
+    for place, name in enumerate(names):
+        style = (
+            {"color": "black", "linewidth": 2.0} if name == "truth" else {"color": COLOURS[(place - 1) % 6]}
+        )
+        faint = {"alpha": 0.45} if name == INPUT else {}
+        axes.plot(found["values"][name], label=label(name), **style, **faint)
+    axes.set(xlabel="distance (steps of about 1 px)", ylabel="intensity, truth's grey values")
+    axes.legend(frameon=False, fontsize=8, ncols=3)
+    rows = [
+        {"step": step} | {name: found["values"][name][step] for name in names}
+        for step in range(len(found["values"]["truth"]))
+    ]
+    page.figure(figure, caption="Intensities along the line.", data=rows, name="profile")
+    table = []
+    for method in dict.fromkeys(peak.method for peak in evaluation.peaks):
+        matches = [peak.match for peak in evaluation.peaks if peak.method == method]
+        table.append(
+            {
+                "": label(method),
+                "peaks of the truth": sum(match.truth for match in matches),
+                "found": sum(match.matched for match in matches),
+                "recall": _share(sum(m.matched for m in matches), sum(m.truth for m in matches)),
+                "precision": _share(sum(m.matched for m in matches), sum(m.found for m in matches)),
+                "position error (px)": _mean([m.position_error_px for m in matches]),
+                "width / truth's": _mean([m.width_ratio for m in matches]),
+            }
+        )
+    page.table(table, caption="Peaks found again, one line an image", name="peaks", digits=3)
+
+
+def add_histogram(page: Page, evaluation: Evaluation) -> None:
+    """Distributions of intensities, their distances, and saturation."""
+    rows = evaluation.histograms
+    if not rows:
+        return
+    page.section(
+        "Intensities and saturation",
+        "A network that changes intensities as a whole shows here. Results were fitted to the truth by a scale and an "
+        "offset first. Saturation in a result is mostly made when it is written as integers: shares are of pixels that "
+        "lie at, or in a float result would be clipped to, the ends of the type.",
+    )
+    figure, axes = chart(size=(6.4, 2.8))
+    for place, name in enumerate(key for key in rows[0] if key != "intensity"):
+        values = [row[name] for row in rows]
+        axes.plot([row["intensity"] for row in rows], values, label=label(name), color=colour(name, place))
+    axes.set(xlabel="intensity, truth's grey values", ylabel="density", yscale="log")
+    axes.legend(frameon=False, fontsize=8)
+    first = evaluation.shown[0].name if evaluation.shown else ""
+    page.figure(figure, caption=f"Distributions of {first}.", data=rows, name="histogram")
+    table = []
+    for method, found in evaluation.saturations.items():
+        distances = [
+            r.wasserstein for r in evaluation.rows if r.method == method and math.isfinite(r.wasserstein)
+        ]
+        table.append(
+            {
+                "": label(method),
+                "Wasserstein-1 to the truth (% of range)": 100 * float(np.mean(distances))
+                if distances
+                else None,
+                "type": found.dtype,
+                "at its low end (%)": 100 * found.at_low,
+                "at its high end (%)": 100 * found.at_high,
+            }
+        )
+    page.table(table, caption="Distances and saturation", name="saturation", digits=3)
+
+
+def add_reliability(page: Page, evaluation: Evaluation) -> None:
+    """Calibration, widths and disagreement of a probabilistic model; nothing for others."""
+    found = evaluation.reliability
+    if found is None:
+        return
+    who = f"an ensemble of {found.members}" if found.members > 1 else "a single probabilistic net"
+    page.section(
+        "How sure",
+        f"Predicted by {who}: a Laplace distribution a pixel. The interval of mass p is mean ± scale · (−ln(1 − p)), "
+        "that is 0.69, 2.3 and 3.0 scales for 50, 90 and 95 %. Calibrated means that p of the pixels lie inside. This "
+        "depends on the intensity scale on which truth and prediction are compared, so two are shown: percentiles of "
+        "two images never agree exactly, and the shift looks like overconfidence.",
+    )
+    curves = [*found.calibrations, *([found.mended] if found.mended else [])]
+    _add_calibration(page, found, curves)
+    page.table(
+        [
+            {
+                "intensity scale": curve.scale,
+                "50 % holds (%)": 100 * curve.at(0.5),
+                "90 % holds (%)": 100 * curve.at(0.9),
+                "95 % holds (%)": 100 * curve.at(0.95),
+                "largest deviation": curve.largest,
+                "mean deviation": curve.mean_error,
+                "factor": curve.factor,
+                "bias (scales)": round(curve.bias, 6),
+            }
+            for curve in curves
+        ],
+        caption="Calibration; multiply predicted scales by the factor to mend them",
+        name="coverage",
+        digits=3,
+    )
+    facts: dict[str, Any] = {
+        "rank correlation of scale and |error| (8 px blocks)": found.correlation_scale,
+        "negative log likelihood, single net (nats)": found.nll_single,
+    }
+    if found.members > 1:
+        facts |= {
+            "negative log likelihood, mixture (nats)": found.nll_ensemble,
+            "rank correlation of D and |error| (8 px blocks)": found.correlation_d,
+            "NRMSE of the members": [round(v, 5) for v in found.member_nrmse],
+            "mean D, image by image": {name: f"{value:.4f}" for name, value in found.d_mean.items()},
+        }
+    page.settings(facts)
+
+
+def _add_calibration(page: Page, found: Reliability, curves: Sequence[Calibration]) -> None:
+    figure, axes = chart(1, 3, size=(10.5, 3.3))
+    axes[0].plot([0, 1], [0, 1], ":", color="black", linewidth=1)
+    for place, curve in enumerate(curves):
+        axes[0].plot(
+            curve.levels, curve.coverage, "o-", markersize=3, color=COLOURS[place], label=_short(curve)
+        )
+    axes[0].set(xlabel="mass of the interval", ylabel="share of pixels inside", xlim=(0, 1), ylim=(0, 1))
+    axes[0].legend(frameon=False, fontsize=7)
+    scales = [row["scale"] for row in found.by_scale]
+    axes[1].plot([0, max(scales)], [0, max(scales)], ":", color="black", linewidth=1)
+    axes[1].plot(scales, [row["mean |error|"] for row in found.by_scale], "o-", markersize=3)
+    axes[1].set(xlabel="predicted scale", ylabel="mean |error|")
+    intensity = [row["intensity"] for row in found.by_intensity]
+    for place, key in enumerate(("scale", "mean |error|")):
+        axes[2].plot(
+            intensity,
+            [row[key] for row in found.by_intensity],
+            "o-",
+            markersize=3,
+            color=COLOURS[place],
+            label=key,
+        )
+    axes[2].set(xlabel="predicted intensity", ylabel="in percentile ranges")
+    axes[2].legend(frameon=False, fontsize=7)
+    data = [
+        {"intensity scale": curve.scale, "level": level, "coverage": share}
+        for curve in curves
+        for level, share in zip(curve.levels, curve.coverage, strict=True)
+    ]
+    page.figure(
+        figure,
+        caption="Left: calibration. Middle: predicted scale against error; the dotted line is a Laplace distribution's. "
+        "Right: both against intensity.",
+        data=data,
+        name="calibration",
+    )
+
+
+def add_robustness(page: Page, evaluation: Evaluation) -> None:
+    """Curves against noise, blur and intensity, where they were measured."""
+    points = evaluation.robustness
+    if not points:
+        return
+    page.section(
+        "Where it holds",
+        "The input was made worse step by step. Valid is where the restoration beats that input and errs at most 1.5 "
+        "times as much as on the unchanged one: "
+        + "; ".join(str(found) for found in evaluation.valid_ranges)
+        + ".",
+    )
+    changes = list(dict.fromkeys(point.change for point in points))
+    figure, axes = chart(1, len(changes), size=(3.5 * len(changes), 3.0))
+    titles = {"noise": "added noise", "blur": "added blur", "factor": "intensity factor"}
+    for place, (change, axis) in enumerate(zip(changes, np.atleast_1d(axes), strict=True)):
+        line = [point for point in points if point.change == change]
+        levels = [point.level for point in line]
+        axis.plot(levels, [p.input_nrmse for p in line], "o--", markersize=3, color=GREY, label="input")
+        axis.plot(
+            levels, [p.restored_nrmse for p in line], "o-", markersize=3, color=COLOURS[0], label="restored"
+        )
+        axis.set(xlabel=f"{titles[change]} ({UNITS[change]})", ylim=(0, None))
+        if change == "factor":
+            axis.set_xscale("log")
+        if place == 0:
+            axis.set_ylabel("NRMSE")
+            axis.legend(frameon=False, fontsize=8)
+    rows = [vars(point) for point in points]
+    page.figure(figure, caption="Error against noise, blur and intensity.", data=rows, name="robustness")
+
+
+def _short(curve: Calibration) -> str:
+    if "scales x" in curve.scale:
+        return "aligned, mended by the factor"
+    return "own percentiles" if "own" in curve.scale else "aligned"
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
