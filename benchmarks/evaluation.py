@@ -17,12 +17,12 @@ from scipy.ndimage import gaussian_filter
 
 from care_bridge.evaluate import Pair, evaluate, write_report
 from care_bridge.images import Image
-from care_bridge.predictor import Runtime
+from care_bridge.predictor import ImagesOnly, Runtime
 
 SIZE, IMAGES = 512, 10
 
 
-class Smoother:
+class Smoother(ImagesOnly):
     runtime = Runtime("scipy")
 
     def predict(self, image: Image) -> Image:

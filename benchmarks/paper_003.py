@@ -20,7 +20,7 @@ from care_bridge.config import CareConfig
 from care_bridge.evaluate import read_pairs
 from care_bridge.evaluate.cross import cross_evaluate, score_pairs
 from care_bridge.images import Image, read_image, write_image
-from care_bridge.inference.keras import load_predictor
+from care_bridge.opening import open_predictor
 from care_bridge.sweep import Sweep, run_sweep
 from care_bridge.training.data import data_from_folders
 from care_bridge.training.fit import train
@@ -95,7 +95,7 @@ def main() -> None:
         )
         config = CareConfig(data.axes, **SETTINGS, provenance={"data": data.provenance})
         train(config, data.training, data.validation, given.out / kind / "model", resume=True)
-        models[kind] = load_predictor(given.out / kind / "model")
+        models[kind] = open_predictor(given.out / kind / "model", runtime="keras")
 
     rows = [("data", "condition", "photons", "what", "nrmse", "psnr_db", "ssim")]
     for kind, predictor in models.items():

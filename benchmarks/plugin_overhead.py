@@ -15,11 +15,12 @@ import numpy as np
 
 from care_bridge.images import Image
 from care_bridge.normalize import FIJI, percentile_range
-from care_bridge.plugin.emulation import FijiPredictor
+from care_bridge.plugin.emulation import EmulatedPlugin
 from care_bridge.plugin.options import PluginOptions
+from care_bridge.predictor import UnhintedNetwork
 
 
-class Timed:
+class Timed(UnhintedNetwork):
     """A network that counts its own seconds."""
 
     def __init__(self, network):
@@ -52,7 +53,7 @@ def network(bundle):
 def overhead(bundle):
     timed = Timed(network(bundle))
     image = Image(np.random.default_rng(0).integers(0, 60000, (2048, 2048)).astype(np.uint16), "YX")
-    predictor = FijiPredictor(timed, PluginOptions(nTiles=9))
+    predictor = EmulatedPlugin(timed, PluginOptions(nTiles=9))
     assert predictor.plan(image).n_tiles == 9
     predictor.predict(image)  # the first call compiles
     best = []

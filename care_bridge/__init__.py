@@ -16,7 +16,7 @@ _HOME = {
     "FIJI": "normalize",
     "CareConfig": "config",
     "CsbdeepTiles": "tiling",
-    "FijiPredictor": "plugin.emulation",
+    "EmulatedPlugin": "plugin.emulation",
     "FijiTiles": "tiling",
     "Image": "images",
     "InputError": "errors",
@@ -25,7 +25,7 @@ _HOME = {
     "PredictOptions": "predictor",
     "apply_repeatedly": "predictor",
     "compare": "comparing.sides",
-    "open_predictor": "levels",
+    "open_predictor": "opening",
     "read_image": "images",
     "write_bundle": "export.savedmodel",
     "write_image": "images",
@@ -34,7 +34,17 @@ _HOME = {
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604
 
 
+_RENAMED = {"FijiPredictor": "EmulatedPlugin"}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        import warnings
+
+        warnings.warn(
+            f"care_bridge.{name} is called care_bridge.{_RENAMED[name]} now", DeprecationWarning, stacklevel=2
+        )
+        name = _RENAMED[name]
     if name in _HOME:
         return getattr(importlib.import_module(f"care_bridge.{_HOME[name]}"), name)
     raise AttributeError(f"module 'care_bridge' has no attribute {name!r}")

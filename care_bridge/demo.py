@@ -311,16 +311,13 @@ def _train(data: _Data, folder: Path, *, epochs: int, seed: int, progress: Progr
 def _show(folder: Path, data: _Data, gaussian: Baseline, model: Path, progress: Progress) -> DemoResult:
     from care_bridge.comparing.sides import compare, recommended_options
     from care_bridge.export.savedmodel import write_bundle
-    from care_bridge.inference.keras import KerasNetwork
-    from care_bridge.plugin.emulation import FijiPredictor
-    from care_bridge.training.folder import load_model
+    from care_bridge.opening import open_predictor
 
     shutil.rmtree(folder / "fiji", ignore_errors=True)
-    care = load_model(model)
     name = f"care_{data.source.axes.lower()}"
-    bundle = write_bundle(care, folder / "fiji" / f"{name}.zip")
+    bundle = write_bundle(model, folder / "fiji" / f"{name}.zip")
     options = recommended_options(bundle, nTiles=1)
-    here = FijiPredictor(KerasNetwork(care.network), options)
+    here = open_predictor(model, "emulation", runtime="keras", options=options)
     reports: dict[str, ParityReport] = {}
     not_run: dict[str, str] = {}
     for version in reversed(TF1_OF_FIJI):

@@ -1,4 +1,4 @@
-"""How much of Fiji is really on this machine, and a predictor at the level that is wanted.
+"""How much of Fiji is really on this machine; `opening` gives a predictor at the level that is wanted.
 
 From the strongest proof to the weakest: `fiji` is a person's own Fiji with the CSBDeep plugin; `imagej` is
 the real ImageJ, headless, with the plugin's command answered by this package; `tf1` is the plugin's
@@ -11,18 +11,13 @@ import importlib.metadata
 import os
 import platform
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from care_bridge.bundle import find_bundle
 from care_bridge.defaults import LEVEL, LEVELS, TF1_VERSION, TF1_VERSIONS
 from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.java import runtimes
 from care_bridge.java.installation import find_fiji
-from care_bridge.predictor import Predictor, Runtime
-
-if TYPE_CHECKING:
-    from care_bridge.plugin.options import PluginOptions
-
+from care_bridge.predictor import Runtime
 
 _PACKAGES = (
     "tensorflow",
@@ -217,65 +212,6 @@ def try_level(
         with Tf1Session(version) as tensorflow:
             return Runtime("tf1", dict(tensorflow.worker.facts), "tf1")
     return Runtime("tensorflow", {"tensorflow": _package_version("tensorflow")}, "emulation")
-
-
-def open_predictor(
-    path: str | os.PathLike[str],
-    level: str = LEVEL,
-    *,
-    options: PluginOptions | None = None,
-    version: str = TF1_VERSION,
-    fiji: str | os.PathLike[str] | None = None,
-) -> Predictor:
-    """What Fiji's "Run your network" gives, at the strongest level or the one asked for.
-
-    Parameters
-    ----------
-    path : path
-        A bundle (.zip), or a model folder with one in it.
-    level : str
-        `best` or one of `LEVELS`. A level asked for by name is never silently lowered.
-    options : PluginOptions, optional
-        What one would type in the plugin's dialog; None takes its defaults.
-    version : str
-        The TensorFlow 1.x of levels `imagej` and `tf1`; a Fiji has its own.
-    fiji : path, optional
-        A Fiji folder; None takes `CARE_BRIDGE_FIJI`.
-
-    Returns
-    -------
-    Predictor
-        Its `runtime.level` says the level. Its worker, if it has one, ends with it.
-
-    Raises
-    ------
-    NotInstalledError
-        If the level is not there; the message holds the command that adds it.
-    InputError
-        If there is no bundle at `path`.
-    """
-    level = choose_level(level, fiji=fiji, version=version)
-    bundle = find_bundle(path)
-    from care_bridge.plugin.options import PluginOptions
-
-    options = options or PluginOptions()
-    if level == "fiji":
-        from care_bridge.java.pyimagej import FijiPlugin
-
-        return FijiPlugin(bundle, options, fiji=fiji)
-    if level == "imagej":
-        from care_bridge.java.imagej import ImageJPredictor
-
-        return ImageJPredictor(bundle, options, tf1_version=version)
-    from care_bridge.plugin.emulation import FijiPredictor
-
-    if level == "tf1":
-        from care_bridge.java.tf1 import Tf1Network
-
-        return FijiPredictor(Tf1Network(bundle, version), options)
-    from care_bridge.inference.savedmodel import SavedModelNetwork
-
-    return FijiPredictor(SavedModelNetwork(bundle), options)
 
 
 def _why_no_fiji(fiji: str | os.PathLike[str] | None) -> str:

@@ -12,13 +12,13 @@ from care_bridge.axes import check_axes
 from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.normalize import Undo, normalize
-from care_bridge.predictor import Network, PredictOptions, Runtime, Sizes, Tensor
+from care_bridge.predictor import Closable, Network, PredictOptions, Runtime, Sizes, Tensor
 from care_bridge.progress import Progress, silent
 from care_bridge.reach import measured_receptive_field, measured_size_multiple
 from care_bridge.tiling import BATCH, SPATIAL, CsbdeepTiles, FijiTiles, round_up, run_fiji_tiles
 
 
-class NetworkPredictor:
+class NetworkPredictor(Closable):
     """Restores images with any network, as csbdeep does or as `options` say.
 
     Parameters
@@ -37,6 +37,9 @@ class NetworkPredictor:
         it, when tiles of csbdeep are wanted.
     probabilistic : bool, optional
         Whether the second half of the output's channels are widths. None: when they are twice the input's.
+    lost_axis : str, optional
+        The axis that a projection network removes, "" for none. None: the first of space where the output has one
+        dimension less.
 
     Attributes
     ----------
@@ -54,6 +57,7 @@ class NetworkPredictor:
         size_multiple: Sizes | None = None,
         halo: Sizes | None = None,
         probabilistic: bool | None = None,
+        lost_axis: str | None = None,
     ) -> None:
         self.network = network
         self.options = options or PredictOptions()
@@ -77,6 +81,7 @@ class NetworkPredictor:
         self._halo = halo
         self.probabilistic = probabilistic
         self.on_retry: Callable[[Mapping[str, int]], None] = _untold
+        self._lost_axis = lost_axis
 
     @property
     def runtime(self) -> Runtime:
@@ -92,20 +97,27 @@ class NetworkPredictor:
             size_multiple=self.size_multiple,
             halo=self._halo,
             probabilistic=self.probabilistic,
+            lost_axis=self._lost_axis,
         )
         made.on_retry = self.on_retry
         return made
 
+    def close(self) -> None:
+        """End what runs the network."""
+        self.network.close()
+
     @property
     def lost_axis(self) -> str:
-        """The axis that a projection network removes: its first of space; "" for any other network."""
+        """The axis that a projection network removes; "" for any other network."""
+        if self._lost_axis is not None:
+            return self._lost_axis
         return self.space[0] if len(self.network.output_shape) < len(self.network.input_shape) else ""
 
     @property
     def size_multiple(self) -> dict[str, int]:
         """What sizes must be multiples of, by axis."""
         if self._size_multiple is None:
-            self._size_multiple = getattr(self.network, "size_multiple", None)
+            self._size_multiple = self.network.size_multiple
         if self._size_multiple is None:
             self._size_multiple = measured_size_multiple(self.network, self.space)
         return _by_axis(self._size_multiple, self.space)
@@ -114,7 +126,7 @@ class NetworkPredictor:
     def halo(self) -> dict[str, int]:
         """Receptive field in pixels a side, by axis."""
         if self._halo is None:
-            self._halo = getattr(self.network, "halo", None)
+            self._halo = self.network.halo
         if self._halo is None:
             self._halo = measured_receptive_field(self.network, self.space, self.size_multiple)
         return _by_axis(self._halo, self.space)
@@ -243,7 +255,7 @@ class NetworkPredictor:
         # The plugin's order of dimensions is the reverse of NumPy's, channels aside.
         if self.lost_axis:
             raise InputError(
-                "FijiTiles cut a projection network's input in ways only FijiPredictor follows; use that"
+                "FijiTiles cut a projection network's input in ways only EmulatedPlugin follows; use that"
             )
         front = tuple(range(len(self.space), -1, -1))
         image = tensor.transpose(*front, tensor.ndim - 1)

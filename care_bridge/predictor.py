@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,9 +43,35 @@ class Runtime:
         return f"{label}, level {self.level}" if self.level else label
 
 
+class Closable:
+    """A context manager that `close` ends; inherited by what holds nothing that must be ended."""
+
+    def close(self) -> None:
+        """End what runs the network, such as a worker process; here there is nothing to end."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+
+class UnhintedNetwork(Closable):
+    """What is inherited by a network that knows neither its size multiple nor its reach: they are measured.
+
+    Attributes
+    ----------
+    size_multiple, halo : None
+        See `Network`.
+    """
+
+    size_multiple: Sizes | None = None
+    halo: Sizes | None = None
+
+
 @runtime_checkable
 class Network(Protocol):
-    """The bare network: float32, channels last, no normalisation, no tiles.
+    """The bare network: float32, channels last, no normalisation, no tiles; a context manager.
 
     Attributes
     ----------
@@ -53,6 +79,14 @@ class Network(Protocol):
     input_shape, output_shape : tuple of int or None
         As written in the signature: batch, spatial sizes, channels; None = any size. The output of a
         projection net has one dimension less.
+    size_multiple : int or mapping of str to int, or None
+        What sizes must be multiples of, one for all axes or by letter; None where it is not known.
+    halo : int or mapping of str to int, or None
+        Receptive field in pixels a side; None where it is not known.
+
+    Notes
+    -----
+    A class of your own inherits `UnhintedNetwork` and adds what is left.
     """
 
     @property
@@ -61,23 +95,71 @@ class Network(Protocol):
     def input_shape(self) -> tuple[int | None, ...]: ...
     @property
     def output_shape(self) -> tuple[int | None, ...]: ...
+    @property
+    def size_multiple(self) -> Sizes | None: ...
+    @property
+    def halo(self) -> Sizes | None: ...
     def __call__(self, tensor: Tensor) -> Tensor:
         """Shape (batch, [z,] y, x, channel) in, the same with the output's channels out."""
         ...
 
+    def close(self) -> None:
+        """End what runs it, such as a worker process, where that is its own."""
+        ...
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_exception: object) -> None: ...
+
 
 @runtime_checkable
 class Predictor(Protocol):
-    """Anything that restores an image and says what it is."""
+    """Anything that restores an image and says what it is; a context manager.
+
+    Attributes
+    ----------
+    runtime : Runtime
+    network : Network or None
+        The network behind it; None where only images go in and out.
+    options : object
+        How images are brought to the network: `PredictOptions`, or the plugin's `PluginOptions`; None where
+        there are none.
+
+    Notes
+    -----
+    A class of your own inherits `ImagesOnly` and adds `runtime` and `predict`.
+    """
 
     @property
     def runtime(self) -> Runtime: ...
+    @property
+    def network(self) -> Network | None: ...
+    @property
+    def options(self) -> object: ...
     def predict(self, image: Image) -> Image: ...
+    def close(self) -> None:
+        """End what runs it, such as a worker process, where that is its own."""
+        ...
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_exception: object) -> None: ...
+
+
+class ImagesOnly(Closable):
+    """What is inherited by a predictor that shows no network and has no options, such as a filter.
+
+    Attributes
+    ----------
+    network, options : None
+        See `Predictor`.
+    """
+
+    network: None = None
+    options: object = None
 
 
 @runtime_checkable
 class HasVariants(Protocol):
-    """A predictor whose normalisation and tiles can be chosen: `plugin.emulation.FijiPredictor` and its kin."""
+    """A predictor whose normalisation and tiles can be chosen: `plugin.emulation.EmulatedPlugin` and its kin."""
 
     def variant(self, *, normalize: bool, tiles: FijiTiles) -> Predictor:
         """The same network, with or without normalisation, in other tiles."""

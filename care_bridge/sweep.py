@@ -188,7 +188,7 @@ def _one(sweep: Sweep, name: str, out: str, threads: int) -> SweepRow:
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
-    from care_bridge.inference.keras import load_predictor
+    from care_bridge.opening import open_predictor
     from care_bridge.training.data import data_from_folders
     from care_bridge.training.fit import train
 
@@ -216,7 +216,9 @@ def _one(sweep: Sweep, name: str, out: str, threads: int) -> SweepRow:
     history = train(config, data.training, data.validation, folder, resume=True).history
     scores = None
     if sweep.test_source:
-        scores = score_pairs(load_predictor(folder), read_pairs(sweep.test_source, sweep.test_target))
+        scores = score_pairs(
+            open_predictor(folder, runtime="keras"), read_pairs(sweep.test_source, sweep.test_target)
+        )
     row = SweepRow(
         name=name,
         settings=settings,

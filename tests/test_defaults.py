@@ -29,7 +29,7 @@ SAME = {
     ("evaluate", "applications"): ("evaluate.measure:evaluate", "applications"),
     ("evaluate", "interval"): ("evaluate.reliability:interval_images", "level"),
     ("export", "format"): ("export.formats:export_model", "format"),
-    ("predict", "precision"): ("inference.keras:load_predictor", "precision"),
+    ("predict", "precision"): ("opening:open_predictor", "precision"),
     ("predict", "tensorflow"): ("java.tf1:Tf1Network", "version"),
     ("sweep", "patches_per_image"): ("sweep:Sweep", "n_patches_per_image"),
     ("sweep", "patch_size"): ("sweep:Sweep", "patch_size"),

@@ -13,16 +13,16 @@ from care_bridge.errors import InputError
 from care_bridge.images import Image, read_image, write_image
 from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.normalize import BIOIMAGEIO, CSBDEEP, FIJI, normalize
-from care_bridge.plugin.emulation import FijiPredictor, PluginError, PluginFailure, PluginRefusal
+from care_bridge.plugin.emulation import EmulatedPlugin, PluginError, PluginFailure, PluginRefusal
 from care_bridge.plugin.options import PluginOptions
-from care_bridge.predictor import PredictOptions, Runtime, apply_repeatedly
+from care_bridge.predictor import ImagesOnly, PredictOptions, Runtime, UnhintedNetwork, apply_repeatedly
 from care_bridge.tiling import FijiTiles
 
 HALO = {"Z": 2, "Y": 2, "X": 2}
 ONE_TILE = FijiTiles(n_tiles=1, block_multiple=1, overlap=0)
 
 
-class Sharpen:
+class Sharpen(UnhintedNetwork):
     """Looks two pixels far, and no function of it is linear."""
 
     def __init__(self, *, dims=2, channels=1, noise=0.0):
@@ -54,7 +54,7 @@ def fiji_way(network, **changes):
 
 def plugin(network, **changes):
     options = PluginOptions(nTiles=1, blockMultiple=1, overlap=0).replace(**changes)
-    return FijiPredictor(network, options)
+    return EmulatedPlugin(network, options)
 
 
 # ---- normalisation (traps 1-8, 33)
@@ -162,7 +162,7 @@ def test_trap_11_filling_up_at_the_far_end():
 
 def cut(network, image, **changes):
     options = PluginOptions(nTiles=4, blockMultiple=8, overlap=8).replace(**changes)
-    candidate = FijiPredictor(network, options).predict(image)
+    candidate = EmulatedPlugin(network, options).predict(image)
     geometry = geometry_of(image, options.tiles, space="YX", halo=HALO)
     return diagnose(fiji_way(network).predict(image), candidate, geometry=geometry)
 
@@ -187,7 +187,7 @@ def test_trap_14_mirrored_twice_but_for_the_dimension_filled_up_last():
     image.data[:] /= image.data.max()
     once = fiji_way(Sharpen(), rule=None).predict(image.replace(data=np.pad(image.data, 8, mode="symmetric")))
     options = PluginOptions(normalizeInput=False, nTiles=4, blockMultiple=8, overlap=8)
-    candidate = FijiPredictor(Sharpen(), options).predict(image)
+    candidate = EmulatedPlugin(Sharpen(), options).predict(image)
     geometry = geometry_of(image, options.tiles, space="YX", halo=HALO)
     found = diagnose(once.replace(data=once.data[8:-8, 8:-8]), candidate, geometry=geometry)
     assert found.cause == where.MIRRORED_BORDER
@@ -198,7 +198,7 @@ def test_trap_14_mirrored_twice_but_for_the_dimension_filled_up_last():
 
 def test_trap_17_at_least_so_many_tiles():
     image, options = picture((72, 72)), PluginOptions(nTiles=8, blockMultiple=8, overlap=1)
-    predictor = FijiPredictor(Sharpen(), options)
+    predictor = EmulatedPlugin(Sharpen(), options)
     assert predictor.plan(image).n_tiles == 9
     reference, candidate = fiji_way(Sharpen()).predict(image), predictor.predict(image)
     geometry = geometry_of(image, options.tiles, space="YX", halo=HALO)
@@ -233,19 +233,19 @@ class Pooling(Sharpen):
 
 def test_trap_16_an_overlap_that_shifts_the_pooling():
     with pytest.raises(PluginFailure, match=r"broadcast|shape"):
-        FijiPredictor(Pooling(), PluginOptions(nTiles=3, blockMultiple=3, overlap=2)).predict(
+        EmulatedPlugin(Pooling(), PluginOptions(nTiles=3, blockMultiple=3, overlap=2)).predict(
             picture((27, 24))
         )
     image = picture((24, 24))
     options = PluginOptions(nTiles=4, blockMultiple=4, overlap=3)
-    candidate = FijiPredictor(Pooling(), options).predict(image)
+    candidate = EmulatedPlugin(Pooling(), options).predict(image)
     geometry = geometry_of(
         image, options.tiles, space="YX", halo={"Y": 1, "X": 1}, size_multiple={"Y": 2, "X": 2}
     )
     found = explain(fiji_way(Pooling()), candidate, image, geometry=geometry)
     assert found.cause == where.SHIFTED
     assert "margins of 3 px, where multiples of 2 along" in found.words
-    even = FijiPredictor(Pooling(), options.replace(overlap=4)).predict(image)
+    even = EmulatedPlugin(Pooling(), options.replace(overlap=4)).predict(image)
     assert diagnose(fiji_way(Pooling()).predict(image), even).cause == where.AGREE
 
 
@@ -253,7 +253,7 @@ def test_trap_16_on_the_ladder():
     options = PluginOptions(nTiles=4, blockMultiple=4, overlap=3)
     rungs = stepwise(
         reference=NetworkPredictor(Pooling(), size_multiple=2, halo=1),
-        candidate=FijiPredictor(Pooling(), options),
+        candidate=EmulatedPlugin(Pooling(), options),
         image=picture((24, 24)),
         tiles=options.tiles,
     )
@@ -402,7 +402,7 @@ def test_the_ladder_agrees_on_every_rung_and_prices_each_convention():
     options = PluginOptions(nTiles=4, blockMultiple=8, overlap=8)
     rungs = stepwise(
         reference=NetworkPredictor(network, size_multiple=1, halo=2),
-        candidate=FijiPredictor(network, options),
+        candidate=EmulatedPlugin(network, options),
         image=image,
         tiles=options.tiles,
     )
@@ -421,7 +421,7 @@ def test_the_ladder_finds_the_rung_where_a_difference_comes_in():
     options = PluginOptions(nTiles=1, blockMultiple=1, overlap=0, percentileBottom=1.0)
     rungs = stepwise(
         reference=NetworkPredictor(network, size_multiple=1, halo=2),
-        candidate=FijiPredictor(network, options),
+        candidate=EmulatedPlugin(network, options),
         image=image,
         tiles=options.tiles,
     )
@@ -446,11 +446,11 @@ def test_each_convention_has_its_price():
 def test_the_ladder_says_nothing_of_a_closed_sides_network_and_compares_whole_predictions():
     network, image = Sharpen(), picture((48, 64))
 
-    class Closed:
+    class Closed(ImagesOnly):
         runtime = Runtime("fiji")
 
         def predict(self, picture):
-            return FijiPredictor(network).predict(picture)
+            return EmulatedPlugin(network).predict(picture)
 
     rungs = stepwise(
         reference=NetworkPredictor(network, size_multiple=1, halo=2), candidate=Closed(), image=image

@@ -11,9 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from care_bridge import levels
+from care_bridge.bundle import find_bundle
 from care_bridge.cli import app
 from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.java import runtimes
+from care_bridge.opening import open_predictor
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def test_a_level_asked_for_by_name_is_never_lowered(level: str, words: str) -> N
     with pytest.raises(NotInstalledError, match=f"level '{level}' is not there: .*{words}"):
         levels.choose_level(level)
     with pytest.raises(NotInstalledError, match=f"level '{level}' is not there"):
-        levels.open_predictor("any.zip", level)
+        open_predictor("any.zip", level)
 
 
 def test_best_is_the_strongest_that_is_there(nothing_here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,16 +66,16 @@ def test_a_level_that_does_not_exist_is_refused_with_the_list() -> None:
 
 
 def test_the_bundle_of_a_model_folder_is_found(tmp_path: Path) -> None:
-    assert levels.find_bundle(tmp_path / "a.zip") == tmp_path / "a.zip"
+    assert find_bundle(tmp_path / "a.zip") == tmp_path / "a.zip"
     with pytest.raises(InputError, match=r"\(found: none\).*care-bridge export .* --format fiji --out"):
-        levels.find_bundle(tmp_path)
+        find_bundle(tmp_path)
     (tmp_path / "fiji.zip").touch()
-    assert levels.find_bundle(tmp_path) == tmp_path / "fiji.zip"
+    assert find_bundle(tmp_path) == tmp_path / "fiji.zip"
     (tmp_path / "fiji_mean.zip").touch()  # what export writes beside a probabilistic bundle
-    assert levels.find_bundle(tmp_path) == tmp_path / "fiji.zip"
+    assert find_bundle(tmp_path) == tmp_path / "fiji.zip"
     (tmp_path / "package.zip").touch()
     with pytest.raises(InputError, match=r"found: fiji\.zip, package\.zip"):
-        levels.find_bundle(tmp_path)
+        find_bundle(tmp_path)
 
 
 def doctor(*arguments: str) -> tuple[int, str, str]:

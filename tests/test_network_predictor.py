@@ -13,7 +13,7 @@ from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.normalize import BIOIMAGEIO, FIJI, normalize
-from care_bridge.predictor import PredictOptions, Runtime
+from care_bridge.predictor import PredictOptions, Runtime, UnhintedNetwork
 from care_bridge.reach import measured_receptive_field, measured_size_multiple
 from care_bridge.tiling import CsbdeepTiles, FijiTiles, receptive_field
 
@@ -21,7 +21,7 @@ NUMPY = Runtime("numpy")
 PLAIN = PredictOptions(rule=None)
 
 
-class Function:
+class Function(UnhintedNetwork):
     """A network of one line."""
 
     def __init__(self, function, *, dims=2, channels=(1, 1), lost=0):
@@ -34,7 +34,7 @@ class Function:
         return self.function(tensor).astype(np.float32)
 
 
-class IntegerUnet:
+class IntegerUnet(UnhintedNetwork):
     """A U-Net's geometry in whole numbers, so that every difference shows: box filters, max pooling, nearest."""
 
     def __init__(self, *, n_depth, kern_size, pool):

@@ -15,11 +15,11 @@ from care_bridge.comparing.where import AGREE, NAN, diagnose, residual
 from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.network_predictor import NetworkPredictor
-from care_bridge.predictor import PredictOptions, Runtime, Tensor
+from care_bridge.predictor import ImagesOnly, PredictOptions, Runtime, Tensor, UnhintedNetwork
 
 
 @dataclass(frozen=True)
-class Adds:
+class Adds(ImagesOnly):
     """Predicts input + amount, plus an error at one place."""
 
     amount: float = 1.0
@@ -34,7 +34,7 @@ class Adds:
 
 
 @dataclass(frozen=True)
-class Doubling:
+class Doubling(UnhintedNetwork):
     """A network that doubles, plus a bias."""
 
     bias: float = 0.0

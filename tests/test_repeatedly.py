@@ -7,10 +7,10 @@ import pytest
 
 from care_bridge.errors import InputError
 from care_bridge.images import Image
-from care_bridge.predictor import Runtime, apply_repeatedly, mean_channels, scale_channels
+from care_bridge.predictor import ImagesOnly, Runtime, apply_repeatedly, mean_channels, scale_channels
 
 
-class Doubling:
+class Doubling(ImagesOnly):
     """Twice the input; as a probabilistic net with a scale channel behind, if asked for."""
 
     runtime = Runtime("test")

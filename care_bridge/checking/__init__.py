@@ -27,7 +27,8 @@ def check(path: str | os.PathLike[str], **options: Any) -> CheckReport:
     InputError
         If there is nothing at the path.
     """
-    from care_bridge.checking.packages import check_package, is_package
+    from care_bridge.checking.packages import check_package
+    from care_bridge.package import is_package
 
     path = Path(path)
     if not path.exists():

@@ -23,7 +23,7 @@ from care_bridge.java.tf1 import Tf1Network, Tf1Session
 from care_bridge.plugin.emulation import PluginError, run_plugin
 from care_bridge.plugin.options import PluginOptions
 from care_bridge.plugin.unzipping import AGAIN, unpack
-from care_bridge.predictor import Network, Runtime, Tensor
+from care_bridge.predictor import Network, Runtime, Tensor, UnhintedNetwork
 from care_bridge.reach import measured_receptive_field, measured_size_multiple
 
 TOLERANCE_ONCE, TOLERANCE_TWICE = 2e-5, 5e-5
@@ -254,7 +254,7 @@ def _export_remedy(graph: Any) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Declared:
+class _Declared(UnhintedNetwork):
     """A network under the shapes that its signature declares; the plugin goes by those, TensorFlow by the
     graph.
     """

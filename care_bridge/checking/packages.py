@@ -18,35 +18,21 @@ import yaml
 from numpy.typing import NDArray
 
 from care_bridge import zips
-from care_bridge.bundle import SAVED_MODEL
 from care_bridge.checking import jdll
 from care_bridge.checking.report import CheckReport, Findings, Rule
 from care_bridge.defaults import TF1_OF_FIJI
 from care_bridge.errors import InputError, NotInstalledError
+from care_bridge.opening import open_network
+from care_bridge.package import OTHER_NAMES, RDF
 from care_bridge.predictor import Network
 
-RDF = "rdf.yaml"
-OTHER_NAMES = ("bioimageio.yaml", "model.yaml")
-RUNNABLE = ("keras_hdf5", "tensorflow_saved_model_bundle", "onnx")
+RUNNABLE = {"keras_hdf5": "keras", "tensorflow_saved_model_bundle": "tensorflow", "onnx": "onnx"}
+"""Weights formats that are run here, and by which runtime."""
 TOLERANCE = 1e-5
 COVER_BYTES = 500_000
 COMPLETE = 0.8
 _TEST_LIMIT = 1.5e-4
 """What the zoo's deepImageJ check allows between its result and the test output."""
-
-
-def is_package(path: Path) -> bool:
-    """Whether a path is a BioImage.IO package (a description in it, or the description itself)."""
-    names = (RDF, *OTHER_NAMES)
-    if path.is_dir():
-        return any((path / name).is_file() for name in names)
-    if path.suffix.lower() in (".yaml", ".yml"):
-        return True
-    with contextlib.suppress(InputError, OSError):
-        entries = zips.names(path)
-        # A bundle may carry an rdf.yaml that nobody reads.
-        return bool({*entries} & {*names}) and SAVED_MODEL not in entries
-    return False
 
 
 def check_package(
@@ -283,12 +269,12 @@ def _test(root: Path, weights: str) -> tuple[str, str]:
 
 def _networks(root: Path, rdf: Mapping[str, Any], findings: Findings) -> dict[str, Network]:
     found: dict[str, Network] = {}
-    for name in RUNNABLE:
+    for name, runtime in RUNNABLE.items():
         entry = (rdf.get("weights") or {}).get(name)
         if not isinstance(entry, Mapping) or not jdll.weights_file(root, entry).is_file():
             continue
         try:
-            found[name] = _open(name, jdll.weights_file(root, entry))
+            found[name] = open_network(jdll.weights_file(root, entry), runtime=runtime)
         except (InputError, NotInstalledError) as error:
             missing = isinstance(error, NotInstalledError)
             findings.add(
@@ -298,21 +284,6 @@ def _networks(root: Path, rdf: Mapping[str, Any], findings: Findings) -> dict[st
                 "export it again",
             )
     return found
-
-
-def _open(name: str, file: Path) -> Network:
-    if name == "onnx":
-        from care_bridge.inference.onnx import OnnxNetwork
-
-        return OnnxNetwork(file)
-    if name == "keras_hdf5":
-        from care_bridge.export.source import open_source
-        from care_bridge.inference.keras import KerasNetwork
-
-        return KerasNetwork(open_source(file).network)
-    from care_bridge.inference.savedmodel import SavedModelNetwork
-
-    return SavedModelNetwork(file)
 
 
 def _formats_agree(networks: Mapping[str, Network], rdf: Mapping[str, Any], findings: Findings) -> None:

@@ -71,15 +71,11 @@ def advise(
 
 def _open(model: Path) -> tuple[NetworkPredictor, int | None]:
     load_tensorflow()
-    if model.suffix.lower() == ".zip" or (model / "saved_model.pb").is_file():
-        from care_bridge.inference.savedmodel import SavedModelNetwork
-        from care_bridge.network_predictor import NetworkPredictor
+    from care_bridge.config import read_config
+    from care_bridge.opening import open_network_predictor
 
-        return NetworkPredictor(SavedModelNetwork(model)), None
-    from care_bridge.inference.keras import KerasPredictor
-
-    predictor = KerasPredictor.load(model)
-    return predictor, predictor.config.unet_n_first
+    features = read_config(model).unet_n_first if (model / "config.json").is_file() else None
+    return open_network_predictor(model), features
 
 
 def _bytes(text: str) -> int:

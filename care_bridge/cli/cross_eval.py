@@ -34,14 +34,16 @@ def cross_eval(
     load_tensorflow()
     from care_bridge.evaluate.cross import cross_evaluate
     from care_bridge.evaluate.pairs import read_pairs
-    from care_bridge.inference.keras import load_predictor
+    from care_bridge.opening import open_predictor
 
     folders = _by_name("--model", [_model(text) for text in model])
     places = _by_name("--data", [_data(text) for text in data])
     sets = {name: read_pairs(source, target, limit=limit) for name, (source, target) in places.items()}
     with progress_bar(quiet=quiet) as progress:
         matrix = cross_evaluate(
-            {name: load_predictor(folder) for name, folder in folders.items()}, sets, progress=progress
+            {name: open_predictor(folder, runtime="keras") for name, folder in folders.items()},
+            sets,
+            progress=progress,
         )
     matrix.save(out)
     if not quiet:

@@ -178,15 +178,10 @@ def load_predictors(model: Path) -> tuple[Predictor, list[Predictor]]:
             f"no model folder at {str(model)!r}; give one that holds config.json and weights_*.h5"
         )
     load_tensorflow()
-    from care_bridge.config import read_config
-    from care_bridge.inference.keras import KerasPredictor
-    from care_bridge.training.ensemble import load_members
-    from care_bridge.training.folder import members_of
+    from care_bridge.opening import open_members, open_predictor
 
-    if not members_of(read_config(model)):
-        return KerasPredictor.load(model), []
-    members: list[Predictor] = [KerasPredictor(member) for member in load_members(model)]
-    return members[0], members
+    members = open_members(model)
+    return (members[0] if members else open_predictor(model, runtime="keras")), members
 
 
 def write_images(folder: Path, pairs: Sequence[Pair], members: Sequence[Predictor], level: float) -> None:

@@ -17,13 +17,11 @@ from care_bridge.defaults import PRECISION, PRECISIONS, TF1_VERSION, TF1_VERSION
 from care_bridge.errors import InputError
 
 if TYPE_CHECKING:
-    from care_bridge.config import Kind
     from care_bridge.plugin.options import PluginOptions
-    from care_bridge.predictor import Network, PredictOptions, Predictor
+    from care_bridge.predictor import PredictOptions, Predictor
 
 RUNTIMES = ("keras", "onnx", "tf1", "fiji")
 RULES = ("csbdeep", "fiji", "bioimageio", "none")
-_UPSAMPLING = ("UpsamplingCARE", "IsotropicCARE")
 
 
 # csbdeep's care_predict, and what this command said before.
@@ -271,127 +269,27 @@ def _opened(
     weights: str | None,
     precision: str,
 ) -> Iterator[Predictor]:
-    known: Any = kind  # whoever takes it says what is wrong with it
+    from care_bridge.opening import UPSAMPLING_KINDS, kind_of, open_predictor
+
     if runtime == "keras":
-        if model.suffix.lower() in (".zip", ".onnx") and model.is_file():
-            of = "tf1" if model.suffix.lower() == ".zip" else "onnx"
-            raise InputError(
-                f"{str(model)!r} is a network for another runtime; add --runtime {of}, or name the model's folder"
-            )
         load_tensorflow()
-        from care_bridge.inference.keras import load_predictor
-
-        yield load_predictor(model, options, kind=known, factor=factor, weights=weights, precision=precision)
-        return
-    from care_bridge.network_predictor import NetworkPredictor
-
-    opened: object
-    predictor: Predictor
-    bare = None
-    if runtime == "fiji":
-        from care_bridge.levels import open_predictor
-
-        if (own := _kind_of(model)) in _UPSAMPLING:
-            raise InputError(
-                f"{str(model)!r} is of kind {own}, which upsamples stacks before the network sees them, and 'Run your "
-                "network' does not; use --runtime keras"
-            )
-        opened = predictor = open_predictor(model, "fiji", options=plugin_options)
-    else:
-        network: Network
-        bare = _bare(model, options, kind, factor)
-        if runtime == "onnx":
-            from care_bridge.inference.onnx import OnnxNetwork
-
-            network = OnnxNetwork(_onnx_file(model))
-        else:
-            from care_bridge.bundle import find_bundle
-            from care_bridge.java.tf1 import Tf1Network
-
-            network = Tf1Network(find_bundle(model), tensorflow)
-        opened = network
-    try:
-        if runtime == "fiji":
-            yield predictor
-        elif bare is not None:
-            yield NetworkPredictor(network, bare)
-        else:
-            yield _around(network, model, options, known, factor)
-    finally:
-        close = getattr(opened, "close", None)
-        if close is not None:
-            close()
-
-
-def _bare(
-    model: Path, options: PredictOptions, kind: str | None, factor: float | None
-) -> PredictOptions | None:
-    """The options for a network without its folder, which holds percentiles at most; None for a model folder."""
-    from care_bridge.bundle import read_meta
-    from care_bridge.normalize import CSBDEEP
-
-    if (model / "config.json").is_file():
-        return None
-    if kind is not None or factor is not None:
-        raise InputError(f"--kind and --factor need the model's config.json; name its folder, not {model}")
-    meta = read_meta(model)
-    if (own := _kind_of(model)) in _UPSAMPLING:
-        where = f", {str(model.parent)!r}" if (model.parent / "config.json").is_file() else ""
+    if runtime == "fiji" and (own := kind_of(model)) in UPSAMPLING_KINDS:
         raise InputError(
-            f"{str(model)!r} is the bare network of a model of kind {own}, which upsamples stacks before the network "
-            f"sees them; name the model's folder instead{where}"
+            f"{str(model)!r} is of kind {own}, which upsamples stacks before the network sees them, and 'Run your "
+            "network' does not; use --runtime keras"
         )
-    if options.rule is not CSBDEEP:
-        return options
-    return options.replace(
-        pmin=meta.pmin if options.pmin is None else options.pmin,
-        pmax=meta.pmax if options.pmax is None else options.pmax,
-    )
-
-
-def _kind_of(model: Path) -> str:
-    """The csbdeep class of a model folder, or of a network that tells it or lies in its folder."""
-    from care_bridge.bundle import read_meta
-    from care_bridge.config import read_config
-
-    if told := read_meta(model).type:
-        return told
-    for folder in (model, model.parent):
-        if (folder / "config.json").is_file():
-            return read_config(folder).kind
-    return "CARE"
-
-
-def _around(
-    network: Network, model: Path, options: PredictOptions, kind: Kind | None, factor: float | None
-) -> Predictor:
-    from care_bridge.config import read_config
-    from care_bridge.inference.volumes import of_kind, with_own_percentiles
-    from care_bridge.network_predictor import NetworkPredictor
-
-    config = read_config(model)
-    config = config if kind is None else config.replace(kind=kind)
-    predictor = NetworkPredictor(
-        network,
-        with_own_percentiles(options, config),
-        axes=config.axes,
-        size_multiple=config.size_multiple,
-        halo=config.halo,
-        probabilistic=config.probabilistic,
-    )
-    return of_kind(predictor, config, factor=factor)
-
-
-def _onnx_file(model: Path) -> Path:
-    if not model.is_dir():
-        return model
-    found = sorted(model.glob("*.onnx"))
-    if len(found) != 1:
-        raise InputError(
-            f"{model} has {len(found)} .onnx files; name one, or write one: "
-            f"care-bridge export {model} --format onnx --out {model / 'model.onnx'}"
-        )
-    return found[0]
+    known: Any = kind  # whoever takes it says what is wrong with it
+    with open_predictor(
+        model,
+        runtime=runtime,
+        options=plugin_options or options,
+        version=tensorflow,
+        kind=known,
+        factor=factor,
+        weights=weights,
+        precision=precision,
+    ) as predictor:
+        yield predictor
 
 
 def _plugin_options(options: PredictOptions, n_tiles: str | None) -> PluginOptions:

@@ -114,8 +114,8 @@ def compare(
             "tolerance": tolerance,
             "tolerance_repeated": tolerance_repeated,
             "network_alone_rule": rule.name,
-            "reference_options": str(getattr(reference, "options", "")),
-            "candidate_options": str(getattr(candidate, "options", "")),
+            "reference_options": str(reference.options or ""),
+            "candidate_options": str(candidate.options or ""),
         },
         results=results,
         rungs=tuple(rungs),
@@ -248,7 +248,7 @@ def _of_other_networks(rows: list[ParityRow]) -> list[ParityRow]:
 
 def _alone(reference: Predictor, candidate: Predictor) -> tuple[Predictor, Predictor] | None:
     """Both sides without normalisation and in one tile; None where that cannot be had."""
-    here, there = getattr(reference, "network", None), getattr(candidate, "network", None)
+    here, there = reference.network, candidate.network
     if here is None:
         return None
     if there is not None:

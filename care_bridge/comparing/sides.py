@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from care_bridge.bundle import find_bundle, read_meta
@@ -17,9 +16,9 @@ from care_bridge.comparing.where import geometry_of
 from care_bridge.defaults import APPLICATIONS, LEVEL, TF1_VERSION, TOLERANCE, TOLERANCE_REPEATED
 from care_bridge.errors import InputError
 from care_bridge.images import Image
-from care_bridge.levels import open_predictor
 from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.normalize import FIJI
+from care_bridge.opening import open_predictor, runtime_of
 from care_bridge.predictor import PredictOptions, Predictor
 from care_bridge.progress import Progress, silent
 
@@ -80,7 +79,7 @@ def compare(
     InputError, NotInstalledError, WorkerError
         From opening and running the two sides.
     """
-    from care_bridge.plugin.emulation import FijiPredictor
+    from care_bridge.plugin.emulation import EmulatedPlugin
 
     with ExitStack() as stack:
         if options is None:
@@ -88,13 +87,11 @@ def compare(
             options = recommended_options(bundle, **_percentiles_of(reference))
         if isinstance(candidate, str | os.PathLike):
             candidate = open_predictor(candidate, level, options=options, version=version, fiji=fiji)
-        for side in (candidate, getattr(candidate, "network", None)):
-            if callable(getattr(side, "close", None)):
-                stack.callback(side.close)  # type: ignore[union-attr]
+        stack.callback(candidate.close)
         if isinstance(reference, str | os.PathLike):
             reference = open_reference(reference, options)
         elif isinstance(reference, NetworkPredictor) and reference.options.rule is FIJI:
-            reference = FijiPredictor(reference.network, options)
+            reference = EmulatedPlugin(reference.network, options)
         here = _as_network_predictor(reference)
         geometry = None
         rungs: tuple[Rung, ...] = ()
@@ -135,21 +132,7 @@ def compare(
 
 def open_reference(path: str | os.PathLike[str], options: PluginOptions) -> Predictor:
     """Python's side: the model run by Keras (a bundle: by TensorFlow 2), following the plugin's conventions."""
-    from care_bridge.plugin.emulation import FijiPredictor
-
-    path = Path(path)
-    if not path.exists():
-        raise InputError(
-            f"there is no model at {str(path)!r}; give a model folder, a .keras or .h5 file, or a bundle"
-        )
-    if path.suffix.lower() == ".zip":
-        from care_bridge.inference.savedmodel import SavedModelNetwork
-
-        return FijiPredictor(SavedModelNetwork(path), options)
-    from care_bridge.export.source import open_source
-    from care_bridge.inference.keras import KerasNetwork
-
-    return FijiPredictor(KerasNetwork(open_source(path).network), options)
+    return open_predictor(path, "emulation", runtime=runtime_of(path), options=options)
 
 
 PLUGINS_WAY = "the plugin's conventions"
@@ -157,7 +140,7 @@ PLUGINS_WAY = "the plugin's conventions"
 
 
 def _plugins_way(here: NetworkPredictor | None, options: PluginOptions, image: Image) -> Sequence[Convention]:
-    from care_bridge.plugin.emulation import FijiPredictor
+    from care_bridge.plugin.emulation import EmulatedPlugin
 
     if here is None:
         return ()
@@ -165,12 +148,12 @@ def _plugins_way(here: NetworkPredictor | None, options: PluginOptions, image: I
         "follows the plugin in everything: nearest-rank percentiles over all channels, floor at zero, sizes filled up "
         "at the far end, result not scaled back (PredictOptions(rule=FIJI) in Python)"
     )
-    return [Convention(PLUGINS_WAY, words, lambda: FijiPredictor(here.network, options).predict(image))]
+    return [Convention(PLUGINS_WAY, words, lambda: EmulatedPlugin(here.network, options).predict(image))]
 
 
-def _percentiles_of(reference: Any) -> dict[str, float | None]:
+def _percentiles_of(reference: Predictor | str | os.PathLike[str]) -> dict[str, float | None]:
     """The percentiles that a predictor with Fiji's rule was given; the dialog should hold the same."""
-    options = getattr(reference, "options", None)
+    options = None if isinstance(reference, str | os.PathLike) else reference.options
     if not isinstance(options, PredictOptions) or options.rule is not FIJI:
         return {}
     return {"percentileBottom": options.pmin, "percentileTop": options.pmax}
@@ -180,8 +163,7 @@ def _as_network_predictor(predictor: Predictor) -> NetworkPredictor | None:
     """The same network used the way of csbdeep; None where only images go in and out."""
     if isinstance(predictor, NetworkPredictor):
         return predictor
-    network = getattr(predictor, "network", None)
-    return None if network is None else NetworkPredictor(network)
+    return None if predictor.network is None else NetworkPredictor(predictor.network)
 
 
 def recommended_options(bundle: str | os.PathLike[str] | None, **changes: Any) -> PluginOptions:

@@ -15,7 +15,7 @@ from care_bridge.errors import InputError
 from care_bridge.evaluate.planes import Plane, plane_of
 from care_bridge.images import Image
 from care_bridge.metrics import nrmse
-from care_bridge.predictor import Runtime
+from care_bridge.predictor import ImagesOnly, Runtime
 from care_bridge.progress import Progress, silent
 
 Filter = Callable[..., Plane]
@@ -136,7 +136,7 @@ FILTERS: Mapping[str, tuple[Filter, tuple[Mapping[str, Any], ...]]] = {
 
 
 @dataclass(frozen=True)
-class Baseline:
+class Baseline(ImagesOnly):
     """A tuned filter; a `Predictor`, so that it is scored as a network is.
 
     Attributes

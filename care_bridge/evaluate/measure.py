@@ -29,7 +29,7 @@ from care_bridge.evaluate.scores import Scores, comparable, fields, score_image,
 from care_bridge.evaluate.views import View, view
 from care_bridge.images import Image
 from care_bridge.metrics import align
-from care_bridge.predictor import Predictor, Runtime, apply_repeatedly, mean_channels
+from care_bridge.predictor import ImagesOnly, Predictor, Runtime, apply_repeatedly, mean_channels
 from care_bridge.progress import Progress, silent
 
 SHOWN = 12
@@ -117,7 +117,7 @@ def evaluate(
 
 
 @dataclass(frozen=True)
-class _Ensemble:
+class _Ensemble(ImagesOnly):
     """The mean of several predictors, as one."""
 
     members: Sequence[Predictor]

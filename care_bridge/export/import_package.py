@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from care_bridge import zips
-from care_bridge.config import CareConfig, read_config
+from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
 from care_bridge.export.source import open_source
 from care_bridge.files import atomic_folder
+from care_bridge.package import CONFIG, config_of_package, read_description, unpack_package
 from care_bridge.training.folder import WEIGHTS_BEST, load_weights, save_model
 from care_bridge.training.unet import build
-
-CONFIG = "care_bridge.json"
 
 
 def import_package(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
@@ -51,8 +47,8 @@ def import_package(path: str | os.PathLike[str], out: str | os.PathLike[str]) ->
             f"{str(out)!r} exists and is not empty; choose another folder, so that no model is lost"
         )
     with tempfile.TemporaryDirectory(prefix="import-") as name:
-        root = _unpacked(path, Path(name))
-        rdf = _description(root, path)
+        root = unpack_package(path, Path(name))
+        rdf = read_description(root, path)
         config = _config(root, path)
         entry = (rdf.get("weights") or {}).get("keras_hdf5")
         weights = root / str((entry or {}).get("source"))
@@ -69,42 +65,14 @@ def import_package(path: str | os.PathLike[str], out: str | os.PathLike[str]) ->
     return out
 
 
-def _unpacked(path: Path, folder: Path) -> Path:
-    if path.is_dir():
-        return path
-    if not path.is_file():
-        raise InputError(f"no package at {str(path)!r}; give a BioImage.IO zip or its folder")
-    return zips.unpack(path, folder)
-
-
-def _description(root: Path, path: Path) -> dict[str, Any]:
-    if not (root / "rdf.yaml").is_file():
-        raise InputError(f"{path} holds no rdf.yaml; a bundle for Fiji holds no weights that can train on")
-    try:
-        rdf = yaml.safe_load((root / "rdf.yaml").read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: its rdf.yaml is not YAML: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(rdf, dict):
-        raise InputError(f"{path}: its rdf.yaml describes nothing")
-    return rdf
-
-
 def _config(root: Path, path: Path) -> CareConfig:
+    config = config_of_package(root, path)
+    if config is not None:
+        return config
     if (root / CONFIG).is_file():
-        try:
-            values = json.loads((root / CONFIG).read_text(encoding="utf-8"))["config"]
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{path}: its {CONFIG} is damaged; take the package again") from None
-        if values is None:
-            raise InputError(
-                f"{path} holds a network that is not CARE's; open its .keras file with "
-                "keras.models.load_model"
-            )
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "config.json").write_text(json.dumps(values), encoding="utf-8")
-            return read_config(folder)
-    if (root / "config.json").is_file():
-        return read_config(root)
+        raise InputError(
+            f"{path} holds a network that is not CARE's; open its .keras file with keras.models.load_model"
+        )
     raise InputError(
         f"{path} does not say how its network is built ({CONFIG} or config.json); it was not made here"
     )

@@ -7,16 +7,16 @@ import os
 import keras
 import tensorflow as tf
 
-from care_bridge.config import CareConfig, Kind
+from care_bridge.config import CareConfig
 from care_bridge.defaults import PRECISION
 from care_bridge.errors import InputError
-from care_bridge.inference.volumes import of_kind, with_own_percentiles
+from care_bridge.inference.volumes import with_own_percentiles
 from care_bridge.network_predictor import NetworkPredictor
-from care_bridge.predictor import PredictOptions, Predictor, Runtime, Tensor
+from care_bridge.predictor import PredictOptions, Runtime, Tensor, UnhintedNetwork
 from care_bridge.training.folder import CareModel, load_model
 
 
-class KerasNetwork:
+class KerasNetwork(UnhintedNetwork):
     """A Keras model as a bare network; see `predictor.Network`.
 
     Parameters
@@ -66,13 +66,9 @@ class KerasPredictor(NetworkPredictor):
             size_multiple=config.size_multiple,
             halo=config.halo,
             probabilistic=config.probabilistic,
+            lost_axis=config.proj_axis or "",
         )
         self.config: CareConfig = config
-
-    @property
-    def lost_axis(self) -> str:
-        """The axis that a projection network removes; "" for any other network."""
-        return self.config.proj_axis or ""
 
     @classmethod
     def load(
@@ -94,37 +90,3 @@ class KerasPredictor(NetworkPredictor):
             See `training.folder.load_model`.
         """
         return cls(load_model(path, weights=weights, precision=precision), options)
-
-
-def load_predictor(
-    path: str | os.PathLike[str],
-    options: PredictOptions | None = None,
-    *,
-    kind: Kind | None = None,
-    factor: float | None = None,
-    weights: str | None = None,
-    precision: str = PRECISION,
-) -> Predictor:
-    """The predictor of a model folder's own kind: plain, projecting, upsampling along Z or isotropic.
-
-    Parameters
-    ----------
-    path : path
-    options : PredictOptions, optional
-        As for `KerasPredictor`.
-    kind : str, optional
-        csbdeep's class, for its folders, which do not say whether they are UpsamplingCARE or IsotropicCARE.
-        None takes the model's own.
-    factor : float, optional
-        Upsampling along Z for UpsamplingCARE and IsotropicCARE; None takes the model's own.
-    weights, precision
-        See `training.folder.load_model`.
-
-    Raises
-    ------
-    InputError
-        If a factor is needed and neither given nor in the model, or given and not needed.
-    """
-    predictor = KerasPredictor.load(path, options, weights=weights, precision=precision)
-    config = predictor.config if kind is None else predictor.config.replace(kind=kind)
-    return of_kind(predictor, config, factor=factor)

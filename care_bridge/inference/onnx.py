@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from care_bridge.errors import InputError, NotInstalledError
-from care_bridge.predictor import Runtime, Tensor
+from care_bridge.predictor import Runtime, Tensor, UnhintedNetwork
 
 
-class OnnxNetwork:
+class OnnxNetwork(UnhintedNetwork):
     """An ONNX file as a bare network; see `predictor.Network`.
 
     Parameters

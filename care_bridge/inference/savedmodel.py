@@ -17,13 +17,13 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from care_bridge.bundle import SAVED_MODEL, SIGNATURE, TAG, TensorInfo, read_bundle
 from care_bridge.errors import InputError
-from care_bridge.predictor import Runtime, Tensor
+from care_bridge.predictor import Runtime, Tensor, UnhintedNetwork
 
 _CONVOLUTIONS = {"Conv2D", "Conv3D", "DepthwiseConv2dNative"}
 _VARIABLES = {"VarHandleOp", "VariableV2", "Variable"}
 
 
-class SavedModelNetwork:
+class SavedModelNetwork(UnhintedNetwork):
     """The network of a bundle, by the TensorFlow that is installed here; see `predictor.Network`.
 
     Parameters

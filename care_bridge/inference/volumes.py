@@ -13,7 +13,7 @@ from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.normalize import CSBDEEP, Undo, normalize
-from care_bridge.predictor import PredictOptions, Predictor, Runtime, Tensor
+from care_bridge.predictor import ImagesOnly, PredictOptions, Predictor, Runtime, Tensor
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import CsbdeepTiles, FijiTiles, round_up
 
@@ -47,7 +47,7 @@ def upsample_z(data: NDArray[Any], *, axis: int, factor: float) -> NDArray[np.fl
     return result
 
 
-class UpsamplingPredictor:
+class UpsamplingPredictor(ImagesOnly):
     """Upsamples a stack along Z, then restores it (csbdeep's UpsamplingCARE).
 
     Parameters
@@ -60,6 +60,7 @@ class UpsamplingPredictor:
 
     def __init__(self, predictor: Predictor, *, factor: float) -> None:
         self.predictor = predictor
+        self.options = predictor.options
         self.factor = _checked(factor)
 
     @property
@@ -72,8 +73,12 @@ class UpsamplingPredictor:
         data = upsample_z(image.data, axis=_z_of(image), factor=self.factor)
         return self.predictor.predict(_with_finer_z(image, data, self.factor))
 
+    def close(self) -> None:
+        """End what runs the network."""
+        self.predictor.close()
 
-class IsotropicPredictor:
+
+class IsotropicPredictor(ImagesOnly):
     """Restores a stack to the same resolution along Z as in the plane (csbdeep's IsotropicCARE).
 
     Upsamples along Z, lets a 2-D network restore all slices along X and all slices along Y, and takes the
@@ -96,6 +101,7 @@ class IsotropicPredictor:
         if isinstance(predictor.options.tiles, FijiTiles):
             raise InputError("the plugin has no isotropic prediction to follow; use CsbdeepTiles, or none")
         self.predictor = predictor
+        self.options = predictor.options
         self.factor = _checked(factor)
         self.batch_size = batch_size
 
@@ -144,6 +150,10 @@ class IsotropicPredictor:
             image.replace(data=np.zeros((1,) * len(axes)), axes=axes), restored, self.factor
         )
         return finer.replace(data=np.ascontiguousarray(restored))
+
+    def close(self) -> None:
+        """End what runs the network."""
+        self.predictor.close()
 
     def _restore(self, stack: NDArray[Any], progress: Progress) -> Tensor:
         options, multiple = self.predictor.options, self.predictor.size_multiple

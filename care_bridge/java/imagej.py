@@ -25,7 +25,7 @@ from care_bridge.java.tf1 import Tf1Network, Tf1Session
 from care_bridge.java.worker import Answer, Array, Worker, heap_mb
 from care_bridge.plugin.emulation import PluginError, run_plugin
 from care_bridge.plugin.options import PluginOptions
-from care_bridge.predictor import Network, Runtime
+from care_bridge.predictor import ImagesOnly, Network, Runtime
 from care_bridge.tiling import FijiTiles
 
 IMAGEJ_VERSION = "1.54p"
@@ -280,7 +280,7 @@ class ImageJ:
         return self._networks[key]
 
 
-class ImageJPredictor:
+class ImageJPredictor(ImagesOnly):
     """Level `imagej`: a bundle through ImageJ's own command and option handling; a `predictor.Predictor`.
 
     Parameters
@@ -294,6 +294,8 @@ class ImageJPredictor:
     tf1_version : str
         Which TensorFlow runs the network, where `bundle` is a path.
     """
+
+    options: PluginOptions
 
     def __init__(
         self,
@@ -338,12 +340,6 @@ class ImageJPredictor:
             self._imagej.close()
         if self._network is not None:
             self._network.close()
-
-    def __enter__(self) -> ImageJPredictor:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self.close()
 
 
 def overlay_jar() -> Path:

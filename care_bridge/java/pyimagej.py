@@ -12,7 +12,7 @@ from care_bridge.java.installation import FijiFolder, find_fiji
 from care_bridge.java.worker import Answer, Worker, heap_mb
 from care_bridge.plugin.emulation import PluginFailure, PluginRefusal
 from care_bridge.plugin.options import PluginOptions
-from care_bridge.predictor import Runtime
+from care_bridge.predictor import ImagesOnly, Runtime
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import FijiTiles
 
@@ -111,7 +111,7 @@ class FijiSession:
         self.close()
 
 
-class FijiPlugin:
+class FijiPlugin(ImagesOnly):
     """The real plugin's "Run your network"; a `predictor.Predictor` and a context manager.
 
     Parameters
@@ -128,6 +128,8 @@ class FijiPlugin:
     timeout_s : float, optional
         As for `FijiSession`.
     """
+
+    options: PluginOptions
 
     def __init__(
         self,
@@ -202,12 +204,6 @@ class FijiPlugin:
         """End Fiji if it is this predictor's own."""
         if self._owns_session:
             self._session.close()
-
-    def __enter__(self) -> FijiPlugin:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self.close()
 
     def _image(self, answer: Answer) -> Image:
         if "image" in answer.arrays:

@@ -16,7 +16,7 @@ from care_bridge.defaults import TF1_VERSION, TF1_VERSIONS
 from care_bridge.errors import InputError, WorkerError
 from care_bridge.java import runtimes
 from care_bridge.java.worker import Worker, heap_mb
-from care_bridge.predictor import Runtime, Tensor
+from care_bridge.predictor import Runtime, Tensor, UnhintedNetwork
 
 _HEAP_MB = 256  # tensors lie outside the Java heap
 
@@ -120,7 +120,7 @@ class Tf1Session:
         return worker, key
 
 
-class Tf1Network:
+class Tf1Network(UnhintedNetwork):
     """The network of a bundle in TensorFlow 1.x; a `predictor.Network`, and a context manager.
 
     Parameters
@@ -172,7 +172,7 @@ class Tf1Network:
             if self._owns_session:
                 self._session.close()
             raise
-        self.runtime = Runtime("tf1", dict(self._worker.facts), "tf1")
+        self.runtime = Runtime("tf1", dict(self._worker.facts))
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
@@ -233,12 +233,6 @@ class Tf1Network:
             self._session.close()
         elif self._worker.alive:
             self._worker.call("unload", key=self._key)
-
-    def __enter__(self) -> Tf1Network:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self.close()
 
 
 def _in_short(reason: str) -> str:

@@ -13,7 +13,7 @@ from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.normalize import FIJI
-from care_bridge.plugin.emulation import FijiPredictor, Plan, PluginError, plan
+from care_bridge.plugin.emulation import EmulatedPlugin, Plan, PluginError, plan
 from care_bridge.plugin.options import PluginOptions
 from care_bridge.predictor import PredictOptions
 from care_bridge.progress import Progress, silent
@@ -311,7 +311,7 @@ def _expected(
     what: str, predictor: NetworkPredictor, options: PluginOptions, image: Image, plain: Image, own: Image
 ) -> Expected:
     try:
-        result = FijiPredictor(predictor.network, options).predict(image)
+        result = EmulatedPlugin(predictor.network, options).predict(image)
     except PluginError as error:
         nothing = math.nan
         return Expected(what, options, nothing, nothing, nothing, nothing, nothing, error.reason)

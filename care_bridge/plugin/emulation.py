@@ -24,7 +24,7 @@ from care_bridge.errors import InputError, WorkerError
 from care_bridge.images import Image
 from care_bridge.normalize import FIJI, MAX_FIJI_PIXELS, normalize
 from care_bridge.plugin.options import PluginOptions
-from care_bridge.predictor import Network, Runtime, Tensor
+from care_bridge.predictor import Closable, Network, Runtime, Tensor
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import BATCH, NONE, SPATIAL, FijiLayout, FijiTiles, mirrored, take_rows
 
@@ -593,7 +593,7 @@ def _wrap(result: NDArray[np.float32], steps: Plan) -> PluginResult:
     )
 
 
-class FijiPredictor:
+class EmulatedPlugin(Closable):
     """Restores images as "Run your network" of Fiji would; level `emulation`, or `tf1` over TensorFlow 1.x.
 
     Parameters
@@ -619,10 +619,10 @@ class FijiPredictor:
         runtime = self.network.runtime
         return Runtime(runtime.name, runtime.versions, level="tf1" if runtime.name == "tf1" else "emulation")
 
-    def variant(self, *, normalize: bool, tiles: FijiTiles) -> FijiPredictor:
+    def variant(self, *, normalize: bool, tiles: FijiTiles) -> EmulatedPlugin:
         """The same network with other tiles, and with or without normalisation."""
         options = self.options.with_tiles(tiles, normalizeInput=normalize)
-        return FijiPredictor(self.network, options)
+        return EmulatedPlugin(self.network, options)
 
     def plan(self, image: Image) -> Plan:
         """What the plugin will do with an image: tiles, seams, lost rows."""
@@ -645,3 +645,7 @@ class FijiPredictor:
         result = run_plugin(self.network, image.data, image.axes, options=self.options, progress=progress)
         axes = "".join(axis or UNLABELLED for axis in reversed(_name_unlabelled(result.axes[::-1])))
         return Image(result.data, axes, name=result.name)
+
+    def close(self) -> None:
+        """End what runs the network."""
+        self.network.close()

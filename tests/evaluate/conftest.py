@@ -11,7 +11,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from care_bridge.images import Image
-from care_bridge.predictor import Runtime
+from care_bridge.predictor import ImagesOnly, Runtime
 
 KERAS = Runtime("keras", {"keras": "0"})
 
@@ -28,7 +28,7 @@ def structure(size: tuple[int, ...] = (96, 96), *, seed: int = 0, spots: int = 4
 
 
 @dataclass(frozen=True)
-class Smoother:
+class Smoother(ImagesOnly):
     """A predictor that is a Gaussian filter."""
 
     sigma_px: float = 1.0
@@ -40,7 +40,7 @@ class Smoother:
 
 
 @dataclass(frozen=True)
-class ProbabilisticSmoother:
+class ProbabilisticSmoother(ImagesOnly):
     """A predictor with a (mean, scale) pair of channels, as a probabilistic net gives."""
 
     sigma_px: float = 1.0

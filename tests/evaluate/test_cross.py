@@ -11,16 +11,17 @@ from care_bridge.evaluate.cross import cross_evaluate, score_pairs
 from care_bridge.evaluate.evaluation import INPUT
 from care_bridge.evaluate.scores import score_image
 from care_bridge.images import Image, write_image
+from care_bridge.predictor import ImagesOnly
 
 
-class Nothing:
+class Nothing(ImagesOnly):
     runtime = "none"
 
     def predict(self, image):
         return image.replace(data=image.data.astype(np.float32))
 
 
-class Projection:
+class Projection(ImagesOnly):
     runtime = "none"
 
     def predict(self, image):

@@ -12,6 +12,7 @@ from care_bridge.evaluate.evaluation import ALIGNED, INPUT, OWN, SINGLE
 from care_bridge.evaluate.reliability import disagreement
 from care_bridge.evaluate.scores import score_image
 from care_bridge.images import Image
+from care_bridge.predictor import ImagesOnly
 
 
 def test_every_method_has_a_row_for_every_image(found):
@@ -69,7 +70,7 @@ def test_the_verdict_says_what_was_beaten(found):
 
 
 def test_a_net_that_does_nothing_is_no_better_than_its_input(pairs):
-    class Nothing:
+    class Nothing(ImagesOnly):
         runtime = "none"
 
         def predict(self, image):
@@ -168,7 +169,7 @@ def test_a_stack_is_evaluated_whole_and_shown_by_its_middle_plane(make_pair, smo
 def test_a_projection_is_scored_without_its_input(make_pair):
     source, target = make_pair(0, (6, 64, 64))
 
-    class Projection:
+    class Projection(ImagesOnly):
         runtime = "none"
 
         def predict(self, image):
@@ -181,7 +182,7 @@ def test_a_projection_is_scored_without_its_input(make_pair):
 
 
 def test_channels_that_do_not_fit_are_said(pairs):
-    class TwoChannels:
+    class TwoChannels(ImagesOnly):
         runtime = "none"
 
         def predict(self, image):

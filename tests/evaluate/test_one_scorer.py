@@ -63,7 +63,7 @@ def test_every_scorer_gives_the_same_numbers_without_a_network(folders, smoother
 
 @pytest.mark.tf
 def test_evaluate_sweep_cross_eval_and_the_demo_give_a_pair_the_same_numbers(folders):
-    from care_bridge.inference.keras import load_predictor
+    from care_bridge.opening import open_predictor
 
     folder, axes = folders
     sides = (folder / "source", folder / "target")
@@ -85,7 +85,7 @@ def test_evaluate_sweep_cross_eval_and_the_demo_give_a_pair_the_same_numbers(fol
     as_they_are, crossed = read_rows(folder / "cross" / "cross-eval.csv")
     summary = json.loads((folder / "report.json").read_text())["summary"]
     source, target = (read_image(side / "pair.tif") for side in sides)
-    restored = demo._score("restored", load_predictor(model).predict(source), target)
+    restored = demo._score("restored", open_predictor(model, runtime="keras").predict(source), target)
     for key, column, shown in zip(
         SCORES, ("psnr_db", "nrmse", "ssim"), ("PSNR (dB)", "NRMSE", "SSIM"), strict=True
     ):

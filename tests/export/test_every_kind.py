@@ -46,9 +46,9 @@ def save(kind: str, folder: Path) -> Path:
 def test_a_saved_model_gives_everywhere_what_it_gives_in_keras(kind: str, tf1: Any, tmp_path: Path) -> None:
     from care_bridge.export.savedmodel import write_bundle
     from care_bridge.images import Image
-    from care_bridge.inference.keras import load_predictor
     from care_bridge.inference.volumes import of_kind
     from care_bridge.network_predictor import NetworkPredictor
+    from care_bridge.opening import open_predictor
     from care_bridge.predictor import PredictOptions
     from care_bridge.tiling import CsbdeepTiles
     from care_bridge.training.folder import load_model
@@ -62,8 +62,10 @@ def test_a_saved_model_gives_everywhere_what_it_gives_in_keras(kind: str, tf1: A
     image = Image(np.random.default_rng(2).random(shape, np.float32), axes)
     options = PredictOptions(rule=None)
 
-    whole = load_predictor(folder, options).predict(image)
-    tiled = load_predictor(folder, options.replace(tiles=CsbdeepTiles(TILES))).predict(image)
+    whole = open_predictor(folder, runtime="keras", options=options).predict(image)
+    tiled = open_predictor(
+        folder, runtime="keras", options=options.replace(tiles=CsbdeepTiles(TILES))
+    ).predict(image)
     assert tiled.axes == whole.axes
     np.testing.assert_allclose(tiled.data, whole.data, rtol=0, atol=1e-5)
 

@@ -15,7 +15,7 @@ from care_bridge.images import Image, write_image
 from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.plugin.advice import advise, expected_differences
 from care_bridge.plugin.emulation import PluginRefusal
-from care_bridge.predictor import Runtime
+from care_bridge.predictor import Runtime, UnhintedNetwork
 
 
 @given(
@@ -67,7 +67,7 @@ def test_memory_must_be_something():
         advise((64, 64), "YX", memory_bytes=0)
 
 
-class Blur:
+class Blur(UnhintedNetwork):
     """A mean of 5 x 5 pixels with zeros outside, as a convolution sees them."""
 
     runtime = Runtime("numpy")

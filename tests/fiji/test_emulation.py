@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.normalize import NotFinitePixelsWarning
-from care_bridge.plugin.emulation import FijiPredictor, PluginFailure, PluginRefusal, plan, run_plugin
+from care_bridge.plugin.emulation import EmulatedPlugin, PluginFailure, PluginRefusal, plan, run_plugin
 from care_bridge.plugin.options import PluginOptions
-from care_bridge.predictor import Runtime, apply_repeatedly
+from care_bridge.predictor import Runtime, UnhintedNetwork, apply_repeatedly
 
 SHARED = Path(os.environ.get("CARE_BRIDGE_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 RECORDED = SHARED / "fiji-recorded"
@@ -36,7 +36,7 @@ def tensorflow_2(model: str):
     return SavedModelNetwork(RECORDED / "models" / f"{model}.zip")
 
 
-class OnSomeTiles:
+class OnSomeTiles(UnhintedNetwork):
     """A network that answers with NaN to all but some of its calls."""
 
     def __init__(self, network, numbers):
@@ -151,7 +151,7 @@ def test_recorded_runs_are_there(shared):
 # ---- worked out by hand
 
 
-class Toy:
+class Toy(UnhintedNetwork):
     """A network in NumPy with a signature."""
 
     def __init__(self, function=lambda tensor: tensor, *, shape=(None, None, None, 1), out=None):
@@ -399,7 +399,7 @@ def test_the_predictor_calls_its_result_result_and_can_be_fed_its_own():
     image = Image(
         np.random.default_rng(0).integers(0, 99, (8, 8)), "YX", pixel_size_um={"Y": 1, "X": 1}, name="cells"
     )
-    predictor = FijiPredictor(Toy(lambda x: np.concatenate([x, x], -1), out=(None, None, None, 2)), ONE_TILE)
+    predictor = EmulatedPlugin(Toy(lambda x: np.concatenate([x, x], -1), out=(None, None, None, 2)), ONE_TILE)
     first, second = apply_repeatedly(predictor, image, applications=2)
     assert (first.name, first.axes, first.pixel_size_um, first.dtype) == ("result", "CYX", {}, np.float32)
     assert second.shape == first.shape

@@ -9,12 +9,12 @@ from care_bridge.errors import InputError
 from care_bridge.plugin.emulation import PluginFailure
 from care_bridge.plugin.isotropic import enlarged, run_isotropic_plugin
 from care_bridge.plugin.options import PluginOptions
-from care_bridge.predictor import Runtime
+from care_bridge.predictor import Runtime, UnhintedNetwork
 
 RAW = PluginOptions(normalizeInput=False, nTiles=1, blockMultiple=4)
 
 
-class Toy:
+class Toy(UnhintedNetwork):
     input_shape = output_shape = (None, None, None, 1)
     runtime = Runtime("numpy")
 

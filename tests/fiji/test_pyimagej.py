@@ -16,7 +16,7 @@ import pytest
 from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.java.pyimagej import FijiPlugin, FijiSession
-from care_bridge.levels import open_predictor
+from care_bridge.opening import open_predictor
 from care_bridge.plugin.emulation import PluginFailure, PluginRefusal
 from care_bridge.plugin.options import PluginOptions
 from care_bridge.predictor import Predictor

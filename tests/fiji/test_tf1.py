@@ -18,7 +18,7 @@ from care_bridge.images import Image
 from care_bridge.java import runtimes
 from care_bridge.java.tf1 import TensorFlowError, Tf1Network, Tf1Session
 from care_bridge.java.worker import Worker
-from care_bridge.plugin.emulation import FijiPredictor
+from care_bridge.plugin.emulation import EmulatedPlugin
 from care_bridge.plugin.options import PluginOptions
 from care_bridge.predictor import Network
 
@@ -77,7 +77,7 @@ def test_a_recorded_network_gives_what_the_plugin_got(shared: Path, version: str
     case = folder / ("cases" if version == "1.15.0" else "cases-tf1.12.0") / "a02_default_97_real"
     recorded = np.load(case / "output.npy")
     with Tf1Network(folder / "models" / "u2d_k3.zip", version) as network:
-        predictor = FijiPredictor(network, PluginOptions())
+        predictor = EmulatedPlugin(network, PluginOptions())
         result = predictor.predict(Image(np.load(case / "input.npy"), "YX"))
     assert predictor.runtime.level == "tf1"
     assert np.abs(result.data - recorded).max() <= 2e-5 * np.ptp(recorded)
@@ -237,7 +237,7 @@ def test_a_call_that_takes_too_long_is_ended_and_emulation_does_not_hide_it(doub
         network = session.open(doubling)
         os.kill(session.worker.pid, signal.SIGSTOP)  # hangs without a word
         session.worker._timeout_s = 0.5
-        predictor = FijiPredictor(network, PluginOptions(nTiles=1))
+        predictor = EmulatedPlugin(network, PluginOptions(nTiles=1))
         with pytest.raises(WorkerError, match=r"no sign of life for 0\.5 s"):
             predictor.predict(Image(image(8, 8), "YX"))
 

@@ -8,7 +8,7 @@ import pytest
 from care_bridge.comparing.where import diagnose
 from care_bridge.errors import InputError
 from care_bridge.images import Image, read_image, write_image
-from care_bridge.plugin.emulation import FijiPredictor, PluginRefusal
+from care_bridge.plugin.emulation import EmulatedPlugin, PluginRefusal
 from care_bridge.plugin.options import PluginOptions
 from care_bridge.predictor import apply_repeatedly, mean_channels
 
@@ -34,18 +34,18 @@ def image(shared):
 def test_a_fresh_worker_and_the_same_worker_give_the_same_bits(models, image, shared):
     from care_bridge.java.tf1 import Tf1Network
 
-    predictor = FijiPredictor(models("u2d_k3"), OPTIONS)
+    predictor = EmulatedPlugin(models("u2d_k3"), OPTIONS)
     first, second = apply_repeatedly(predictor, image, applications=2)
     again = list(apply_repeatedly(predictor, image, applications=2))
     with Tf1Network(shared / "fiji-recorded" / "models" / "u2d_k3.zip") as fresh:
-        anew = list(apply_repeatedly(FijiPredictor(fresh, OPTIONS), image, applications=2))
+        anew = list(apply_repeatedly(EmulatedPlugin(fresh, OPTIONS), image, applications=2))
     for other in (again, anew):
         np.testing.assert_array_equal(first.data, other[0].data)
         np.testing.assert_array_equal(second.data, other[1].data)
 
 
 def test_two_models_by_turns_remember_nothing(models, image):
-    one, two = (FijiPredictor(models(name), OPTIONS) for name in ("u2d_k3", "u2d_k5"))
+    one, two = (EmulatedPlugin(models(name), OPTIONS) for name in ("u2d_k3", "u2d_k5"))
     first = one.predict(image)
     turned = two.predict(first)
     np.testing.assert_array_equal(one.predict(image).data, first.data)
@@ -53,9 +53,9 @@ def test_two_models_by_turns_remember_nothing(models, image):
 
 
 def test_normalising_again_is_another_result_than_not(models, image):
-    again = FijiPredictor(models("u2d_k3"), OPTIONS)
+    again = EmulatedPlugin(models("u2d_k3"), OPTIONS)
     first, second = apply_repeatedly(again, image, applications=2)
-    once = FijiPredictor(models("u2d_k3"), OPTIONS.replace(normalizeInput=False)).predict(first)
+    once = EmulatedPlugin(models("u2d_k3"), OPTIONS.replace(normalizeInput=False)).predict(first)
     assert np.abs(second.data - once.data).max() > 0.01
     # Back to the raw range and normalised again is the same as normalised again, up to rounding.
     raw = first.replace(data=first.data * np.float32(57) + np.float32(11))
@@ -63,7 +63,7 @@ def test_normalising_again_is_another_result_than_not(models, image):
 
 
 def test_a_probabilistic_result_goes_on_with_its_mean(models, image):
-    predictor = FijiPredictor(models("u2d_prob"), OPTIONS)
+    predictor = EmulatedPlugin(models("u2d_prob"), OPTIONS)
     first, second = apply_repeatedly(predictor, image, applications=2)
     assert (first.axes, second.axes) == ("CYX", "CYX")
     by_hand = predictor.predict(Image(first.data[0], "YX"))
@@ -79,7 +79,7 @@ def test_saving_in_between_costs_what_the_type_loses(models, image, tmp_path, dt
         write_image(path, result, dtype=dtype)
         return read_image(path, axes=result.axes)
 
-    predictor = FijiPredictor(models("u2d_k3"), OPTIONS)
+    predictor = EmulatedPlugin(models("u2d_k3"), OPTIONS)
     first = mean_channels(predictor.predict(image), like=image)
     direct, saved = predictor.predict(first), predictor.predict(save(first))
     if dtype == "float32":
@@ -96,7 +96,7 @@ def test_saving_in_between_costs_what_the_type_loses(models, image, tmp_path, dt
 
 
 def test_a_stack_in_time_and_depth_is_refused_every_time(models):
-    predictor = FijiPredictor(models("u2d_k3"), OPTIONS)
+    predictor = EmulatedPlugin(models("u2d_k3"), OPTIONS)
     for _ in range(2):
         with pytest.raises(InputError, match="Z or TIME"):
             predictor.predict(Image(np.ones((2, 2, 8, 8)), "TZYX"))

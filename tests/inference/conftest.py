@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from care_bridge.config import CareConfig
-from care_bridge.predictor import Runtime
+from care_bridge.predictor import Runtime, UnhintedNetwork
 
 pytest.importorskip("tensorflow")
 
 
-class Same:
+class Same(UnhintedNetwork):
     """Gives back its input; a predictor.Network without any learning."""
 
     def __init__(self, channels: int = 1, *, rank: int = 4) -> None:

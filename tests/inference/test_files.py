@@ -10,7 +10,7 @@ from care_bridge.cli import app
 from care_bridge.errors import InputError
 from care_bridge.images import Image, read_image, write_image
 from care_bridge.inference.files import find_images, predict_files
-from care_bridge.inference.keras import load_predictor
+from care_bridge.opening import open_predictor
 
 pytestmark = [pytest.mark.tf, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -29,7 +29,7 @@ def images(tmp_path):
 
 def test_every_application_is_written_with_its_calibration(model_folder, images, tmp_path):
     done = predict_files(
-        load_predictor(model_folder),
+        open_predictor(model_folder, runtime="keras"),
         find_images([images]),
         target=lambda file: tmp_path / "out" / file.name,
         applications=2,
@@ -46,7 +46,7 @@ def test_every_application_is_written_with_its_calibration(model_folder, images,
     assert restored.dtype == np.float32
     assert restored.pixel_size_um["X"] == pytest.approx(0.1)
     assert done[0].source.name == "a.tif"
-    mean = load_predictor(model_folder).predict(read_image(images / "a.tif")).data[..., 0]
+    mean = open_predictor(model_folder, runtime="keras").predict(read_image(images / "a.tif")).data[..., 0]
     np.testing.assert_array_equal(restored.data, mean)
 
 

@@ -8,8 +8,9 @@ import pytest
 from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
 from care_bridge.images import Image
-from care_bridge.inference.keras import KerasNetwork, KerasPredictor, load_predictor
+from care_bridge.inference.keras import KerasNetwork, KerasPredictor
 from care_bridge.normalize import FIJI
+from care_bridge.opening import open_predictor
 from care_bridge.predictor import Network, PredictOptions
 from care_bridge.tiling import CsbdeepTiles
 from care_bridge.training.folder import CareModel, save_model
@@ -48,7 +49,7 @@ def test_a_halo_too_small_would_be_seen():
 
 
 def test_keras_network_is_a_network_and_names_what_it_takes(model_folder):
-    network = load_predictor(model_folder).network
+    network = open_predictor(model_folder, runtime="keras").network
     assert isinstance(network, Network)
     assert isinstance(network, KerasNetwork)
     assert network.runtime.name == "keras"
@@ -68,8 +69,8 @@ def test_options_of_the_model_fill_in_what_is_not_given(tmp_path):
 
 def test_bfloat16_prediction_stays_near_float32(model_folder):
     image = Image(np.random.default_rng(0).random((32, 32)) * 1000, "YX")
-    exact = load_predictor(model_folder).predict(image).data
-    rough = load_predictor(model_folder, precision="bfloat16").predict(image).data
+    exact = open_predictor(model_folder, runtime="keras").predict(image).data
+    rough = open_predictor(model_folder, runtime="keras", precision="bfloat16").predict(image).data
     assert np.abs(rough - exact).max() < 0.02 * np.ptp(exact)
 
 
@@ -87,6 +88,8 @@ def test_tiled_equals_whole_along_z_that_is_not_pooled():
 
 def test_kind_of_a_folder_of_csbdeep_can_be_named(model_folder):
     stack = Image(np.random.default_rng(0).random((3, 8, 8)), "ZYX")
-    assert load_predictor(model_folder, kind="IsotropicCARE", factor=2.0).predict(stack).shape == (6, 8, 8, 2)
+    assert open_predictor(model_folder, runtime="keras", kind="IsotropicCARE", factor=2.0).predict(
+        stack
+    ).shape == (6, 8, 8, 2)
     with pytest.raises(InputError, match="kind='Isotropic'"):
-        load_predictor(model_folder, kind="Isotropic")
+        open_predictor(model_folder, runtime="keras", kind="Isotropic")

@@ -118,15 +118,15 @@ def test_a_bundle_alone_is_measured_and_restores_the_same(folders: Folders) -> N
 @pytest.fixture
 def plugin_options(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What a Fiji would be asked for; none is started, since few machines have one."""
-    from care_bridge import levels
+    from care_bridge import opening
 
     asked: list[Any] = []
 
-    def stop(_model: Path, level: str, *, options: Any) -> None:
-        asked.append((level, options))
-        raise levels.InputError("asked")
+    def stop(_model: Path, *, runtime: str, options: Any, **_more: Any) -> None:
+        asked.append((runtime, options))
+        raise opening.InputError("asked")
 
-    monkeypatch.setattr(levels, "open_predictor", stop)
+    monkeypatch.setattr(opening, "open_predictor", stop)
     return asked
 
 

@@ -127,11 +127,11 @@ def wait_for(file: Path, process: subprocess.Popen[bytes], home: Path, *, second
 
 def expected(tf1: Any, bundle: Path, path: Path) -> tuple[Any, Any]:
     """Applied once and twice, by the plugin's rule with TensorFlow 1.15.0."""
-    from care_bridge.plugin.emulation import FijiPredictor
+    from care_bridge.plugin.emulation import EmulatedPlugin
     from care_bridge.plugin.options import PluginOptions
     from care_bridge.predictor import apply_repeatedly
 
-    predictor = FijiPredictor(tf1.open(bundle), PluginOptions(nTiles=1))
+    predictor = EmulatedPlugin(tf1.open(bundle), PluginOptions(nTiles=1))
     once, twice = apply_repeatedly(predictor, read_image(path), applications=2)
     return once.data, twice.data
 

@@ -26,14 +26,14 @@ def expected(
     tf1: Any, bundle: Path, path: Path, *, applications: int = 1, again: bool = True, **options: Any
 ) -> Image:
     """What Python gives by the plugin's rule with the same TensorFlow."""
-    from care_bridge.plugin.emulation import FijiPredictor
+    from care_bridge.plugin.emulation import EmulatedPlugin
     from care_bridge.plugin.options import PluginOptions
 
-    predictor = FijiPredictor(tf1.open(bundle), PluginOptions(**options))
+    predictor = EmulatedPlugin(tf1.open(bundle), PluginOptions(**options))
     first, *others = apply_repeatedly(predictor, read_image(path), applications=applications if again else 1)
     if again or applications == 1:
         return [first, *others][-1]
-    return FijiPredictor(tf1.open(bundle), PluginOptions(**options, normalizeInput=False)).predict(first)
+    return EmulatedPlugin(tf1.open(bundle), PluginOptions(**options, normalizeInput=False)).predict(first)
 
 
 def run(imagej: Any, name: str, tmp_path: Path, arguments: str, **more: Any) -> tuple[Any, dict[str, Any]]:

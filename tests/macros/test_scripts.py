@@ -30,10 +30,10 @@ ONCE, TWICE = 1e-5, 5e-5
 
 def expected(tf1: Any, bundle: Path, image: Image, **options: Any) -> Image:
     """What Python gives by the plugin's rule with the same TensorFlow."""
-    from care_bridge.plugin.emulation import FijiPredictor
+    from care_bridge.plugin.emulation import EmulatedPlugin
     from care_bridge.plugin.options import PluginOptions
 
-    return FijiPredictor(tf1.open(bundle), PluginOptions(**options)).predict(image)
+    return EmulatedPlugin(tf1.open(bundle), PluginOptions(**options)).predict(image)
 
 
 def run(

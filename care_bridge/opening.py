@@ -1,0 +1,601 @@
+"""From a path to a predictor: the only place that opens a model, whatever its file and whatever runs it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from care_bridge.bundle import SAVED_MODEL, find_bundle, read_meta
+from care_bridge.config import CareConfig, Kind, read_config
+from care_bridge.defaults import LEVEL, LEVELS, PRECISION, TF1_VERSION
+from care_bridge.errors import InputError
+from care_bridge.levels import choose_level
+from care_bridge.network_predictor import NetworkPredictor
+from care_bridge.package import (
+    WEIGHTS,
+    config_of_package,
+    is_package,
+    percentiles_of,
+    read_description,
+    unpack_package,
+    weights_file,
+)
+from care_bridge.predictor import Network, PredictOptions, Predictor
+
+if TYPE_CHECKING:
+    from care_bridge.plugin.options import PluginOptions
+
+RuntimeName = Literal["keras", "tensorflow", "onnx", "tf1", "imagej", "fiji"]
+RUNTIMES: tuple[str, ...] = get_args(RuntimeName)
+"""What can execute a network; `predictor.runtime.name` says which did."""
+
+UPSAMPLING_KINDS = ("UpsamplingCARE", "IsotropicCARE")
+"""Models that upsample stacks before the network sees them."""
+
+_LEVEL_OF = {
+    "keras": "emulation",
+    "tensorflow": "emulation",
+    "onnx": "emulation",
+    "tf1": "tf1",
+    "imagej": "imagej",
+    "fiji": "fiji",
+}
+_NETWORK_RUNTIMES = ("keras", "tensorflow", "onnx", "tf1")
+"""Those that give a bare network; in the others only images go in and out."""
+
+
+def open_predictor(
+    path: str | os.PathLike[str],
+    level: str | None = None,
+    *,
+    runtime: str | None = None,
+    options: PredictOptions | PluginOptions | None = None,
+    version: str = TF1_VERSION,
+    fiji: str | os.PathLike[str] | None = None,
+    kind: Kind | None = None,
+    factor: float | None = None,
+    weights: str | None = None,
+    precision: str = PRECISION,
+) -> Predictor:
+    """A model as a predictor: run by any runtime, used Python's own way or as Fiji's "Run your network" does.
+
+    Two words choose, and the predictor's `runtime` says both again as its `name` and `level`:
+
+    - `runtime` is what executes the network: `keras`, `tensorflow` (2, here), `onnx`, `tf1` (the plugin's TensorFlow
+      in a worker), `imagej` (the same, asked by the real ImageJ), `fiji` (whatever a person's Fiji brings).
+    - `level` is how much of Fiji is there around it: `fiji`, `imagej`, `tf1`, `emulation` do what the plugin does,
+      with less and less of the real thing; `""` is none, Python's own way (csbdeep's, or what `options` say).
+
+    Either may be left out. A level brings its runtime: `fiji`, `imagej` and `tf1` the one of the same name,
+    `emulation` TensorFlow for a bundle, else what the file is made for. A runtime alone is used Python's own way, but
+    for `imagej` and `fiji`, which have none. Neither: the strongest level that is there, as level `best`.
+
+    ==============  =====================================================
+    runtime         levels
+    ==============  =====================================================
+    `keras`         `""`, `emulation`
+    `tensorflow`    `""`, `emulation`
+    `onnx`          `""`, `emulation`
+    `tf1`           `""`, `tf1`
+    `imagej`        `imagej`
+    `fiji`          `fiji`
+    ==============  =====================================================
+
+    Parameters
+    ----------
+    path : path
+        A model folder (ours or csbdeep's; an ensemble's is averaged), a Keras file (.keras, .h5), a bundle (.zip) or a
+        SavedModel folder, an .onnx file, or a BioImage.IO package (a zip, or unpacked). In a model folder,
+        every runtime but Keras takes what was exported into it.
+    level : str, optional
+        `best`, one of `levels.LEVELS`, or "". One asked for by name is never silently lowered. `best` beside a
+        runtime is that runtime's own.
+    runtime : str, optional
+        One of `RUNTIMES`.
+    options : PredictOptions or PluginOptions, optional
+        Python's own way takes `PredictOptions`; None predicts as csbdeep, with the percentiles that the model states.
+        A level takes `PluginOptions`, what one would type in the plugin's dialog; None takes its defaults.
+    version : str
+        The TensorFlow 1.x of `tf1` and `imagej`; a Fiji has its own.
+    fiji : path, optional
+        A Fiji folder; None takes `CARE_BRIDGE_FIJI`.
+    kind : str, optional
+        csbdeep's class, for its folders, which do not say whether they are UpsamplingCARE or IsotropicCARE; Python's
+        own way only. None takes the model's own.
+    factor : float, optional
+        Upsampling along Z for UpsamplingCARE and IsotropicCARE; None takes the model's own.
+    weights : str, optional
+        File of weights in a model folder, for Keras; None takes the best.
+    precision : {"float32", "bfloat16"}
+        What Keras computes a model folder's network in.
+
+    Returns
+    -------
+    Predictor
+        A context manager; its worker, if it has one, ends with it.
+
+    Raises
+    ------
+    NotInstalledError
+        If the level or runtime is not there; the message holds the command that adds it.
+    InputError
+        If there is no such model at `path`, or what is asked for does not fit together.
+    """
+    level, runtime = _resolved(path, level, runtime, version=version, fiji=fiji)
+    _check_keras_only(runtime, weights, precision)
+    if level:
+        _check_no_kind(level, kind, factor)
+        return _open_plugin(
+            path,
+            level,
+            runtime,
+            options=_plugin_options(options),
+            version=version,
+            fiji=fiji,
+            weights=weights,
+            precision=precision,
+        )
+    predictor, config = _open_with_config(
+        path,
+        _predict_options(options),
+        runtime=runtime,
+        version=version,
+        weights=weights,
+        precision=precision,
+        asks_for_kind=kind is not None or factor is not None,
+        bare=False,
+    )
+    if config is None:
+        return predictor
+    from care_bridge.inference.volumes import of_kind
+
+    return of_kind(predictor, config if kind is None else config.replace(kind=kind), factor=factor)
+
+
+def open_network_predictor(
+    path: str | os.PathLike[str],
+    options: PredictOptions | None = None,
+    *,
+    runtime: str | None = None,
+    version: str = TF1_VERSION,
+    weights: str | None = None,
+    precision: str = PRECISION,
+) -> NetworkPredictor:
+    """The network of a model used Python's plain way, whatever its kind: what lies around it is left out.
+
+    Parameters
+    ----------
+    path, options, version, weights, precision
+        As for `open_predictor`.
+    runtime : str, optional
+        `keras`, `tensorflow`, `onnx` or `tf1`; None takes what the file is made for, see `runtime_of`.
+    """
+    chosen = _network_runtime(path, runtime)
+    _check_keras_only(chosen, weights, precision)
+    return _open_with_config(
+        path,
+        options or PredictOptions(),
+        runtime=chosen,
+        version=version,
+        weights=weights,
+        precision=precision,
+        asks_for_kind=False,
+        bare=True,
+    )[0]
+
+
+def open_network(
+    path: str | os.PathLike[str],
+    *,
+    runtime: str | None = None,
+    version: str = TF1_VERSION,
+    weights: str | None = None,
+    precision: str = PRECISION,
+) -> Network:
+    """The bare network of a model, tensor in and tensor out.
+
+    Parameters
+    ----------
+    path, version, weights, precision
+        As for `open_predictor`.
+    runtime : str, optional
+        `keras`, `tensorflow`, `onnx` or `tf1`; None takes what the file is made for, see `runtime_of`.
+    """
+    runtime = _network_runtime(path, runtime)
+    _check_keras_only(runtime, weights, precision)
+    return _network(_source(path, runtime), runtime, version=version, weights=weights, precision=precision)
+
+
+def open_members(
+    path: str | os.PathLike[str],
+    options: PredictOptions | None = None,
+    *,
+    kind: Kind | None = None,
+    factor: float | None = None,
+    precision: str = PRECISION,
+) -> list[Predictor]:
+    """The members of an ensemble's folder, a predictor each, in Keras; none for any other model.
+
+    Parameters
+    ----------
+    path, options, kind, factor, precision
+        As for `open_predictor`.
+    """
+    path = Path(path)
+    if not (path / "config.json").is_file():
+        return []
+    from care_bridge.training.folder import members_of
+
+    return [
+        open_predictor(
+            path / name, runtime="keras", options=options, kind=kind, factor=factor, precision=precision
+        )
+        for name in members_of(read_config(path))
+    ]
+
+
+def runtime_of(path: str | os.PathLike[str]) -> RuntimeName:
+    """What a file is made for: Keras for model folders and its own files, TensorFlow for bundles, ONNX Runtime.
+
+    Raises
+    ------
+    InputError
+        If there is no model at the path.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(
+            f"there is no model at {str(path)!r}; give a model folder, a .keras or .h5 file, or a bundle"
+        )
+    if path.is_dir() and (path / "config.json").is_file():
+        return "keras"
+    if is_package(path):
+        with tempfile.TemporaryDirectory(prefix="package-") as folder:
+            root = unpack_package(path, Path(folder))
+            rdf = read_description(root, path)
+            orders: tuple[RuntimeName, ...] = ("keras", "tensorflow", "onnx")
+            found = next((name for name in orders if weights_file(root, rdf, WEIGHTS[name])), None)
+        if found is None:
+            raise InputError(f"{path} holds no weights that run here, only: {_held(rdf)}")
+        return found
+    if path.suffix.lower() == ".onnx":
+        return "onnx"
+    if path.suffix.lower() == ".zip" or (path / SAVED_MODEL).is_file():
+        return "tensorflow"
+    return "keras"
+
+
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """The csbdeep class of a model folder, or of a network that tells it or lies in its folder; "CARE" for others."""
+    path = Path(path)
+    if told := read_meta(path).type:
+        return told
+    for folder in (path, path.parent):
+        if (folder / "config.json").is_file():
+            return read_config(folder).kind
+    return "CARE"
+
+
+# --- what is asked for
+
+
+def _resolved(
+    path: str | os.PathLike[str],
+    level: str | None,
+    runtime: str | None,
+    *,
+    version: str,
+    fiji: str | os.PathLike[str] | None,
+) -> tuple[str, str]:
+    """Level and runtime, both known and fitting."""
+    if runtime is not None and runtime not in RUNTIMES:
+        more = "; 'emulation' is a level" if runtime == "emulation" else ""
+        raise InputError(f"runtime={runtime!r} is none of {', '.join(RUNTIMES)}{more}")
+    if level not in (None, "", "best", *LEVELS):
+        raise InputError(f"level={level!r} is none of best, {', '.join(LEVELS)}")
+    if runtime is None:
+        if level == "":
+            return "", runtime_of(path)
+        level = choose_level(level or LEVEL, fiji=fiji, version=version)
+        return level, _emulated_by(path) if level == "emulation" else level
+    if level is None:
+        level = "" if runtime in _NETWORK_RUNTIMES else runtime
+    elif level == "best":
+        level = _LEVEL_OF[runtime]
+    fitting = ("", _LEVEL_OF[runtime]) if runtime in _NETWORK_RUNTIMES else (_LEVEL_OF[runtime],)
+    if level not in fitting:
+        raise InputError(
+            f"level {level!r} does not go with runtime {runtime!r}, which has {' or '.join(map(repr, fitting))}"
+        )
+    if level and runtime not in ("keras", "onnx"):
+        choose_level(level, fiji=fiji, version=version)
+    return level, runtime
+
+
+def _emulated_by(path: str | os.PathLike[str]) -> str:
+    """TensorFlow for a bundle, also one in a model folder, since it is what Fiji gets; else what the file is for."""
+    path = Path(path)
+    return "tensorflow" if path.suffix.lower() == ".zip" or not path.is_file() else runtime_of(path)
+
+
+def _network_runtime(path: str | os.PathLike[str], runtime: str | None) -> str:
+    if runtime is None:
+        return runtime_of(path)
+    if runtime not in _NETWORK_RUNTIMES:
+        raise InputError(
+            f"runtime={runtime!r} gives no bare network; use one of {', '.join(_NETWORK_RUNTIMES)}"
+        )
+    return runtime
+
+
+def _check_keras_only(runtime: str, weights: str | None, precision: str) -> None:
+    given = {"weights": weights is not None, "precision": precision != PRECISION}
+    wrong = [name for name, there in given.items() if there]
+    if wrong and runtime != "keras":
+        raise InputError(
+            f"{' and '.join(wrong)} are for runtime 'keras'; a file that is exported for {runtime} holds its own"
+        )
+
+
+def _check_no_kind(level: str, kind: str | None, factor: float | None) -> None:
+    if kind is not None or factor is not None:
+        raise InputError(f"kind and factor are not for level {level!r}: the plugin runs the network alone")
+
+
+def _predict_options(options: object) -> PredictOptions:
+    if options is None:
+        return PredictOptions()
+    if not isinstance(options, PredictOptions):
+        raise InputError(
+            f"Python's own way takes PredictOptions; received {type(options).__name__} (name a level for the plugin's)"
+        )
+    return options
+
+
+def _plugin_options(options: object) -> PluginOptions:
+    from care_bridge.plugin.options import PluginOptions
+
+    if options is None:
+        return PluginOptions()
+    if not isinstance(options, PluginOptions):
+        raise InputError(
+            f"a level of Fiji takes PluginOptions, what one types in the dialog; received {type(options).__name__}"
+        )
+    return options
+
+
+# --- which file
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a runtime opens, and what the model says of itself.
+
+    Attributes
+    ----------
+    file : Path
+        A model folder, a Keras file, a bundle or an .onnx file.
+    config : CareConfig or None
+    percentiles : tuple of two floats or None
+        Where there is no config.
+    unpacked : Path or None
+        A folder of this package's files that goes when what was opened goes.
+    """
+
+    file: Path
+    config: CareConfig | None = None
+    percentiles: tuple[float | None, float | None] = (None, None)
+    unpacked: Path | None = None
+
+    def drop(self) -> None:
+        if self.unpacked is not None:
+            shutil.rmtree(self.unpacked, ignore_errors=True)
+
+    def live_with(self, opened: object) -> None:
+        if self.unpacked is not None:
+            weakref.finalize(opened, shutil.rmtree, self.unpacked, ignore_errors=True)
+
+
+def _source(path: str | os.PathLike[str], runtime: str) -> _Source:
+    path = Path(path)
+    folder = (path / "config.json").is_file()
+    if not folder and is_package(path):
+        return _in_package(path, runtime)
+    file = path
+    if runtime == "onnx":
+        file = _onnx_file(path)
+    elif runtime != "keras":
+        file = find_bundle(path)
+    elif path.suffix.lower() in (".zip", ".onnx") and path.is_file():
+        of = "tf1" if path.suffix.lower() == ".zip" else "onnx"
+        raise InputError(
+            f"{str(path)!r} is a network for another runtime; add --runtime {of}, or name the model's folder"
+        )
+    if folder:
+        return _Source(file, read_config(path))
+    told = read_meta(file)
+    return _Source(file, percentiles=(told.pmin, told.pmax))
+
+
+def _in_package(path: Path, runtime: str) -> _Source:
+    scratch = Path(tempfile.mkdtemp(prefix="package-"))
+    try:
+        root = unpack_package(path, scratch)
+        rdf = read_description(root, path)
+        file = weights_file(root, rdf, WEIGHTS[runtime])
+        if file is None:
+            raise InputError(
+                f"{path} holds no weights for {runtime} ({WEIGHTS[runtime]}), only: {_held(rdf)}"
+            )
+        config = config_of_package(root, path)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    return _Source(file, config, percentiles_of(rdf) or (None, None), scratch)
+
+
+def _held(rdf: dict[str, Any]) -> str:
+    return ", ".join(rdf.get("weights") or {}) or "none"
+
+
+def _onnx_file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob("*.onnx"))
+    if len(found) != 1:
+        raise InputError(
+            f"{path} has {len(found)} .onnx files; name one, or write one: "
+            f"care-bridge export {path} --format onnx --out {path / 'model.onnx'}"
+        )
+    return found[0]
+
+
+# --- opening
+
+
+def _open_plugin(
+    path: str | os.PathLike[str],
+    level: str,
+    runtime: str,
+    *,
+    options: PluginOptions,
+    version: str,
+    fiji: str | os.PathLike[str] | None,
+    weights: str | None,
+    precision: str,
+) -> Predictor:
+    source = _source(path, runtime)
+    opened: Predictor
+    try:
+        if level == "fiji":
+            from care_bridge.java.pyimagej import FijiPlugin
+
+            opened = FijiPlugin(source.file, options, fiji=fiji)
+        elif level == "imagej":
+            from care_bridge.java.imagej import ImageJPredictor
+
+            opened = ImageJPredictor(source.file, options, tf1_version=version)
+        else:
+            from care_bridge.plugin.emulation import EmulatedPlugin
+
+            network = _network(source, runtime, version=version, weights=weights, precision=precision)
+            return EmulatedPlugin(network, options)
+    except BaseException:
+        source.drop()
+        raise
+    source.live_with(opened)
+    return opened
+
+
+def _open_with_config(
+    path: str | os.PathLike[str],
+    options: PredictOptions,
+    *,
+    runtime: str,
+    version: str,
+    weights: str | None,
+    precision: str,
+    asks_for_kind: bool,
+    bare: bool,
+) -> tuple[NetworkPredictor, CareConfig | None]:
+    """The network's predictor by what the model states, and its settings if they are there."""
+    source = _source(path, runtime)
+    try:
+        if source.config is None and not bare:
+            _check_whole(Path(path), asks_for_kind=asks_for_kind)
+        network = _network(source, runtime, version=version, weights=weights, precision=precision)
+    except BaseException:
+        source.drop()
+        raise
+    return _by_what_is_stated(network, source, options), source.config
+
+
+def _by_what_is_stated(network: Network, source: _Source, options: PredictOptions) -> NetworkPredictor:
+    from care_bridge.inference.volumes import with_own_percentiles
+    from care_bridge.normalize import CSBDEEP
+
+    config = source.config
+    if config is not None:
+        return NetworkPredictor(
+            network,
+            with_own_percentiles(options, config),
+            axes=config.axes,
+            size_multiple=config.size_multiple,
+            halo=config.halo,
+            probabilistic=config.probabilistic,
+            lost_axis=config.proj_axis or "",
+        )
+    if options.rule is CSBDEEP:
+        pmin, pmax = source.percentiles
+        options = options.replace(
+            pmin=pmin if options.pmin is None else options.pmin,
+            pmax=pmax if options.pmax is None else options.pmax,
+        )
+    return NetworkPredictor(network, options, axes=_stated_axes(source.file, network))
+
+
+def _stated_axes(file: Path, network: Network) -> str | None:
+    """Axes from a bundle's meta.json, where they fit; else None, which reads them from the rank."""
+    axes = read_meta(file).axes
+    return axes if axes and axes.endswith("C") and len(axes) == len(network.input_shape) - 1 else None
+
+
+def _check_whole(path: Path, *, asks_for_kind: bool) -> None:
+    if asks_for_kind:
+        raise InputError(f"kind and factor need the model's config.json; name its folder, not {path}")
+    if (own := kind_of(path)) in UPSAMPLING_KINDS:
+        where = f", {str(path.parent)!r}" if (path.parent / "config.json").is_file() else ""
+        raise InputError(
+            f"{str(path)!r} is the bare network of a model of kind {own}, which upsamples stacks before the network "
+            f"sees them; name the model's folder instead{where}"
+        )
+
+
+def _network(source: _Source, runtime: str, *, version: str, weights: str | None, precision: str) -> Network:
+    network = _load(source.file, runtime, version=version, weights=weights, precision=precision)
+    source.live_with(network)
+    return network
+
+
+def _load(file: Path, runtime: str, *, version: str, weights: str | None, precision: str) -> Network:
+    if runtime == "onnx":
+        from care_bridge.inference.onnx import OnnxNetwork
+
+        return OnnxNetwork(file)
+    if runtime == "tf1":
+        from care_bridge.java.tf1 import Tf1Network
+
+        return Tf1Network(file, version)
+    if runtime == "tensorflow":
+        from care_bridge.inference.savedmodel import SavedModelNetwork
+
+        return SavedModelNetwork(file)
+    from care_bridge.export.source import KERAS_SUFFIXES, open_source
+    from care_bridge.inference.keras import KerasNetwork
+
+    if file.is_dir() or file.suffix.lower() not in KERAS_SUFFIXES:
+        # A path without a known suffix that is not there is told as the missing folder it is meant to be.
+        from care_bridge.training.folder import load_model
+
+        return KerasNetwork(load_model(file, weights=weights, precision=precision).network)
+    if weights is not None or precision != PRECISION:
+        raise InputError(f"weights and precision are for a model folder; {str(file)!r} is a file")
+    return KerasNetwork(open_source(file).network)
+
+
+__all__: Sequence[str] = (
+    "RUNTIMES",
+    "UPSAMPLING_KINDS",
+    "kind_of",
+    "open_members",
+    "open_network",
+    "open_network_predictor",
+    "open_predictor",
+    "runtime_of",
+)
