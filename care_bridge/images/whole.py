@@ -1,4 +1,9 @@
-"""Is a TIFF whole? Every image directory and every strip or tile has to lie inside the file."""
+"""Is a TIFF whole? Every image directory and every strip or tile has to lie inside the file.
+
+tifffile reads directories too, but logs a chain that breaks off and goes on with the planes before it, so a stack cut
+short would come back shorter without a word; and it reads every tag of every directory, where these four will do
+(5000 directories: 3.4 s and 0.4 s on one machine).
+"""
 
 from __future__ import annotations
 
