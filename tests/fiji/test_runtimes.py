@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
 import pytest
 
 from care_bridge.errors import InputError, NotInstalledError
@@ -296,8 +297,7 @@ def test_two_processes_may_install_at_once(repository: Path) -> None:
         tests=str(Path(__file__).parent), api=runtimes._TENSORFLOW, native=runtimes._TENSORFLOW_NATIVE
     )
     runtimes.cache_folder().mkdir()
-    with open(runtimes.cache_folder() / ".lock", "a+b") as lock:
-        assert runtimes._locked(lock)
+    with filelock.FileLock(runtimes._lock_file()):
         both = [
             subprocess.Popen(
                 [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -364,3 +364,15 @@ def test_every_pin_has_the_form_of_a_pin() -> None:
     for artifact in everything:
         assert len(bytes.fromhex(artifact.known_sha256)) == 32
         assert artifact.size_bytes > 100_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where Linux keeps what can be fetched again")
+def test_the_cache_lies_where_it_always_lay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CARE_BRIDGE_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert runtimes.cache_folder() == tmp_path / ".cache" / "care_bridge"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    assert runtimes.cache_folder() == tmp_path / "elsewhere" / "care_bridge"
+    monkeypatch.setenv("CARE_BRIDGE_CACHE", str(tmp_path / "named"))
+    assert runtimes.cache_folder() == tmp_path / "named"
