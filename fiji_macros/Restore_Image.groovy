@@ -42,6 +42,7 @@ import ij.CompositeImage
 import ij.IJ
 import ij.ImagePlus
 import ij.ImageStack
+import ij.io.FileInfo
 import ij.io.FileSaver
 import ij.io.Opener
 import ij.plugin.Duplicator
@@ -427,23 +428,111 @@ String whyUnreadable(File file) {
     } catch (IOException e) {
         return 'it cannot be read; is it open elsewhere, or locked?'
     }
+    try {
+        def reason = whyNotOpened(tiffTags(file))
+        if (reason) return reason
+    } catch (IOException e) {
+        return 'it is cut off inside its directory; copy it again'
+    }
     def pages
     try {
         pages = Opener.getTiffFileInfo(file.path)
     } catch (Throwable e) {
         return 'it is cut off inside its directory; copy it again'
     }
-    if (pages == null || pages.length == 0) return 'it is no TIFF'
-    for (page in pages) {
-        long bytes = (long) page.width * page.height * page.bytesPerPixel * Math.max(1, page.nImages)
-        long end = page.longOffset > 0 ? page.longOffset : (long) page.offset
-        if (page.compression <= 1) end += (page.nImages > 1 ? (page.nImages - 1) * page.gapBetweenImages : 0) + bytes
-        if (page.stripOffsets != null && page.stripLengths != null) {
-            if (page.stripOffsets.length > 1 || page.compression > 1)
-                end = (page.stripOffsets.last() & 0xffffffffL) + (page.stripLengths.last() & 0xffffffffL)
+    if (pages == null || pages.length == 0) return 'ImageJ cannot open it (a number format that it lacks?)'
+    if (pages.any { page -> page.stripLengths?.any { it <= 0 } })
+        return 'ImageJ reads the lengths of its strips wrongly; open it with File > Import > Bio-Formats and save it as Tiff'
+    if (pages.any { endOf(it) > file.length() }) return 'the file is truncated; copy it again'
+    long pixels = pages.collect { (long) it.width * it.height * Math.max(1, it.nImages) }.sum()
+    long bytes = pages.collect { (long) it.width * it.height * it.bytesPerPixel * Math.max(1, it.nImages) }.sum()
+    if (pixels > Integer.MAX_VALUE)
+        return "it has ${pixels} pixels, and the plugin cannot take more than ${Integer.MAX_VALUE}; restore it in parts"
+    if (bytes > Runtime.runtime.maxMemory())
+        return "it needs ${bytes >> 20} MB, and ImageJ may use ${Runtime.runtime.maxMemory() >> 20} MB: Edit > Options > Memory"
+    return ''
+}
+
+// Where the pixels of a page end in the file.
+@CompileStatic
+long endOf(FileInfo page) {
+    long start = page.longOffset > 0 ? page.longOffset : page.offset & 0xffffffffL
+    long plane = (long) page.width * page.height * page.getBytesPerPixel()
+    // ImageJ keeps the planes of a stack one behind the other, whatever the strips of the first one are.
+    if (page.nImages > 1) return start + page.nImages * plane + (page.nImages - 1) * page.gapBetweenImages
+    if (page.stripOffsets == null || page.stripLengths == null) return start + plane
+    long end = start
+    for (int i = 0; i < Math.min(page.stripOffsets.length, page.stripLengths.length); i++)
+        end = Math.max(end, (page.stripOffsets[i] & 0xffffffffL) + (page.stripLengths[i] & 0xffffffffL))
+    return end
+}
+
+// First values of the tags of a TIFF's first directory, by the tags' numbers; under 0 the kind of file: 42 TIFF,
+// 43 BigTIFF, 0 something else.
+@CompileStatic
+Map<Integer, Long> tiffTags(File file) {
+    Map<Integer, Long> tags = [(0): 0L] as Map<Integer, Long>
+    RandomAccessFile reader = new RandomAccessFile(file, 'r')
+    try {
+        int order = reader.length() < 8 ? 0 : reader.readUnsignedShort()
+        if (order != 0x4949 && order != 0x4d4d) return tags
+        boolean little = order == 0x4949
+        tags[0] = number(reader, 2, little)
+        if (tags[0] != 42L) return tags
+        long directory = number(reader, 4, little)
+        reader.seek(directory)
+        int entries = (int) number(reader, 2, little)
+        for (int e = 0; e < entries; e++) {
+            reader.seek(directory + 2 + 12L * e)
+            int tag = (int) number(reader, 2, little)
+            int bytes = number(reader, 2, little) == 3L ? 2 : 4
+            long count = number(reader, 4, little)
+            if (count * bytes > 4) reader.seek(number(reader, 4, little))
+            if (tag >= 254 && tag < 400 && reader.getFilePointer() + bytes <= reader.length())
+                tags[tag] = number(reader, bytes, little)
         }
-        if (end > file.length()) return 'the file is truncated; copy it again'
+        checkChain(reader, directory, little)
+        return tags
+    } finally {
+        reader.close()
     }
+}
+
+// Each directory names the next; of a file that was cut off ImageJ opens the first pages without a word.
+@CompileStatic
+void checkChain(RandomAccessFile reader, long directory, boolean little) {
+    Set<Long> seen = new HashSet<Long>()
+    while (directory != 0L && seen.add(directory)) {
+        reader.seek(directory)
+        reader.seek(directory + 2 + 12L * number(reader, 2, little))
+        directory = number(reader, 4, little)
+        if (directory + 6 > reader.length()) throw new EOFException()
+    }
+}
+
+@CompileStatic
+long number(RandomAccessFile reader, int bytes, boolean little) {
+    long value = 0
+    for (int i = 0; i < bytes; i++) {
+        long next = reader.readUnsignedByte()
+        value = little ? value | (next << (8 * i)) : (value << 8) | next
+    }
+    return value
+}
+
+// Why ImageJ cannot open a TIFF, or would open it with wrong pixels and without a word.
+String whyNotOpened(Map<Integer, Long> tags) {
+    def how = '; open it with File > Import > Bio-Formats and save it as Tiff'
+    if (tags[0] == 43) return 'it is a BigTIFF, which ImageJ cannot open' + how
+    if (tags[0] != 42) return 'it is no TIFF'
+    if (tags[322] != null) return 'its pixels lie in tiles, which ImageJ cannot open' + how
+    def compression = tags[259] ?: 1L
+    if (!(compression in [1L, 5L, 8L, 32773L, 32946L])) {
+        def names = [6L: 'JPEG', 7L: 'JPEG', 33003L: 'JPEG 2000', 33005L: 'JPEG 2000', 34712L: 'JPEG 2000', 34887L: 'LERC',
+            34925L: 'LZMA', 50000L: 'Zstandard', 50001L: 'WebP', 50002L: 'JPEG XL', 52546L: 'JPEG XL']
+        return "it is compressed with ${names[compression] ?: 'method ' + compression}, which ImageJ cannot open".toString() + how
+    }
+    if (tags[317] == 3) return 'it is compressed with the floating point predictor, which ImageJ opens with wrong values' + how
     return ''
 }
 

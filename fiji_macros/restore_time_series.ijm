@@ -786,90 +786,191 @@ function saveResult(id, path) {
     selectImage(id);
 }
 
-// Why a TIFF should not be opened: ImageJ opens a truncated one without a word and fills it with zeros.
+// Why a TIFF should not be opened: ImageJ opens a truncated one without a word and fills it with zeros, and some
+// compressed ones with wrong pixels.
 function whyUnreadable(path) {
     if (!File.exists(path)) return "the file is gone";
     if (File.isDirectory(path)) return "it is a folder";
     unreadable = "it cannot be read as a TIFF (empty, no TIFF, locked, cut off, or a number format that ImageJ lacks)";
-    // Looked at first: ImageJ says twice that something is no TIFF, and only the first time without a window.
+    // Looked at first: ImageJ says twice that something is no TIFF, and only the first time without a window; and it
+    // never comes back from some that were cut off. Of more than 2 GB a macro cannot read the beginning either.
     size = fileLength(path);
-    head = "";
-    if (size > 0) head = File.openAsRawString(path, minOf(size, 65536));
-    if (lengthOf(head) < 8) return unreadable;
-    if (!startsWith(head, "II")) {
-        if (!startsWith(head, "MM")) return unreadable;
-    }
+    reason = "";
+    storedWhole = false;
+    if (size > 2147483647) unreadable = "ImageJ cannot open it: is it a BigTIFF, or cut off?" + otherWay;
+    else if (size > 0) reason = whyNotOpened(path, size);
+    else return unreadable;
+    if (reason == "no TIFF") return unreadable;
+    if (reason != "") return reason;
     call("ij.IJ.redirectErrorMessages");
-    about = call("ij.plugin.FileInfoVirtualStack.openVirtual", path);
-    if (!startsWith("" + about, "img[")) return unreadable;
+    about = "" + call("ij.plugin.FileInfoVirtualStack.openVirtual", path);
+    if (!startsWith(about, "img[")) return unreadable;
+    end = lastIndexOf(about, "-bit, ");
+    if (end < 0) return "";
+    sizes = split(substring(about, end + 6, lengthOf(about) - 1), "x");
+    if (sizes.length < 5) return "";
+    pixels = parseInt(sizes[0]) * parseInt(sizes[1]) * parseInt(sizes[2]) * parseInt(sizes[3]) * parseInt(sizes[4]);
+    sample = parseInt(substring(about, lastIndexOf(substring(about, 0, end), " ") + 1, end)) / 8;
+    // ImageJ keeps the planes of a stack one behind the other.
+    if (storedWhole) {
+        if (firstPlane + pixels * sampleBytes > size) return "the file is truncated; copy it again";
+    }
+    if (pixels > 2147483647)
+        return "it has " + d2s(pixels, 0) + " pixels, and the plugin cannot take more than 2147483647; restore it in parts";
+    bytes = pixels * sample;
+    most = parseFloat("" + call("ij.IJ.maxMemory"));
+    if (bytes > most) return "it needs " + floor(bytes / 1048576) + " MB, and ImageJ may use " + floor(most / 1048576)
+        + " MB: Edit > Options > Memory";
+    return "";
+}
+
+var storedWhole = false;         // of the TIFF that was looked at last: whether its pixels are not compressed,
+var firstPlane = 0;              // where they begin in a file of ImageJ (0 in others),
+var sampleBytes = 0;             // and how many bytes each has
+
+var otherWay = "; open it with File > Import > Bio-Formats and save it as Tiff";
+
+// Why ImageJ cannot open a TIFF, or would open it with wrong or lacking pixels.
+function whyNotOpened(path, size) {
+    if (size > 200000000) head = File.openAsRawString(path, 65536);
+    else head = File.openAsRawString(path, size);
+    if (lengthOf(head) < 8) return "no TIFF";
+    if (!startsWith(head, "II")) {
+        if (!startsWith(head, "MM")) return "no TIFF";
+    }
     little = charCodeAt(head, 0) == 73;
-    if (wordAt(head, 2, little) != 42) return "";
+    if (wordAt(head, 2, little) == 43) return "it is a BigTIFF, which ImageJ cannot open" + otherWay;
+    if (wordAt(head, 2, little) != 42) return "no TIFF";
     directory = longAt(head, 4, little);
-    if (directory + 2 > lengthOf(head)) return "";
-    entries = wordAt(head, directory, little);
-    compressed = false;
-    sampleBits = 8;
-    samples = 1;
-    width = 0;
-    height = 0;
-    offsets = 0;
-    strips = 0;
-    lengths = 0;
-    shortLengths = false;
-    if (directory + 6 + 12 * entries > size) return "the file is truncated inside its directory; copy it again";
+    page = 0;
+    // Each directory names the next, 0 being the last one.
+    while (directory > 0) {
+        if (directory + 6 > size) return "the file is truncated; copy it again";
+        readDirectory(head, directory, little);
+        reason = whyPageNotOpened();
+        if (reason != "") return reason;
+        if (lastStrip(head, little) > size) return "the file is truncated; copy it again";
+        if (page == 0) {
+            if (maxOf(tagValue(259), 1) == 1) storedWhole = true;
+            sampleBytes = maxOf(tagValue(277), 1) * maxOf(tagValue(258), 8) / 8;
+            firstPlane = 0;
+            if (indexOf(head, "ImageJ=") >= 0) firstPlane = tagValue(273);
+        }
+        page++;
+        directory = nextDirectory(head, directory, little);
+        if (page > 10000) directory = 0;
+    }
+    return "";
+}
+
+function whyPageNotOpened() {
+    if (tagValue(322) > 0) return "its pixels lie in tiles, which ImageJ cannot open" + otherWay;
+    method = maxOf(tagValue(259), 1);
+    if (indexIn(newArray(1, 5, 8, 32773, 32946), method) < 0)
+        return "it is compressed with " + compressionName(method) + ", which ImageJ cannot open" + otherWay;
+    if (tagValue(317) == 3)
+        return "it is compressed with the floating point predictor, which ImageJ opens with wrong values" + otherWay;
+    if (tagCount(279) == 2) {
+        if (tagIsShort(279)) return "ImageJ reads the lengths of its strips wrongly" + otherWay;
+    }
+    return "";
+}
+
+var tags = newArray(0);          // of the first directory of the TIFF that was looked at last: number, first value,
+var tagValues = newArray(0);     // how many values, whether they are 16-bit numbers, and where they lie (0 where the
+var tagCounts = newArray(0);     // value itself lies in the directory)
+var tagShort = newArray(0);
+var tagPlaces = newArray(0);
+
+function readDirectory(head, directory, little) {
+    entries = 0;
+    if (directory + 2 <= lengthOf(head)) entries = wordAt(head, directory, little);
+    entries = minOf(entries, floor((lengthOf(head) - directory - 2) / 12));
+    if (entries < 1) entries = 0;
+    tags = newArray(entries);
+    tagValues = newArray(entries);
+    tagCounts = newArray(entries);
+    tagShort = newArray(entries);
+    tagPlaces = newArray(entries);
     for (e = 0; e < entries; e++) {
         entry = directory + 2 + 12 * e;
-        if (entry + 12 <= lengthOf(head)) {
-            tag = wordAt(head, entry, little);
-            number = longAt(head, entry + 4, little);
-            value = longAt(head, entry + 8, little);
-            if (wordAt(head, entry + 2, little) == 3) {
-                if (number == 1) value = wordAt(head, entry + 8, little);
-            }
-            if (tag == 256) width = value;
-            if (tag == 257) height = value;
-            if (tag == 258) {
-                sampleBits = value;
-                if (number > 2) {
-                    sampleBits = 8;
-                    if (value + 2 <= lengthOf(head)) sampleBits = wordAt(head, value, little);
-                }
-            }
-            if (tag == 259) compressed = value != 1;
-            if (tag == 273) {
-                offsets = value;
-                strips = number;
-            }
-            if (tag == 277) samples = value;
-            if (tag == 279) {
-                lengths = value;
-                shortLengths = wordAt(head, entry + 2, little) == 3;
-            }
+        tags[e] = wordAt(head, entry, little);
+        kind = wordAt(head, entry + 2, little);
+        if (kind == 3) tagShort[e] = 1;
+        tagCounts[e] = longAt(head, entry + 4, little);
+        place = entry + 8;
+        bytes = 4;
+        if (tagShort[e]) bytes = 2;
+        if (tagCounts[e] * bytes > 4) {
+            tagPlaces[e] = longAt(head, place, little);
+            place = tagPlaces[e];
+        }
+        if (place + bytes <= lengthOf(head)) {
+            if (tagShort[e]) tagValues[e] = wordAt(head, place, little);
+            else tagValues[e] = longAt(head, place, little);
         }
     }
-    // The last strip of the first plane, then all planes where they are not compressed.
-    start = offsets;
-    if (strips > 1) {
-        start = 0;
-        if (maxOf(offsets, lengths) + 4 * strips <= lengthOf(head)) {
-            start = longAt(head, offsets, little);
-            last = longAt(head, offsets + 4 * (strips - 1), little);
-            if (shortLengths) last += wordAt(head, lengths + 2 * (strips - 1), little);
-            else last += longAt(head, lengths + 4 * (strips - 1), little);
-            if (last > size) return "the file is truncated; copy it again";
-        }
-    } else if (offsets + lengths > size) return "the file is truncated; copy it again";
-    if (compressed) return "";
-    planes = 1;
-    cross = lastIndexOf(about, "-bit, ");
-    if (cross > 0) {
-        sizes = split(substring(about, cross + 6, lengthOf(about) - 1), "x");
-        if (sizes.length == 5) planes = parseInt(sizes[2]) * parseInt(sizes[3]) * parseInt(sizes[4]);
-    }
-    // ImageJ keeps the planes of a stack one behind the other.
-    if (indexOf(head, "ImageJ=") < 0) start = 0;
-    if (start + width * height * planes * samples * sampleBits / 8 > size) return "the file is truncated; copy it again";
-    return "";
+}
+
+// Where the directory behind one starts; 0 where there is none, or it cannot be seen from here.
+function nextDirectory(head, directory, little) {
+    if (directory + 2 > lengthOf(head)) return 0;
+    place = directory + 2 + 12 * wordAt(head, directory, little);
+    if (place + 4 > lengthOf(head)) return 0;
+    return longAt(head, place, little);
+}
+
+function tagValue(tag) {
+    e = indexIn(tags, tag);
+    if (e < 0) return 0;
+    return tagValues[e];
+}
+
+function tagCount(tag) {
+    e = indexIn(tags, tag);
+    if (e < 0) return 0;
+    return tagCounts[e];
+}
+
+function tagIsShort(tag) {
+    e = indexIn(tags, tag);
+    if (e < 0) return 0;
+    return tagShort[e];
+}
+
+// Where the last strip of the first plane ends; 0 where that stands too far behind in the file.
+function lastStrip(head, little) {
+    offsets = indexIn(tags, 273);
+    lengths = indexIn(tags, 279);
+    if (offsets < 0) return 0;
+    if (lengths < 0) return 0;
+    if (tagCounts[offsets] == 1) return tagValues[offsets] + tagValues[lengths];
+    return valueAt(head, offsets, tagCounts[offsets] - 1, little) + valueAt(head, lengths, tagCounts[offsets] - 1, little);
+}
+
+function valueAt(head, e, number, little) {
+    bytes = 4;
+    if (tagShort[e]) bytes = 2;
+    place = tagPlaces[e] + bytes * number;
+    if (tagPlaces[e] == 0) return 0;
+    if (place + bytes > lengthOf(head)) return 0;
+    if (tagShort[e]) return wordAt(head, place, little);
+    return longAt(head, place, little);
+}
+
+function compressionName(method) {
+    if (method == 6) return "JPEG";
+    if (method == 7) return "JPEG";
+    if (method == 33003) return "JPEG 2000";
+    if (method == 33005) return "JPEG 2000";
+    if (method == 34712) return "JPEG 2000";
+    if (method == 34887) return "LERC";
+    if (method == 34925) return "LZMA";
+    if (method == 50000) return "Zstandard";
+    if (method == 50001) return "WebP";
+    if (method == 50002) return "JPEG XL";
+    if (method == 52546) return "JPEG XL";
+    return "method " + method;
 }
 
 function wordAt(text, at, little) {
