@@ -204,23 +204,6 @@ def _cut(size: int, count: int, halo: int, multiple: int) -> Iterator[tuple[slic
         yield slice(read, read + length), slice(start - read, stop - read), slice(start, stop)
 
 
-def merge(tiles: Sequence[Tile], results: Sequence[NDArray[Any]], shape: Sequence[int]) -> NDArray[Any]:
-    """Put results of tiles together.
-
-    Parameters
-    ----------
-    tiles : sequence of Tile
-    results : sequence of ndarray
-        One a tile, sized as its `read`; further dimensions (channels) last.
-    shape : sequence of int
-        Of the whole, without the further dimensions.
-    """
-    out = np.empty((*shape, *results[0].shape[len(shape) :]), results[0].dtype)
-    for tile, result in zip(tiles, results, strict=True):
-        out[tile.write] = result[tile.inner]
-    return out
-
-
 # ---- the plugin's way
 
 NONE, SPATIAL, BATCH = "none", "spatial", "batch"

@@ -1,5 +1,4 @@
-"""What the CSBDeep plugin makes of a zip: which files reach its cache folder, and what it says at the
-first run and at later ones.
+"""What the CSBDeep plugin makes of a zip: which files reach its cache folder, and what ends the unpacking.
 
 The plugin unpacks once, into a folder named after the zip's content, and never again while that folder
 exists. It reads the zip as a stream, so what a damaged or odd zip holds before the trouble is unpacked. It
@@ -11,20 +10,12 @@ from __future__ import annotations
 
 import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from care_bridge.bundle import SAVED_MODEL, SIGNATURE, TAG, read_bundle
 from care_bridge.errors import InputError
-
-NO_MODEL = "org.tensorflow.TensorFlowException: Could not find SavedModel .pb or .pbtxt at supplied export directory path"
-
-NO_GRAPH = (
-    f"org.tensorflow.TensorFlowException: Could not find meta graph def matching supplied tags: {{ {TAG} }}"
-)
 
 AGAIN = "zip it again, stored or deflated, not encrypted"
 """What helps most zips that Java cannot read."""
@@ -33,7 +24,6 @@ _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _SIGNATURE = b"PK\x03\x04"
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED, _SIZES_BEHIND = 1 << 0, 1 << 3
-_FIELDS = (b"\x08", b"\x12")  # what a saved_model.pb begins with: its version, or its graph
 _ZIP64, _IN_ZIP64 = 1, 0xFFFFFFFF
 
 
@@ -58,28 +48,6 @@ class Unpacked:
         if "FileNotFound" in self.reason:
             return "write an entry for every folder, before the files in it"
         return AGAIN if self.reason else ""
-
-
-@dataclass(frozen=True)
-class ZipVerdict:
-    """Whether the plugin gets a network out of a zip, TensorFlow's own opinion on the graph aside.
-
-    Attributes
-    ----------
-    first, later : str
-        Why the first run, and any later one with the same zip, gives nothing; "" where it works.
-    advice : str
-        What to do about it.
-    """
-
-    first: str
-    later: str
-    advice: str = ""
-
-    @property
-    def loads(self) -> bool:
-        """Whether the very first run works."""
-        return not self.first
 
 
 @dataclass(frozen=True)
@@ -133,63 +101,6 @@ def unpack(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Unpa
         if entry.reason:
             return Unpacked(tuple(files), entry.reason)
     return Unpacked(tuple(files))
-
-
-def zip_verdict(path: str | os.PathLike[str]) -> ZipVerdict:
-    """Whether the plugin finds a model, its graph and its signature in a zip.
-
-    Parameters
-    ----------
-    path : path
-
-    Returns
-    -------
-    ZipVerdict
-        Whether TensorFlow 1.x then takes the graph is another question, for `java.tf1` or the tables of
-        operations.
-
-    Raises
-    ------
-    InputError
-        If there is no such file.
-    """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        found = unpack(path, folder)
-        reason, advice = _model(folder)
-    if not found.reason:
-        return ZipVerdict(reason, reason, advice)
-    if "FileNotFound" in found.reason or not advice:
-        advice = found.advice
-    return ZipVerdict(found.reason, reason, advice)
-
-
-def _model(folder: Path) -> tuple[str, str]:
-    """What TensorFlow and the plugin say to a cache folder, and the cure."""
-    if not (folder / SAVED_MODEL).is_file():
-        if (folder / f"{SAVED_MODEL}txt").is_file():
-            return "", ""
-        return (
-            NO_MODEL,
-            f"{SAVED_MODEL} must lie at the root of the zip: zip the files, not the folder around them",
-        )
-    try:
-        graphs = read_bundle(folder).graphs
-    except InputError:
-        start = (folder / SAVED_MODEL).read_bytes()[:1]
-        if not start:
-            return NO_GRAPH, "export it again"  # an empty message is one without graphs
-        if start in _FIELDS:
-            reason = f"org.tensorflow.TensorFlowException: Can't parse <model cache>/{SAVED_MODEL}"
-        else:
-            reason = "java.lang.IndexOutOfBoundsException: Read less bytes than requested"
-        return reason, "export it again"
-    served = [graph for graph in graphs if TAG in graph.tags]
-    if not served:
-        return NO_GRAPH, f"export with the tag {TAG!r}"
-    if SIGNATURE not in served[0].signatures:
-        return "java.lang.IllegalArgumentException", f"export with the signature {SIGNATURE!r}"
-    return "", ""
 
 
 def _entries(data: bytes) -> Iterator[_Entry]:
