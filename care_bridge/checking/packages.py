@@ -5,25 +5,33 @@ deepImageJ.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
-from care_bridge import zips
 from care_bridge.checking import jdll
+from care_bridge.checking.deepimagej import check_in_deepimagej, read_as_jdll
+from care_bridge.checking.package_files import (
+    check_files,
+    covers,
+    has_test_tensors,
+    is_local,
+    names_test_tensors,
+    read,
+    test_tensor,
+    unpack,
+)
 from care_bridge.checking.report import CheckReport, Findings, Rule
 from care_bridge.defaults import TF1_OF_FIJI
 from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.opening import open_network
-from care_bridge.package import OTHER_NAMES, RDF
+from care_bridge.package import RDF
 from care_bridge.predictor import Network
 
 RUNNABLE = {"keras_hdf5": "keras", "tensorflow_saved_model_bundle": "tensorflow", "onnx": "onnx"}
@@ -31,8 +39,6 @@ RUNNABLE = {"keras_hdf5": "keras", "tensorflow_saved_model_bundle": "tensorflow"
 TOLERANCE = 1e-5
 COVER_BYTES = 500_000
 COMPLETE = 0.8
-_TEST_LIMIT = 1.5e-4
-"""What the zoo's deepImageJ check allows between its result and the test output."""
 
 
 def check_package(
@@ -59,137 +65,20 @@ def check_package(
     path = Path(path)
     findings = Findings()
     with tempfile.TemporaryDirectory(prefix="package-") as name:
-        root = _unpack(path, Path(name), findings)
-        rdf = None if root is None else _read(root, findings)
+        root = unpack(path, Path(name), findings)
+        rdf = None if root is None else read(root, findings)
         if root is not None and rdf is not None:
-            complete = _names_test_tensors(rdf)
-            _files(root, rdf, findings, decisive=complete)
-            tested = _has_test_tensors(root, rdf)
+            complete = names_test_tensors(rdf)
+            check_files(root, rdf, findings, decisive=complete)
+            tested = has_test_tensors(root, rdf)
             if core:
                 _core(root, rdf, findings, tested=tested)
             networks = _networks(root, rdf, findings)
             _formats_agree(networks, rdf, findings)
-            _deepimagej(root, rdf, networks, image, findings)
+            check_in_deepimagej(root, rdf, networks, image, findings)
             _advice(root, rdf, findings)
             _bundle(root, rdf, findings, versions, sessions, decisive=complete)
     return findings.report(path, "package")
-
-
-# --- files
-
-
-def _unpack(path: Path, folder: Path, findings: Findings) -> Path | None:
-    if path.is_dir():
-        root = path
-    elif path.suffix.lower() in (".yaml", ".yml"):
-        root = path.parent
-    else:
-        try:
-            root = zips.unpack(path, folder)
-        except (InputError, OSError) as error:
-            findings.add("The zip can be unpacked", False, str(error), "make it again")
-            return None
-    others = [name for name in OTHER_NAMES if (root / name).is_file()]
-    found = (root / RDF).is_file()
-    findings.add(
-        f"The description is called {RDF}",
-        found,
-        "found" if found else f"only {', '.join(others) or 'nothing'} at the root",
-        f"call it {RDF}: deepImageJ finds no other name",
-    )
-    if found and others:
-        findings.add(
-            "There is one description",
-            False,
-            f"{', '.join(others)} too",
-            "readers choose differently",
-            decisive=False,
-        )
-    return root if found else None
-
-
-def _read(root: Path, findings: Findings) -> dict[str, Any] | None:
-    try:
-        rdf = yaml.safe_load((root / RDF).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        findings.add("The description is YAML", False, " ".join(str(error).split())[:300], "mend the text")
-        return None
-    if not isinstance(rdf, dict) or rdf.get("type") != "model":
-        kind = rdf.get("type") if isinstance(rdf, dict) else type(rdf).__name__
-        findings.add("It describes a model", False, f"type {kind!r}", "give the rdf.yaml of a model")
-        return None
-    return rdf
-
-
-def _entries(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Every mapping with a source, wherever in the description."""
-    if isinstance(value, Mapping):
-        if isinstance(value.get("source"), str):
-            yield value
-        for inner in value.values():
-            yield from _entries(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _entries(inner)
-
-
-def _is_local(source: Any) -> TypeGuard[str]:
-    return isinstance(source, str) and "://" not in source
-
-
-def _files(root: Path, rdf: Mapping[str, Any], findings: Findings, *, decisive: bool) -> None:
-    # Engines do not look at hashes; a package that was stripped for one is judged by what that engine does.
-    wanted = [
-        entry for key in ("inputs", "outputs", "weights", "attachments") for entry in _entries(rdf.get(key))
-    ]
-    names: list[str] = [entry["source"] for entry in wanted if _is_local(entry["source"])]
-    names += [name for name in (rdf.get("documentation"), *_covers(rdf)) if _is_local(name)]
-    for key in ("test_inputs", "test_outputs", "sample_inputs", "sample_outputs"):
-        names += [name for name in rdf.get(key) or () if _is_local(name)]
-    missing = sorted({name for name in names if not (root / name).is_file()})
-    findings.add(
-        "Every file that is named is there",
-        not missing,
-        f"missing: {', '.join(missing)}" if missing else f"{len(set(names))} files",
-        "put them into the package, or take their names out",
-        decisive=decisive,
-    )
-    wrong = []
-    for entry in wanted:
-        file, said = root / entry["source"], entry.get("sha256")
-        if said and file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() != said:
-            wrong.append(entry["source"])
-    findings.add(
-        "Every hash is right",
-        not wrong,
-        f"another content than its sha256 says: {', '.join(wrong)}"
-        if wrong
-        else "SHA-256 of every file with one",
-        "the file was changed or damaged: take it again, or write the new hash",
-        decisive=decisive,
-    )
-
-
-def _covers(rdf: Mapping[str, Any]) -> list[Any]:
-    covers = rdf.get("covers") or []
-    return list(covers) if isinstance(covers, list) else [covers]
-
-
-def _names_test_tensors(rdf: Mapping[str, Any]) -> bool:
-    tensors = [tensor for tensor in rdf.get("inputs") or () if isinstance(tensor, Mapping)]
-    return bool(rdf.get("test_inputs")) or any(tensor.get("test_tensor") for tensor in tensors)
-
-
-def _test_file(root: Path, rdf: Mapping[str, Any], which: str) -> Path | None:
-    tensors = rdf.get(f"{which}s") or [{}]
-    source = (tensors[0].get("test_tensor") or {}).get("source") if isinstance(tensors[0], Mapping) else None
-    source = source or next(iter(rdf.get(f"test_{which}s") or ()), None)
-    file = root / source if _is_local(source) else None
-    return file if file is not None and file.is_file() else None
-
-
-def _has_test_tensors(root: Path, rdf: Mapping[str, Any]) -> bool:
-    return all(_test_file(root, rdf, which) is not None for which in ("input", "output"))
 
 
 # --- bioimageio.core
@@ -313,7 +202,7 @@ def _formats_agree(networks: Mapping[str, Network], rdf: Mapping[str, Any], find
 
 def _shape(rdf: Mapping[str, Any], number: int, network: Network) -> tuple[int, ...]:
     try:
-        axes = _read_as_jdll(rdf).axes
+        axes = read_as_jdll(rdf).axes
     except InputError:
         return (1, *(size or 32 * number for size in network.input_shape[1:-1]), network.input_shape[-1] or 1)
     sizes = []
@@ -325,114 +214,12 @@ def _shape(rdf: Mapping[str, Any], number: int, network: Network) -> tuple[int, 
     return tuple(sizes)
 
 
-# --- deepImageJ
-
-
-def _read_as_jdll(rdf: Mapping[str, Any]) -> jdll.Description:
-    try:
-        return jdll.read(rdf)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise jdll.JdllError("read", f"the description is not built as one ({error!r})") from error
-
-
-def _deepimagej(
-    root: Path,
-    rdf: Mapping[str, Any],
-    networks: Mapping[str, Network],
-    image: NDArray[Any] | None,
-    findings: Findings,
-) -> None:
-    rule = "deepImageJ's engine gives a result"
-    try:
-        description = _read_as_jdll(rdf)
-        chosen = jdll.choose_weights(rdf.get("weights") or {}, root)
-        if chosen == "tensorflow_saved_model_bundle" and chosen not in networks:
-            raise jdll.JdllError("load", "the TensorFlow bundle does not open: Could not find SavedModel")
-        if chosen not in networks:
-            raise jdll.JdllError("load", f"the weights {chosen} do not open")
-        given = image if image is not None else _image(root, rdf, description)
-        result = jdll.predict(description, networks[chosen], given)
-    except jdll.JdllError as error:
-        findings.facts["deepimagej"] = f"fails at {error.stage}"
-        findings.add(
-            rule,
-            False,
-            f"at {error.stage}: {error}",
-            "change the description or the weights so that this rule holds",
-        )
-        return
-    except InputError as error:
-        findings.facts["deepimagej"] = "fails at run"
-        findings.add(rule, False, f"at run: {error}", "export the model again")
-        return
-    findings.facts["deepimagej"] = f"runs with {chosen}"
-    findings.add(
-        rule,
-        True,
-        f"its tiles and normalisation in NumPy over {chosen}: {given.shape} -> {result.shape}, values "
-        f"{result.min():.3g} to {result.max():.3g}",
-    )
-    findings.add(
-        "deepImageJ takes the TensorFlow weights",
-        chosen == "tensorflow_saved_model_bundle",
-        f"it takes {chosen}",
-        'its released ONNX engine ends Fiji after a run: write tensorflow_version: "1.15" and opset 17',
-        decisive=False,
-    )
-    expected = _test_file(root, rdf, "output")
-    if expected is not None and image is None:
-        _against_test(description, networks[chosen], given, np.load(expected), findings)
-
-
-def _against_test(
-    description: jdll.Description,
-    network: Network,
-    given: NDArray[Any],
-    expected: NDArray[Any],
-    findings: Findings,
-) -> None:
-    # The zoo's check takes the halo out first.
-    try:
-        result = jdll.predict(jdll.without_halo(description), network, given)
-    except jdll.JdllError as error:
-        findings.add("deepImageJ passes the zoo's check", False, str(error), "", decisive=False)
-        return
-    same = result.shape == expected.shape
-    off = float(np.max(np.abs(result - expected) - 1e-4 * np.abs(expected))) if same else float("inf")
-    findings.add(
-        "deepImageJ passes the zoo's check",
-        off <= _TEST_LIMIT,
-        f"test input to test output, halo taken out: off by {max(off, 0):.2g}, {_TEST_LIMIT:g} allowed",
-        "choose a test image on which all percentile definitions agree, its sizes multiples of the step",
-        decisive=False,
-    )
-
-
-def _image(root: Path, rdf: Mapping[str, Any], description: jdll.Description) -> NDArray[Any]:
-    file = _test_file(root, rdf, "input")
-    if file is not None:
-        data: NDArray[Any] = np.load(file)
-        if data.ndim != len(description.axes):
-            raise jdll.JdllError(
-                "run", f"the test input has {data.ndim} dimensions, the description {len(description.axes)}"
-            )
-        return data
-    shape = tuple(
-        axis.channels or 1 if axis.letter in "bc" else jdll.smallest(axis, 24) for axis in description.axes
-    )
-    grid = np.indices(shape).sum(axis=0)
-    noise = np.random.default_rng(0).normal(0, 20, shape)
-    return np.asarray(400 + 90 * np.sin(grid / 5) + noise, np.float32)
-
-
 # --- advice
 
 
 def _advice(root: Path, rdf: Mapping[str, Any], findings: Findings) -> None:
     with contextlib.suppress(InputError):
-        description = _read_as_jdll(rdf)
+        description = read_as_jdll(rdf)
         odd = [axis.letter for axis in description.axes if axis.step and axis.halo % axis.step]
         findings.add(
             "Halos are multiples of the step",
@@ -466,8 +253,8 @@ def _advice(root: Path, rdf: Mapping[str, Any], findings: Findings) -> None:
         "write them with letters, digits and _ only: bioimageio.core 0.9 and 0.10 refuse the description else",
         decisive=False,
     )
-    for cover in _covers(rdf):
-        file = root / cover if _is_local(cover) else None
+    for cover in covers(rdf):
+        file = root / cover if is_local(cover) else None
         if file is not None and file.is_file():
             _cover(file, findings)
     _sample(root, rdf, findings)
@@ -492,9 +279,9 @@ def _cover(file: Path, findings: Findings) -> None:
 
 
 def _sample(root: Path, rdf: Mapping[str, Any], findings: Findings) -> None:
-    test = _test_file(root, rdf, "input")
+    test = test_tensor(root, rdf, "input")
     sample = ((rdf.get("inputs") or [{}])[0].get("sample_tensor") or {}).get("source")
-    if test is None or not _is_local(sample) or not (root / sample).is_file():
+    if test is None or not is_local(sample) or not (root / sample).is_file():
         return
     from imageio.v3 import imread
 
