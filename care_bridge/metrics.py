@@ -43,6 +43,16 @@ class SsimSetting:
         assert self.gaussian_sigma is not None
         return 2 * int(3.5 * self.gaussian_sigma + 0.5) + 1
 
+    @property
+    def window(self) -> dict[str, Any]:
+        """As `skimage.metrics.structural_similarity` is told it."""
+        shape: dict[str, Any] = (
+            {"win_size": self.window_px}
+            if self.gaussian_sigma is None
+            else {"gaussian_weights": True, "sigma": self.gaussian_sigma}
+        )
+        return {"use_sample_covariance": self.sample_covariance} | shape
+
 
 WEIGERT = SsimSetting("gaussian", gaussian_sigma=1.5, window_px=None, sample_covariance=False)
 """Gaussian window of sigma 1.5, as Wang et al. 2004 and the CARE evaluations; the default."""
@@ -176,12 +186,8 @@ def ssim(
             f"SSIM ({setting.name}) needs {width} pixels along each axis, the image has {pairs[0][0].shape}; "
             + ("use slicewise=True" if not slicewise and given.ndim > 2 else "use a larger image")
         )
-    options: dict[str, Any] = {"data_range": scale, "use_sample_covariance": setting.sample_covariance}
-    if setting.gaussian_sigma is not None:
-        options |= {"gaussian_weights": True, "sigma": setting.gaussian_sigma}
-    else:
-        options |= {"win_size": setting.window_px}
-    return float(np.mean([structural_similarity(there, here, **options) for here, there in pairs]))
+    each = [structural_similarity(there, here, data_range=scale, **setting.window) for here, there in pairs]
+    return float(np.mean(each))
 
 
 def mae(prediction: ArrayLike, ground_truth: ArrayLike, *, data_range: float = 1.0) -> float:

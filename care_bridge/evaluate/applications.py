@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from care_bridge.errors import InputError
 from care_bridge.evaluate.scores import Summary, paired_test, summarise
-from care_bridge.metrics import align
+from care_bridge.metrics import align, nrmse
 
 Array = NDArray[np.float64]
 
@@ -131,7 +131,7 @@ def compare_applications(planes: Sequence[NDArray[Any]], ground_truth: NDArray[A
         found.append(
             Application(
                 application=place,
-                nrmse=float(np.sqrt(np.mean((given - truth) ** 2))),
+                nrmse=nrmse(given, truth, data_range=1.0),
                 contrast_to_noise=contrast_to_noise(given, structure),
                 change=change,
                 gradient_energy=gradient_energy(given) / (gradient_energy(truth) or math.nan),

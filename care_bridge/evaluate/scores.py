@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from care_bridge.axes import SPACE, move_axes
 from care_bridge.errors import InputError
 from care_bridge.images import Image
-from care_bridge.metrics import UNIFORM, WEIGERT, SsimSetting, align, pearson, ssim
+from care_bridge.metrics import UNIFORM, WEIGERT, SsimSetting, align, nrmse, pearson, psnr, ssim
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -216,11 +216,10 @@ def score(
     valid = valid_pixels(given, truth, mask=mask)
     whole = bool(valid.all())
     flat_given, flat_truth = align(given[valid], truth[valid])
-    nrmse = float(np.sqrt(np.mean((flat_given - flat_truth) ** 2)))
     given, truth = _unflatten(flat_given, valid), _unflatten(flat_truth, valid)
     return Scores(
-        psnr=float("inf") if nrmse == 0 else -20 * math.log10(nrmse),
-        nrmse=nrmse,
+        psnr=psnr(flat_given, flat_truth, data_range=1.0),
+        nrmse=nrmse(flat_given, flat_truth, data_range=1.0),
         ssim=masked_ssim(given, truth, valid, setting=WEIGERT),
         ssim_uniform=masked_ssim(given, truth, valid, setting=UNIFORM),
         ms_ssim=ms_ssim(given, truth) if whole and min(truth.shape[-2:]) >= _MS_WINDOW else math.nan,
@@ -270,18 +269,12 @@ def masked_ssim(
     from scipy.ndimage import minimum_filter
     from skimage.metrics import structural_similarity
 
-    options = (
-        {"gaussian_weights": True, "sigma": setting.gaussian_sigma}
-        if setting.gaussian_sigma is not None
-        else {"win_size": setting.window_px}
-    )
     _, local = structural_similarity(
         np.where(valid, ground_truth, 0.0),
         np.where(valid, prediction, 0.0),
         data_range=1.0,
-        use_sample_covariance=setting.sample_covariance,
         full=True,
-        **options,
+        **setting.window,
     )
     # Windows that reach beyond the border or into a hole compare made-up pixels.
     counted = minimum_filter(valid, size=width, mode="constant", cval=False)
