@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import struct
 import sys
 import zipfile
@@ -35,6 +36,12 @@ _CORE = (
     "imagej-tensorflow",
 )
 _INSIDE = ("", "Fiji.app", "Fiji", "ImageJ.app", "fiji")
+
+_WRITTEN = ("lib", "models", "update")
+"""Folders that a running Fiji writes into; imagej-tensorflow keeps `lib/PLATFORM/.crashed` while it loads."""
+
+_SMALL = ("scripts", "macros", "luts")
+"""What is copied where links are not allowed (Windows, without its developer mode)."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,37 @@ class FijiFolder:
             found.append(str(error))
         return found
 
+    def mirrored_in(self, folder: Path) -> Path:
+        """Make a folder that looks like this Fiji to what looks for files in it, and is ours to write into.
+
+        Parameters
+        ----------
+        folder : Path
+            Made anew; its links go with it.
+
+        Returns
+        -------
+        Path
+            The folder: links to the folders of this Fiji, without those that a running Fiji writes into.
+
+        Notes
+        -----
+        imagej-tensorflow writes `lib/PLATFORM/.crashed` into the base directory before it loads TensorFlow and
+        takes it away afterwards; it refuses TensorFlow where it finds one. A process that is killed in between
+        leaves it, whoever killed it, so nobody could be sure to take it away again: in here it disables nothing,
+        and of two starts at once neither sees the other's.
+        """
+        folder.mkdir()
+        for entry in sorted(self.path.iterdir()):
+            if not entry.is_dir() or entry.name in _WRITTEN:
+                continue
+            try:
+                (folder / entry.name).symlink_to(entry, target_is_directory=True)
+            except OSError:
+                if entry.name in _SMALL:
+                    shutil.copytree(entry, folder / entry.name)
+        return folder
+
     def java(self) -> Path:
         """The Java to run this Fiji with.
 
@@ -167,7 +205,10 @@ class FijiFolder:
             )
         crashed = sorted((self.path / "lib").rglob(".crashed"))
         if crashed:
-            found.append(f"TensorFlow crashed in it once and is disabled since: delete {crashed[0]}")
+            found.append(
+                f"TensorFlow crashed in it once, or Fiji was ended while it loaded, and is disabled since: delete "
+                f"{crashed[0]}"
+            )
         if sys.platform == "darwin" and not runtimes.native_platform().endswith("x86_64"):
             found.append(
                 "there is no TensorFlow 1.x for arm64: use an Intel Fiji and an Intel Python (Rosetta)"

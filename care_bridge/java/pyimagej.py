@@ -25,8 +25,8 @@ _START_TIMEOUT_S = 180
 class FijiSession:
     """One Fiji in one worker process, for any number of bundles; use it as a context manager.
 
-    A worker that crashed or hung is started again at the next use. Nothing stays in the Fiji folder or among
-    the person's preferences: models are unpacked into, and remembered parameters kept in, the worker's folder.
+    A worker that crashed or hung is started again at the next use. Nothing is written into the Fiji
+    folder or among the person's preferences, whenever it is ended: what Fiji writes goes into the worker's folder.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from care_bridge.errors import InputError, NotInstalledError, WorkerError
+from care_bridge.java.installation import FijiFolder
 from care_bridge.java.worker_process import Call, in_words
 
 COMMAND = "de.csbdresden.csbdeep.commands.GenericNetwork"
@@ -28,6 +29,7 @@ def start(settings: dict[str, Any]) -> dict[str, Any]:
     scratch = Path(settings["worker_folder"])
     for name in ("prefs", "models", "tmp"):
         (scratch / name).mkdir(exist_ok=True)
+    base = FijiFolder(folder).mirrored_in(scratch / "Fiji.app")
     os.environ["JAVA_HOME"] = settings["java"]
     # Where scyjava would fetch a Java from although there is one.
     os.environ["CJDK_INDEX_URL"] = "http://127.0.0.1:9/"
@@ -51,8 +53,8 @@ def start(settings: dict[str, Any]) -> dict[str, Any]:
         f"-Djava.util.prefs.userRoot={scratch / 'prefs'}",
         f"-Dimagej.tensorflow.models.dir={scratch / 'models'}",
         f"-Djava.io.tmpdir={scratch / 'tmp'}",
-        # Scripts are looked for where these say; else where the jars lie, which may be links.
-        *(f"-D{name}.dir={folder}" for name in ("imagej", "imagej2", "fiji")),
+        # Scripts are looked for, and the mark of a TensorFlow that is being loaded is kept, where these say.
+        *(f"-D{name}.dir={base}" for name in ("imagej", "imagej2", "fiji")),
     ):
         scyjava.config.add_option(option)
     try:
