@@ -11,7 +11,7 @@ import typer
 
 from care_bridge.cli import _options as options
 from care_bridge.cli._run import DONE, NO, command, progress_bar
-from care_bridge.defaults import LEVEL, LEVELS
+from care_bridge.defaults import LEVEL, LEVELS, TF1_OF_FIJI
 
 if TYPE_CHECKING:
     from care_bridge.levels import Survey
@@ -23,7 +23,8 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     what: str = typer.Argument(
-        "all", help="With --install: tf1 (1.12.0 and 1.15.0), tf1-all, tf1-VERSION, imagej or all."
+        "all",
+        help=f"With --install: tf1 ({' and '.join(TF1_OF_FIJI)}), tf1-all, tf1-VERSION, imagej or all.",
     ),
     *,
     install: bool = typer.Option(
@@ -33,7 +34,7 @@ def doctor(
     level: str = typer.Option(
         LEVEL,
         "--level",
-        help="Exit with 1 if this level is not there: best, fiji, imagej, tf1 or emulation.",
+        help=f"Exit with 1 if this level is not there: best, {', '.join(LEVELS)}.",
     ),
     try_out: bool = typer.Option(
         False, "--try", help="Start what each level needs and pass one array through it; 1 if one fails."
