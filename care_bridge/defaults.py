@@ -38,6 +38,11 @@ TOLERANCE_REPEATED = 5e-5
 INTERVAL = 0.9
 """Mass of the interval that is drawn for a probabilistic model."""
 
+# Predicting ----------------------------------------------------------------------------------------------------
+
+RESULT_NAME = "{file_path}/{file_name}{file_ext}"
+"""What csbdeep's care_predict calls a result."""
+
 # Training ------------------------------------------------------------------------------------------------------
 
 KIND: Final = "CARE"

@@ -24,7 +24,7 @@ KERAS_LANE = {"training", "inference", "export"}
 JAVA_LANE = {"java"}
 # What the drawing alone would allow.
 KEEPS_OFF = {
-    "evaluate": KERAS_LANE | JAVA_LANE,  # it is handed predictors
+    "evaluate": KERAS_LANE | JAVA_LANE,  # what it opens, `opening` opens
     "macros": KERAS_LANE,
 }
 HEAVY_KERAS, HEAVY_JAVA = {"tensorflow", "keras"}, {"jpype", "imagej", "scyjava"}

@@ -5,58 +5,46 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from care_bridge.defaults import LEVELS, PRECISIONS, TF1_VERSIONS
 
 ImageAxes = Annotated[
-    str | None,
-    typer.Option("--image-axes", help="Axes of the images, e.g. ZYX, where the files do not say."),
+    str | None, Option("--image-axes", help="Axes of the images, e.g. ZYX, where the files do not say.")
 ]
 NetworkAxes = Annotated[
     str | None,
-    typer.Option("--network-axes", help="Axes that the network works along, e.g. YX; else the images' own."),
+    Option("--network-axes", help="Axes that the network works along, e.g. YX; else the images' own."),
 ]
-Applications = Annotated[int, typer.Option("--applications", min=1, help="How many times in a row.")]
+Applications = Annotated[int, Option("--applications", min=1, help="How many times in a row.")]
 Level = Annotated[
-    str,
-    typer.Option("--level", help=f"How much of Fiji: best, {', '.join(LEVELS)}; one named is never lowered."),
+    str, Option("--level", help=f"How much of Fiji: best, {', '.join(LEVELS)}; one named is never lowered.")
 ]
 Tensorflow = Annotated[
     str,
-    typer.Option(
-        "--tensorflow", help=f"TensorFlow 1.x, where it runs outside of Fiji: {', '.join(TF1_VERSIONS)}."
-    ),
+    Option("--tensorflow", help=f"TensorFlow 1.x, where it runs outside of Fiji: {', '.join(TF1_VERSIONS)}."),
 ]
 Fiji = Annotated[
     Path | None,
-    typer.Option(
-        "--fiji", help="Your Fiji's folder, with the CSBDeep update site; else that of CARE_BRIDGE_FIJI."
-    ),
+    Option("--fiji", help="Your Fiji's folder, with the CSBDeep update site; else that of CARE_BRIDGE_FIJI."),
 ]
 Factor = Annotated[
-    float | None,
-    typer.Option("--factor", help="Upsampling along Z, for UpsamplingCARE and IsotropicCARE."),
+    float | None, Option("--factor", help="Upsampling along Z, for UpsamplingCARE and IsotropicCARE.")
 ]
 Pmin = Annotated[
     float | None,
-    typer.Option(
+    Option(
         "--pmin", min=0, max=100, help="Low percentile of the normalisation, 0-100; else what the model says."
     ),
 ]
 Pmax = Annotated[
-    float | None, typer.Option("--pmax", min=0, max=100, help="High percentile, 0-100; else likewise.")
+    float | None, Option("--pmax", min=0, max=100, help="High percentile, 0-100; else likewise.")
 ]
-Precision = Annotated[
-    str, typer.Option("--precision", help=f"What Keras computes in: {' or '.join(PRECISIONS)}.")
-]
-PatchesPerImage = Annotated[
-    int, typer.Option("--patches-per-image", min=1, help="Patches cut per image pair.")
-]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Every random draw comes from it.")]
+Precision = Annotated[str, Option("--precision", help=f"What Keras computes in: {' or '.join(PRECISIONS)}.")]
+PatchesPerImage = Annotated[int, Option("--patches-per-image", min=1, help="Patches cut per image pair.")]
+Seed = Annotated[int, Option("--seed", min=0, help="Every random draw comes from it.")]
 Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Any setting of config.json, as KEY=VALUE; may be repeated."),
+    list[str] | None, Option("--set", help="Any setting of config.json, as KEY=VALUE; may be repeated.")
 ]
-NoBar = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
-Silent = Annotated[bool, typer.Option("--quiet", help="Say nothing; no progress bar.")]
+NoBar = Annotated[bool, Option("--quiet", help="No progress bar.")]
+Silent = Annotated[bool, Option("--quiet", help="Say nothing; no progress bar.")]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from care_bridge.cli import _options as options
 from care_bridge.cli._parse import one_of
@@ -28,42 +29,39 @@ REPORTS = (".html", ".json", ".md", ".txt")
 
 def compare(
     model: Annotated[
-        Path, typer.Argument(help="Python's side: a model folder, a .keras or .h5 file, or a bundle.")
+        Path, Argument(help="Python's side: a model folder, a .keras or .h5 file, or a bundle.")
     ],
-    bundle: Annotated[
-        Path, typer.Argument(help="Fiji's side: a bundle (.zip), or a model folder with one in it.")
-    ],
-    image: Annotated[Path, typer.Argument(help="A TIFF.")],
+    bundle: Annotated[Path, Argument(help="Fiji's side: a bundle (.zip), or a model folder with one in it.")],
+    image: Annotated[Path, Argument(help="A TIFF.")],
     *,
     applications: options.Applications = APPLICATIONS,
     level: options.Level = LEVEL,
     tensorflow: options.Tensorflow = TF1_VERSION,
     tolerance: Annotated[
-        float, typer.Option(min=0, help="Largest difference after one application, normalised scale.")
+        float, Option(min=0, help="Largest difference after one application, normalised scale.")
     ] = TOLERANCE,
     tolerance_repeated: Annotated[
-        float, typer.Option(min=0, help="The same after two or more.")
+        float, Option(min=0, help="The same after two or more.")
     ] = TOLERANCE_REPEATED,
     image_axes: options.ImageAxes = None,
     n_tiles: Annotated[
-        int | None, typer.Option(min=1, help="The plugin's nTiles; else what the bundle says.")
+        int | None, Option(min=1, help="The plugin's nTiles; else what the bundle says.")
     ] = None,
     block_multiple: Annotated[
-        int | None, typer.Option(min=1, help="The plugin's blockMultiple; else likewise.")
+        int | None, Option(min=1, help="The plugin's blockMultiple; else likewise.")
     ] = None,
-    overlap: Annotated[int | None, typer.Option(min=0, help="The plugin's overlap; else likewise.")] = None,
+    overlap: Annotated[int | None, Option(min=0, help="The plugin's overlap; else likewise.")] = None,
     pmin: options.Pmin = None,
     pmax: options.Pmax = None,
     normalize: Annotated[
-        bool | None, typer.Option(help="The plugin's normalizeInput; else what the bundle says.")
+        bool | None, Option(help="The plugin's normalizeInput; else what the bundle says.")
     ] = None,
     fiji: options.Fiji = None,
     report: Annotated[
-        list[Path] | None,
-        typer.Option(help="Write the report to FILE.html, .json, .md or .txt; may be repeated."),
+        list[Path] | None, Option(help="Write the report to FILE.html, .json, .md or .txt; may be repeated.")
     ] = None,
     stepwise: Annotated[
-        bool, typer.Option("--stepwise", help="Climb the ladder: what each convention costs, and why.")
+        bool, Option("--stepwise", help="Climb the ladder: what each convention costs, and why.")
     ] = False,
     quiet: options.NoBar = False,
 ) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from care_bridge.cli._run import DONE, command, fail
 from care_bridge.cli._tensorflow import load_tensorflow
@@ -39,42 +40,36 @@ def _show_example(wanted: bool) -> None:
 
 
 def export(
-    model: Annotated[
-        Path, typer.Argument(help="A model folder (ours or csbdeep's), or a .keras or .h5 file.")
-    ],
+    model: Annotated[Path, Argument(help="A model folder (ours or csbdeep's), or a .keras or .h5 file.")],
     *,
-    format: Annotated[str, typer.Option(help="fiji, onnx or bioimageio.")] = "fiji",
+    format: Annotated[str, Option(help="fiji, onnx or bioimageio.")] = "fiji",
     out: Annotated[
-        Path | None, typer.Option(help="The file to write, or a folder; beside the model when left out.")
+        Path | None, Option(help="The file to write, or a folder; beside the model when left out.")
     ] = None,
     oldest_tensorflow: Annotated[
         str | None,
-        typer.Option(help=f"Oldest TensorFlow that must open a Fiji bundle; {OLDEST_TF1} when left out."),
+        Option(help=f"Oldest TensorFlow that must open a Fiji bundle; {OLDEST_TF1} when left out."),
     ] = None,
     pmin: Annotated[
-        float | None,
-        typer.Option(help="Low percentile to type in Fiji, 0-100; the model's own when left out."),
+        float | None, Option(help="Low percentile to type in Fiji, 0-100; the model's own when left out.")
     ] = None,
-    pmax: Annotated[float | None, typer.Option(help="High percentile, 0-100; likewise.")] = None,
+    pmax: Annotated[float | None, Option(help="High percentile, 0-100; likewise.")] = None,
     metadata: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             help="model.toml with authors, licence, citations (bioimageio); in the model folder when left out."
         ),
     ] = None,
     test_image: Annotated[
-        Path | None, typer.Option(help="A TIFF to show and test the package with (bioimageio).")
+        Path | None, Option(help="A TIFF to show and test the package with (bioimageio).")
     ] = None,
     ground_truth: Annotated[
-        Path | None, typer.Option(help="The TIFF that the test image should become (bioimageio).")
+        Path | None, Option(help="The TIFF that the test image should become (bioimageio).")
     ] = None,
     example: Annotated[
         bool,
-        typer.Option(
-            "--example",
-            help="Print a model.toml to fill, and stop.",
-            is_eager=True,
-            callback=_show_example,
+        Option(
+            "--example", help="Print a model.toml to fill, and stop.", is_eager=True, callback=_show_example
         ),
     ] = False,
 ) -> int:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from typer import Argument, Option
 
 from care_bridge.cli import _options as options
+from care_bridge.cli._parse import one_of
 from care_bridge.cli._run import DONE, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.cli._typer import old_spellings
-from care_bridge.defaults import PRECISION, PRECISIONS, TF1_VERSION, TF1_VERSIONS
+from care_bridge.defaults import PRECISION, PRECISIONS, RESULT_NAME, TF1_VERSION, TF1_VERSIONS
 from care_bridge.errors import InputError
 
 if TYPE_CHECKING:
     from care_bridge.plugin.options import PluginOptions
-    from care_bridge.predictor import PredictOptions, Predictor
+    from care_bridge.predictor import PredictOptions
 
 RUNTIMES = ("keras", "onnx", "tf1", "fiji")
 RULES = ("csbdeep", "fiji", "bioimageio", "none")
@@ -35,62 +36,61 @@ _OLD = {
 }
 
 
+Rule = Annotated[
+    str | None,
+    Option(
+        help=f"Percentile rule: {', '.join(RULES)}; else fiji for --runtime fiji, csbdeep for all others."
+    ),
+]
+NTiles = Annotated[
+    str | None,
+    Option(
+        help="Tiles: one number an image axis (1,2,2), or one number for Y and X each; "
+        "for --runtime fiji one number, the plugin's own."
+    ),
+]
+OutputName = Annotated[
+    str,
+    Option(help="Name of a result; knows {file_path} {file_name} {file_ext} {model_name} {model_weights}."),
+]
+
+
 def register(app: typer.Typer) -> None:
     app.command("predict", context_settings=old_spellings(_OLD))(command(predict))
 
 
 def predict(
     model: Annotated[
-        Path | None,
-        typer.Argument(help="Model folder; a bundle (.zip) or .onnx for the runtimes that need one."),
+        Path | None, Argument(help="Model folder; a bundle (.zip) or .onnx for the runtimes that need one.")
     ] = None,
-    images: Annotated[list[Path] | None, typer.Argument(help="TIFFs, or folders of them.")] = None,
+    images: Annotated[list[Path] | None, Argument(help="TIFFs, or folders of them.")] = None,
     *,
-    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    out: Annotated[Path, Option(help="Folder for the results.")],
     applications: options.Applications = 1,
-    runtime: Annotated[str, typer.Option(help=f"One of {', '.join(RUNTIMES)}.")] = "keras",
+    runtime: Annotated[str, Option(help=f"One of {', '.join(RUNTIMES)}.")] = "keras",
     tensorflow: options.Tensorflow = TF1_VERSION,
-    rule: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Percentile rule: {', '.join(RULES)}; else fiji for --runtime fiji, csbdeep for all others."
-        ),
-    ] = None,
-    n_tiles: Annotated[
-        str | None,
-        typer.Option(
-            help="Tiles: one number an image axis (1,2,2), or one number for Y and X each; "
-            "for --runtime fiji one number, the plugin's own."
-        ),
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="Type of the results; 'same' keeps the image's.")] = "float32",
+    rule: Rule = None,
+    n_tiles: NTiles = None,
+    dtype: Annotated[str, Option(help="Type of the results; 'same' keeps the image's.")] = "float32",
     kind: Annotated[
-        str | None,
-        typer.Option(help="UpsamplingCARE or IsotropicCARE, for folders of csbdeep, which do not say."),
+        str | None, Option(help="UpsamplingCARE or IsotropicCARE, for folders of csbdeep, which do not say.")
     ] = None,
     factor: options.Factor = None,
     precision: options.Precision = PRECISION,
-    scale: Annotated[
-        bool, typer.Option("--scale", help="Also write the widths of a probabilistic model.")
-    ] = False,
-    input_dir: Annotated[Path | None, typer.Option(help="Folder of images.")] = None,
-    input_pattern: Annotated[str, typer.Option(help="Which files of a folder.")] = "*.tif*",
+    scale: Annotated[bool, Option("--scale", help="Also write the widths of a probabilistic model.")] = False,
+    input_dir: Annotated[Path | None, Option(help="Folder of images.")] = None,
+    input_pattern: Annotated[str, Option(help="Which files of a folder.")] = "*.tif*",
     image_axes: options.ImageAxes = None,
     pmin: options.Pmin = None,
     pmax: options.Pmax = None,
     norm_undo: Annotated[
-        bool | None, typer.Option(help="Back to the raw range; the default but for --rule fiji.")
+        bool | None, Option(help="Back to the raw range; the default but for --rule fiji.")
     ] = None,
-    model_basedir: Annotated[Path | None, typer.Option(help="Folder that the model folder lies in.")] = None,
-    model_name: Annotated[str | None, typer.Option(help="Name of the model folder.")] = None,
-    model_weights: Annotated[str | None, typer.Option(help="Weights file in the folder.")] = None,
-    output_name: Annotated[
-        str,
-        typer.Option(
-            help="Name of a result; knows {file_path} {file_name} {file_ext} {model_name} {model_weights}."
-        ),
-    ] = "{file_path}/{file_name}{file_ext}",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Predict, but save nothing.")] = False,
+    model_basedir: Annotated[Path | None, Option(help="Folder that the model folder lies in.")] = None,
+    model_name: Annotated[str | None, Option(help="Name of the model folder.")] = None,
+    model_weights: Annotated[str | None, Option(help="Weights file in the folder.")] = None,
+    output_name: OutputName = RESULT_NAME,
+    dry_run: Annotated[bool, Option("--dry-run", help="Predict, but save nothing.")] = False,
     quiet: options.Silent = False,
 ) -> int:
     """Restore images and write them as TIFF with their calibration.
@@ -98,42 +98,41 @@ def predict(
     Options of csbdeep's care_predict work under their names there.
     """
     from care_bridge.files import writable_folder
-    from care_bridge.inference.files import find_images, predict_files
+    from care_bridge.inference.files import find_images, predict_files, result_name
 
-    _check_known("--runtime", runtime, RUNTIMES)
-    _check_known("--precision", precision, PRECISIONS)
-    if runtime == "tf1":
-        _check_known("--tensorflow", tensorflow, TF1_VERSIONS)
+    one_of("--precision", precision, PRECISIONS)
+    one_of("--tensorflow", tensorflow, TF1_VERSIONS)
     _check_runtime(
         runtime,
         only_keras={"--model-weights": model_weights, "--precision": precision != PRECISION},
         not_fiji={"--kind": kind, "--factor": factor, "--norm-undo": norm_undo},
     )
     rule = rule or ("fiji" if runtime == "fiji" else "csbdeep")
-    written_as = None if dtype == "same" else _dtype(dtype)
-    predict_options = _options(rule, pmin, pmax, norm_undo, n_tiles)
-    plugin_options = _plugin_options(predict_options, n_tiles) if runtime == "fiji" else None
-    paths = list(images or [])
-    if model_name is not None:
-        paths, model = ([model, *paths] if model else paths), (model_basedir or Path()) / model_name
-    if model is None:
-        raise InputError("no model; give its folder, or --model-basedir and --model-name")
-    if input_dir is not None:
-        paths.append(input_dir)
+    written_as = _dtype(dtype)
+    wanted: Any = _options(rule, pmin, pmax, norm_undo, n_tiles)
+    if runtime == "fiji":
+        wanted = _plugin_options(wanted, n_tiles)
+    model, paths = _named(model, images, model_basedir, model_name, input_dir)
     files = find_images(paths, pattern=input_pattern)
-    if not files:
-        raise InputError("no images; give TIFFs or a folder of them, or --input-dir")
-    name = _name_of(model, output_name, model_weights, input_dir)
+
+    def name(file: Path) -> Path:
+        return result_name(file, output_name, model=model, weights=model_weights, root=input_dir)
+
     for file in files:
-        name(file)  # a name that cannot be is known before the network runs
+        name(file)  # a name that cannot be is known before the network is opened
+    if runtime == "keras":
+        load_tensorflow()
+    elif runtime == "fiji":
+        _check_runs_in_fiji(model)
+    from care_bridge.opening import open_predictor
+
     with (
-        _opened(
+        open_predictor(
             model,
-            predict_options,
-            plugin_options,
             runtime=runtime,
-            tensorflow=tensorflow,
-            kind=kind,
+            options=wanted,
+            version=tensorflow,
+            kind=cast(Any, kind),  # whoever takes it says what is wrong with it
             factor=factor,
             weights=model_weights,
             precision=precision,
@@ -155,45 +154,34 @@ def predict(
             progress=progress,
         )
     if not quiet:
-        for one in done:
-            for report in one.written:
-                typer.echo(str(report))
-            if dry_run:
-                typer.echo(f"{one.source}: {one.shape}, not saved")
+        typer.echo("\n".join(map(str, done)))
     return DONE
 
 
-def _name_of(model: Path, pattern: str, weights: str | None, root: Path | None) -> Callable[[Path], str]:
-    def name(file: Path) -> str:
-        result = Path(_filled(file))
-        if result.is_absolute() or ".." in result.parts or result.suffix.lower() not in (".tif", ".tiff"):
-            raise InputError(
-                f"--output-name {pattern!r} gives {str(result)!r} for {file.name}; give a name within --out that ends "
-                "in .tif or .tiff"
-            )
-        return str(result)
-
-    def _filled(file: Path) -> str:
-        inside = root is not None and root.resolve() in file.resolve().parents
-        folder = file.resolve().relative_to(root.resolve()).parent if inside and root else Path()
-        try:
-            return pattern.format(
-                file_path=folder,
-                file_name=file.stem,
-                file_ext=file.suffix,
-                model_name=model.stem,
-                model_weights=Path(weights).stem if weights else None,
-            )
-        except (KeyError, IndexError, ValueError, AttributeError) as error:
-            raise InputError(
-                f"--output-name {pattern!r} is not understood ({error}); it knows {{file_path}}, {{file_name}}, "
-                "{file_ext}, {model_name} and {model_weights}"
-            ) from None
-
-    return name
+def _named(
+    model: Path | None,
+    images: list[Path] | None,
+    basedir: Path | None,
+    name: str | None,
+    input_dir: Path | None,
+) -> tuple[Path, list[Path]]:
+    """The model and where the images are, named our way or csbdeep's."""
+    paths = list(images or [])
+    if name is not None:
+        # Then the first word is an image.
+        paths, model = ([model, *paths] if model else paths), (basedir or Path()) / name
+    if model is None:
+        raise InputError("no model; give its folder, or --model-basedir and --model-name")
+    if input_dir is not None:
+        paths.append(input_dir)
+    if not paths:
+        raise InputError("no images; give TIFFs or a folder of them, or --input-dir")
+    return model, paths
 
 
-def _dtype(name: str) -> str:
+def _dtype(name: str) -> str | None:
+    if name == "same":
+        return None
     import numpy as np
 
     from care_bridge.images import DTYPES
@@ -213,7 +201,7 @@ def _options(
     from care_bridge.predictor import PredictOptions
     from care_bridge.tiling import CsbdeepTiles
 
-    _check_known("--rule", rule, RULES)
+    one_of("--rule", rule, RULES)
     chosen = None if rule == "none" else PercentileRule(rule)
     tiles = None
     if n_tiles is not None:
@@ -233,12 +221,8 @@ def _options(
     )
 
 
-def _check_known(option: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise InputError(f"{option} {value!r} is not known; use one of {', '.join(known)}")
-
-
 def _check_runtime(runtime: str, *, only_keras: Mapping[str, Any], not_fiji: Mapping[str, Any]) -> None:
+    one_of("--runtime", runtime, RUNTIMES)
     problems = []
     if runtime != "keras":
         problems = [
@@ -256,40 +240,14 @@ def _check_runtime(runtime: str, *, only_keras: Mapping[str, Any], not_fiji: Map
         raise InputError("\n".join(problems))
 
 
-@contextmanager
-def _opened(
-    model: Path,
-    options: PredictOptions,
-    plugin_options: PluginOptions | None,
-    *,
-    runtime: str,
-    tensorflow: str,
-    kind: str | None,
-    factor: float | None,
-    weights: str | None,
-    precision: str,
-) -> Iterator[Predictor]:
-    from care_bridge.opening import UPSAMPLING_KINDS, kind_of, open_predictor
+def _check_runs_in_fiji(model: Path) -> None:
+    from care_bridge.opening import UPSAMPLING_KINDS, kind_of
 
-    if runtime == "keras":
-        load_tensorflow()
-    if runtime == "fiji" and (own := kind_of(model)) in UPSAMPLING_KINDS:
+    if (own := kind_of(model)) in UPSAMPLING_KINDS:
         raise InputError(
             f"{str(model)!r} is of kind {own}, which upsamples stacks before the network sees them, and 'Run your "
             "network' does not; use --runtime keras"
         )
-    known: Any = kind  # whoever takes it says what is wrong with it
-    with open_predictor(
-        model,
-        runtime=runtime,
-        options=plugin_options or options,
-        version=tensorflow,
-        kind=known,
-        factor=factor,
-        weights=weights,
-        precision=precision,
-    ) as predictor:
-        yield predictor
 
 
 def _plugin_options(options: PredictOptions, n_tiles: str | None) -> PluginOptions:

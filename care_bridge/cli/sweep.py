@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from care_bridge.cli import _options as options
 from care_bridge.cli._parse import pair, setting, sizes, value_of
@@ -21,21 +22,21 @@ def register(app: typer.Typer) -> None:
 
 
 def sweep(
-    source: Annotated[Path, typer.Argument(help="Folder of low-quality images.")],
-    target: Annotated[Path, typer.Argument(help="Folder of high-quality images of the same names.")],
+    source: Annotated[Path, Argument(help="Folder of low-quality images.")],
+    target: Annotated[Path, Argument(help="Folder of high-quality images of the same names.")],
     *,
-    out: Annotated[Path, typer.Option(help="Folder for the models, sweep.csv and sweep.png.")],
+    out: Annotated[Path, Option(help="Folder for the models, sweep.csv and sweep.png.")],
     grid: Annotated[
         list[str],
-        typer.Option(help="KEY=VALUE,VALUE,...: settings of config.json, or patch_size; may be repeated."),
+        Option(help="KEY=VALUE,VALUE,...: settings of config.json, or patch_size; may be repeated."),
     ],
     settings: options.Settings = None,
-    patch_size: Annotated[str, typer.Option(help="Where the grid has none.")] = ",".join(map(str, PATCH_2D)),
-    test_source: Annotated[Path | None, typer.Option(help="Other low-quality images.")] = None,
-    test_target: Annotated[Path | None, typer.Option(help="Their ground truth.")] = None,
+    patch_size: Annotated[str, Option(help="Where the grid has none.")] = ",".join(map(str, PATCH_2D)),
+    test_source: Annotated[Path | None, Option(help="Other low-quality images.")] = None,
+    test_target: Annotated[Path | None, Option(help="Their ground truth.")] = None,
     patches_per_image: options.PatchesPerImage = PATCHES_PER_IMAGE,
     network_axes: options.NetworkAxes = None,
-    processes: Annotated[int, typer.Option(min=1, help="How many to train at the same time.")] = 1,
+    processes: Annotated[int, Option(min=1, help="How many to train at the same time.")] = 1,
     seed: options.Seed = SEED,
     quiet: options.Silent = False,
 ) -> int:

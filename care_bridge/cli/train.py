@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from care_bridge.cli import _options as options
 from care_bridge.cli._parse import setting, sizes
@@ -20,59 +21,51 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    source: Annotated[
-        Path, typer.Argument(help="Folder of low-quality images, or one .npz or .zarr of patches.")
-    ],
-    target: Annotated[
-        Path | None, typer.Argument(help="Folder of high-quality images of the same names.")
-    ] = None,
+    source: Annotated[Path, Argument(help="Folder of low-quality images, or one .npz or .zarr of patches.")],
+    target: Annotated[Path | None, Argument(help="Folder of high-quality images of the same names.")] = None,
     *,
-    out: Annotated[Path, typer.Option(help="The model folder to write.")],
-    preset: Annotated[str, typer.Option(help="csbdeep, mito, cardio or planaria.")] = PRESET,
-    smoke: Annotated[
-        bool, typer.Option("--smoke", help="Scale everything down to minutes, and say so.")
-    ] = False,
+    out: Annotated[Path, Option(help="The model folder to write.")],
+    preset: Annotated[str, Option(help="csbdeep, mito, cardio or planaria.")] = PRESET,
+    smoke: Annotated[bool, Option("--smoke", help="Scale everything down to minutes, and say so.")] = False,
     resume: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--resume",
             help="Go on from where this folder's training stopped; where none was begun, begin, and say so.",
         ),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Train anew in a folder that holds a model.")
+        bool, Option("--overwrite", help="Train anew in a folder that holds a model.")
     ] = False,
     seed: options.Seed = SEED,
-    ensemble: Annotated[int, typer.Option(min=1, help="How many networks to train; the paper's: 5.")] = 1,
-    probabilistic: Annotated[
-        bool | None, typer.Option(help="Predict a Laplace distribution a pixel.")
-    ] = None,
-    kind: Annotated[str, typer.Option(help="CARE, UpsamplingCARE, IsotropicCARE or ProjectionCARE.")] = KIND,
+    ensemble: Annotated[int, Option(min=1, help="How many networks to train; the paper's: 5.")] = 1,
+    probabilistic: Annotated[bool | None, Option(help="Predict a Laplace distribution a pixel.")] = None,
+    kind: Annotated[str, Option(help="CARE, UpsamplingCARE, IsotropicCARE or ProjectionCARE.")] = KIND,
     factor: options.Factor = None,
     network_axes: options.NetworkAxes = None,
     image_axes: options.ImageAxes = None,
-    patch_size: Annotated[str | None, typer.Option(help="E.g. 64,64; else the preset's.")] = None,
+    patch_size: Annotated[str | None, Option(help="E.g. 64,64; else the preset's.")] = None,
     patches_per_image: options.PatchesPerImage = PATCHES_PER_IMAGE,
     validation: Annotated[
-        float | None, typer.Option(help="Share of the patches that validates, 0-1; else the preset's.")
+        float | None, Option(help="Share of the patches that validates, 0-1; else the preset's.")
     ] = None,
     all_patches: Annotated[
-        bool, typer.Option("--all-patches", help="Take patches of empty background too.")
+        bool, Option("--all-patches", help="Take patches of empty background too.")
     ] = False,
-    epochs: Annotated[int | None, typer.Option(help="train_epochs")] = None,
-    steps: Annotated[int | None, typer.Option(help="train_steps_per_epoch")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="train_batch_size")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="train_learning_rate")] = None,
-    features: Annotated[int | None, typer.Option(help="unet_n_first")] = None,
-    depth: Annotated[int | None, typer.Option(help="unet_n_depth")] = None,
-    kernel: Annotated[str | None, typer.Option(help="unet_kern_size, e.g. 3 or 1,3,3")] = None,
-    pool: Annotated[str | None, typer.Option(help="unet_pool, e.g. 1,2,2 for stacks of few planes")] = None,
-    augment: Annotated[str, typer.Option(help="Any of flips,rot90,intensity")] = "",
+    epochs: Annotated[int | None, Option(help="train_epochs")] = None,
+    steps: Annotated[int | None, Option(help="train_steps_per_epoch")] = None,
+    batch_size: Annotated[int | None, Option(help="train_batch_size")] = None,
+    learning_rate: Annotated[float | None, Option(help="train_learning_rate")] = None,
+    features: Annotated[int | None, Option(help="unet_n_first")] = None,
+    depth: Annotated[int | None, Option(help="unet_n_depth")] = None,
+    kernel: Annotated[str | None, Option(help="unet_kern_size, e.g. 3 or 1,3,3")] = None,
+    pool: Annotated[str | None, Option(help="unet_pool, e.g. 1,2,2 for stacks of few planes")] = None,
+    augment: Annotated[str, Option(help="Any of flips,rot90,intensity")] = "",
     early_stopping: Annotated[
-        int | None, typer.Option(help="Stop after so many epochs without a better validation loss.")
+        int | None, Option(help="Stop after so many epochs without a better validation loss.")
     ] = None,
     precision: options.Precision = PRECISION,
-    start: Annotated[Path | None, typer.Option(help="Model or package whose weights to start from.")] = None,
+    start: Annotated[Path | None, Option(help="Model or package whose weights to start from.")] = None,
     settings: options.Settings = None,
     quiet: options.Silent = False,
 ) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
+from care_bridge.defaults import RESULT_NAME
 from care_bridge.errors import InputError
 from care_bridge.images import WriteReport, read_image, write_image
 from care_bridge.predictor import Predictor, apply_repeatedly, mean_channels, scale_channels
@@ -34,6 +35,9 @@ class Restored:
     source: Path
     written: tuple[WriteReport, ...]
     shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.written)) or f"{self.source}: {self.shape}, not saved"
 
 
 def find_images(paths: Sequence[str | os.PathLike[str]], *, pattern: str = "*.tif*") -> list[Path]:
@@ -66,6 +70,58 @@ def find_images(paths: Sequence[str | os.PathLike[str]], *, pattern: str = "*.ti
     if problems:
         raise InputError("\n".join(problems))
     return found
+
+
+def result_name(
+    file: str | os.PathLike[str],
+    pattern: str = RESULT_NAME,
+    *,
+    model: str | os.PathLike[str],
+    weights: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Where in a folder of results a file's result goes, by csbdeep's way of naming.
+
+    Parameters
+    ----------
+    file : path
+    pattern : str
+        Knows ``{file_path}``, the file's folder below `root`, ``{file_name}``, ``{file_ext}``, ``{model_name}`` and
+        ``{model_weights}``.
+    model : path
+    weights : str, optional
+        File name of the weights.
+    root : path, optional
+        Folder that was searched; a file outside of it has no ``{file_path}``.
+
+    Raises
+    ------
+    InputError
+        If the pattern knows another word, or gives no TIFF's name or one outside of the folder of results.
+    """
+    file, inside = Path(file), Path()
+    if root is not None and Path(root).resolve() in file.resolve().parents:
+        inside = file.resolve().relative_to(Path(root).resolve()).parent
+    try:
+        filled = pattern.format(
+            file_path=inside,
+            file_name=file.stem,
+            file_ext=file.suffix,
+            model_name=Path(model).stem,
+            model_weights=Path(weights).stem if weights else None,
+        )
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"--output-name {pattern!r} is not understood ({error}); it knows {{file_path}}, {{file_name}}, "
+            "{file_ext}, {model_name} and {model_weights}"
+        ) from None
+    result = Path(filled)
+    if result.is_absolute() or ".." in result.parts or result.suffix.lower() not in TIFF:
+        raise InputError(
+            f"--output-name {pattern!r} gives {filled!r} for {file.name}; give a name within --out that ends "
+            "in .tif or .tiff"
+        )
+    return result
 
 
 def predict_files(
