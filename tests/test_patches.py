@@ -19,16 +19,16 @@ from care_bridge.patches import (
     LeakingSplitWarning,
     PatchPercentiles,
     load_patches,
+    looking,
     open_patches,
     pairs_from_arrays,
     pairs_from_folders,
     pairs_from_zarr,
     sample_patches,
-    sampling,
     save_patches,
     split_patches,
 )
-from care_bridge.patches.sampling import bright_corners
+from care_bridge.patches.foreground import bright_corners
 from care_bridge.patches.scale import Ranks
 
 
@@ -204,7 +204,7 @@ def test_patches_with_nan_pixels_are_not_drawn() -> None:
 
 def test_slabs_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = sampled(shape=(12, 40, 50), axes="ZYX", patch=(4, 16, 16), dtype="float32")[2]
-    monkeypatch.setattr(sampling, "SLAB_BYTES", 8 * 40 * 50 * 2)
+    monkeypatch.setattr(looking, "SLAB_BYTES", 8 * 40 * 50 * 2)
     slabs = sampled(shape=(12, 40, 50), axes="ZYX", patch=(4, 16, 16), dtype="float32")[2]
     np.testing.assert_array_equal(whole.origin.position, slabs.origin.position)
     np.testing.assert_array_equal(whole.load()[0], slabs.load()[0])
@@ -375,7 +375,7 @@ def test_what_the_manifest_calls_one_image_is_one(tmp_path: Path) -> None:
 
 
 def test_large_equal_images_are_recognised_by_some_planes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "SLAB_BYTES", 4000)
+    monkeypatch.setattr(looking, "SLAB_BYTES", 4000)
     targets = [own_values(number) for number in (0, 1, 0)]
     pairs = pairs_from_arrays([noise((48, 48), i) for i in range(3)], targets, axes="YX")
     patches = sample_patches(pairs, patch_size=(8, 8), n_patches_per_image=1)
@@ -591,7 +591,7 @@ def test_memory_does_not_grow_with_the_volume(tmp_path: Path, monkeypatch: pytes
 
     import zarr
 
-    monkeypatch.setattr(sampling, "SLAB_BYTES", 1 << 20)
+    monkeypatch.setattr(looking, "SLAB_BYTES", 1 << 20)
     peaks = []
     for planes in (64, 128):
         path = tmp_path / f"{planes}"

@@ -1,7 +1,10 @@
 """Training patches: where they may be cut, which are, on what scale, and which of them validate."""
 
+from care_bridge.patches.cutting import ImagePatches
+from care_bridge.patches.foreground import Foreground
+from care_bridge.patches.origin import PatchOrigin
 from care_bridge.patches.pairs import ImagePair, pairs_from_arrays, pairs_from_folders, pairs_from_zarr
-from care_bridge.patches.sampling import Foreground, ImagePatches, PatchOrigin, sample_patches
+from care_bridge.patches.sampling import sample_patches
 from care_bridge.patches.scale import PatchPercentiles
 from care_bridge.patches.split import split_patches
 from care_bridge.patches.store import (

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from care_bridge.axes import check_axes, move_axes
 from care_bridge.errors import InputError
 from care_bridge.files import atomic_file, atomic_folder
-from care_bridge.patches.sampling import Batch, ImagePatches, PatchOrigin
+from care_bridge.patches.cutting import Batch, ImagePatches
+from care_bridge.patches.origin import PatchOrigin
 from care_bridge.patches.split import FRACTION, By, split_patches
 from care_bridge.progress import Progress, silent
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,23 +123,21 @@ def data_from_folders(
         progress=progress,
     )
     training, validation = patches.split(validation_fraction, seed=seed)
-    thick = tuple(1 + cut.index(letter) for letter in cut if letter not in space)
-    channels = pairs[0].source.size("C"), pairs[0].target.size("C")
-    pixels = int(np.prod([size[letter] for letter in space])) * sum(channels)
-    keep = 4 * pixels * len(patches) <= IN_MEMORY_BYTES
     several = [source] if isinstance(source, str | os.PathLike) else list(source)
     provenance = {
         "source": _hashes([Path(folder) for folder in several], pairs),
         "target": _hashes([Path(target)], pairs),
-        "patch_size": [size[letter] for letter in space],
+        "patch_size": list(size.values()),
         "n_patches_per_image": n_patches_per_image,
         "validation_fraction": validation_fraction,
         "n_training": len(training),
         "n_validation": len(validation),
         "split": "no validation pixel is a training pixel",
     }
+    thick = tuple(1 + cut.index(letter) for letter in cut if letter not in space)
     parts: list[PatchSource] = [_Thin(part, thick) if thick else part for part in (training, validation)]
-    if keep:
+    channels = pairs[0].source.size("C"), pairs[0].target.size("C")
+    if 4 * math.prod(size.values()) * sum(channels) * len(patches) <= IN_MEMORY_BYTES:
         parts = [Arrays(*part.batch(np.arange(len(part)))) for part in parts]
     return TrainingData(parts[0], parts[1], space + "C", *channels, provenance)
 

@@ -19,7 +19,8 @@ from care_bridge.csbdeep.data.transform import Transform, broadcast_target, perm
 from care_bridge.errors import InputError
 from care_bridge.normalize import NotFinitePixelsWarning
 from care_bridge.patches import Foreground, PatchOrigin, PatchPercentiles
-from care_bridge.patches.sampling import any_in_window, bright_corners, fingerprint
+from care_bridge.patches.foreground import any_in_window, bright_corners
+from care_bridge.patches.looking import fingerprint
 from care_bridge.patches.scale import Ranks, is_narrow, place, rescale
 from care_bridge.patches.store import PatchWriter, write_npz
 
