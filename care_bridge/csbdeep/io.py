@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge.axes import check_axes
+from care_bridge.csbdeep.arrays import array_of
 from care_bridge.errors import InputError
 from care_bridge.images import Image, WriteReport, um_per_unit, write_image
-from care_bridge.patches import StoredPatches, load_patches, open_patches
+from care_bridge.patches import LeakingSplitWarning, StoredPatches, load_patches, open_patches
 from care_bridge.patches.store import write_npz
 
 Array = NDArray[Any]
@@ -69,21 +71,35 @@ def save_tiff_imagej_compatible(
     UserWarning
         If the type changes or pixels are clipped.
     """
+    img = array_of(img, "img")
     axes = check_axes(axes, ndim=img.ndim)
     if "S" in axes:
         raise InputError(f"axes={axes!r} hold S, which ImageJ does not have; save one image at a time")
-    metadata = dict(imsave_kwargs.pop("metadata", None) or {})
-    resolution = imsave_kwargs.pop("resolution", None)
-    compression = imsave_kwargs.pop("compression", None)
-    imsave_kwargs.pop("imagej", None)
-    if imsave_kwargs:
+    unknown = sorted(set(imsave_kwargs) - {"metadata", "resolution", "compression", "imagej"})
+    if unknown:
         raise InputError(
-            f"{', '.join(sorted(imsave_kwargs))}: not known; give resolution, metadata and compression, "
-            "or write with tifffile"
+            f"{', '.join(unknown)}: not known; give resolution, metadata and compression, or write with tifffile"
         )
     dtype = _imagej_dtype(img.dtype)
     if dtype is not None and dtype != img.dtype:
         warnings.warn(f"{img.dtype} becomes {dtype}, which ImageJ knows", stacklevel=2)
+    metadata = imsave_kwargs.get("metadata") or {}
+    image = _with_scale(img, axes, metadata, imsave_kwargs.get("resolution"), name=Path(file).name)
+    report = write_image(
+        file,
+        image,
+        dtype=dtype,
+        compression=imsave_kwargs.get("compression"),
+        provenance=str(metadata.get("Info", "")),
+    )
+    if report.clipped:
+        warnings.warn(str(report), stacklevel=2)
+    return report
+
+
+def _with_scale(
+    img: Array, axes: str, metadata: Mapping[str, Any], resolution: Sequence[float] | None, *, name: str
+) -> Image:
     unit = str(metadata.get("unit", "micron"))
     um = um_per_unit(unit)
     sizes = {}
@@ -91,20 +107,14 @@ def save_tiff_imagej_compatible(
         sizes = {axis: um / float(pixels) for axis, pixels in zip("XY", resolution, strict=True)}
     if um is not None and "spacing" in metadata:
         sizes["Z"] = um * float(metadata["spacing"])
-    image = Image(
+    return Image(
         img,
         axes,
         pixel_size_um={axis: size for axis, size in sizes.items() if axis in axes},
         frame_interval_s=metadata.get("finterval"),
         unit=unit,
-        name=Path(file).name,
+        name=name,
     )
-    report = write_image(
-        file, image, dtype=dtype, compression=compression, provenance=str(metadata.get("Info", ""))
-    )
-    if report.clipped:
-        warnings.warn(str(report), stacklevel=2)
-    return report
 
 
 def save_training_data(file: str | os.PathLike[str], X: Array, Y: Array, axes: str) -> None:
@@ -123,6 +133,7 @@ def save_training_data(file: str | os.PathLike[str], X: Array, Y: Array, axes: s
     ``create_patches(..., save_file=...)`` also writes where each patch comes from, so that
     `load_training_data` can split without leaks.
     """
+    X, Y = array_of(X, "X"), array_of(Y, "Y")
     write_npz(Path(file).with_suffix(".npz"), X, Y, check_axes(axes, ndim=X.ndim))
 
 
@@ -157,7 +168,9 @@ def load_training_data(
     -----
     patches.LeakingSplitWarning
         If the file does not say where its patches come from, so that validation and training patches overlap
-        (csbdeep's files, and `save_training_data`).
+        (csbdeep's files, and `save_training_data`), or they are all of one image too small to be parted.
+    UserWarning
+        If images are so small that whole ones validate, more patches than asked for.
     """
     stored = open_patches(file) if Path(file).suffix == ".zarr" else load_patches(file, axes=axes)
     if n_images is not None:
@@ -168,8 +181,38 @@ def load_training_data(
         raise InputError(f"validation_split must lie within 0-1; received {validation_split}")
     if validation_split == 0:
         return _columns(stored), None, stored.axes
-    training, validation = stored.split(validation_split)
+    training, validation = _split(stored, validation_split)
     return _columns(training), _columns(validation), stored.axes
+
+
+def _split(stored: StoredPatches, fraction: float) -> tuple[StoredPatches, StoredPatches]:
+    """Apart where that can be had; a notebook goes on where it cannot, and is told."""
+    try:
+        return stored.split(fraction)
+    except InputError:
+        if stored.origin is None:
+            raise
+    n = len(stored)
+    if len(np.unique(stored.origin.group)) > 1:
+        training, validation = stored.split(fraction, by="image")
+        warnings.warn(
+            f"patches of these small images cannot be had apart within an image: whole images, {len(validation)} of "
+            f"{n} patches, validate instead of {fraction:g} of them",
+            stacklevel=3,
+        )
+        return training, validation
+    held = round(n * fraction)
+    if not 0 < held < n:
+        raise InputError(
+            f"{fraction:g} of {n} patches is {held}; give a validation_split that leaves some of each"
+        )
+    warnings.warn(
+        f"all {n} patches are of one small image: the last {held} validate, and most of their pixels are training "
+        "pixels too; give more images, or cut smaller patches",
+        LeakingSplitWarning,
+        stacklevel=3,
+    )
+    return stored.select(np.arange(n - held)), stored.select(np.arange(n - held, n))
 
 
 def _columns(patches: StoredPatches) -> tuple[Any, Any]:

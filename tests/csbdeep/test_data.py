@@ -330,6 +330,22 @@ def test_validation_patches_share_no_pixel_where_the_file_says_where_they_are_fr
     assert 0.05 < len(validation) / len(training) < 0.25
 
 
+def test_a_few_small_stacks_are_split_by_whole_images_and_one_alone_as_csbdeep_does(
+    tmp_path: Path, images
+) -> None:
+    x, y = images((8, 20, 20), n=3)
+    for n, shown in (
+        (3, "whole images, 6 of 18 patches"),
+        (1, "all 6 patches are of one small image: the last 1"),
+    ):
+        raw = ours.RawData.from_arrays(x[:n], y[:n], "ZYX")
+        ours.create_patches(raw, (8, 16, 16), 6, save_file=tmp_path / "a.npz", patch_filter=None)
+        with pytest.warns(UserWarning, match=shown) as told:
+            (source, _), (held, _), _ = load_training_data(tmp_path / "a.npz", validation_split=0.1)
+        assert len(source) + len(held) == 6 * n
+        assert [one.category is LeakingSplitWarning for one in told] == [n == 1]
+
+
 def test_patches_without_origin_split_as_csbdeep_with_a_warning(oracle, tmp_path: Path) -> None:
     import csbdeep.io as their_io
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy.stats import laplace
 
-from care_bridge.csbdeep import data, io, models
+from care_bridge.csbdeep import data, io, models, utils
 from care_bridge.errors import InputError
 
 pytestmark = pytest.mark.tf
@@ -234,10 +236,143 @@ def test_wrong_use_is_said(make, message) -> None:
 def test_models_that_cannot_be_opened_are_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no model folder"):
         models.CARE(None, "none", basedir=tmp_path)
+    with pytest.raises(FileNotFoundError):
+        models.CARE(None, basedir=tmp_path)
     with pytest.raises(InputError, match="give its name and basedir"):
         models.CARE(None, basedir=None)
     with pytest.raises(InputError, match="takes a ProjectionConfig"):
         models.ProjectionCARE(models.Config("ZYX"), "a", basedir=None)
+
+
+def test_a_model_writes_its_settings_at_once_but_never_over_a_trained_model(tmp_path: Path, patches) -> None:
+    made = models.CARE(models.Config("YX", train_epochs=7, **SMALL), "a", basedir=tmp_path)
+    with pytest.warns(UserWarning, match="untrained"):
+        opened = models.CARE(None, "a", basedir=tmp_path)
+    assert opened.config == made.config
+    made.train(*patches[0], validation_data=patches[1], epochs=1, steps_per_epoch=1)
+    with pytest.warns(UserWarning, match="training replaces it"):
+        models.CARE(models.Config("YX", unet_n_depth=1, **SMALL), "a", basedir=tmp_path)
+    assert models.CARE(None, "a", basedir=tmp_path).config.unet_n_depth == 2
+
+
+@pytest.mark.parametrize("axes", ["XYS", "XSYZ", "XYZT", "CXY", "Y", "YYX"])
+def test_axes_that_no_network_has_are_refused_as_csbdeep_refuses_them(theirs, axes: str) -> None:
+    with pytest.raises((ValueError, AssertionError)):
+        theirs.Config(axes)
+    with pytest.raises(InputError, match="axes"):
+        models.Config(axes)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"n_channel_out": 2, "unet_residual": True},
+        {"unet_n_depth": 0},
+        {"train_loss": "laplace"},
+        {"unet_input_shape": (None, None, 3)},
+        {"train_epochs": 0},
+        {"unet_last_activation": "gelu"},
+    ],
+)
+def test_settings_that_do_not_go_together_are_told_by_is_valid_and_refused_by_the_model(
+    theirs, options
+) -> None:
+    assert theirs.Config("YX", **options).is_valid() is False
+    config = models.Config("YX", **options)
+    assert config.is_valid() is False
+    with pytest.raises(InputError):
+        models.CARE(config, "a", basedir=None)
+
+
+@pytest.mark.parametrize(
+    "n_tiles", [-1, 0, 1.2, (1, 0), (1, 1.2), (1, -2), [2.5, 2], np.array([1.5, 1]), (2,), (1, 1, 1)]
+)
+def test_numbers_of_tiles_that_are_none_are_refused(n_tiles) -> None:
+    model = models.CARE(models.Config("YX", **SMALL), "a", basedir=None)
+    with pytest.raises(ValueError, match="n_tiles"):
+        model.predict(np.ones((24, 28), np.float32), "YX", n_tiles=n_tiles)
+
+
+def test_one_number_of_tiles_is_for_the_longest_axis_and_a_warning_says_so(image) -> None:
+    model = models.CARE(models.Config("YX", **SMALL), "a", basedir=None)
+    x = image((24, 64))
+    with pytest.warns(UserWarning, match=r"\(1, 2\) is taken"):
+        tiled = model.predict(x, "YX", n_tiles=np.int64(2))
+    np.testing.assert_allclose(tiled, model.predict(x, "YX"), rtol=1e-4)
+
+
+def test_running_out_of_memory_is_printed_as_csbdeep_prints_it_and_ends_after_nine_calls(capsys) -> None:
+    model = models.CARE(models.Config("YX", **SMALL), "a", basedir=None)
+    calls = []
+
+    def hungry(tensor):
+        calls.append(tensor.shape)
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    model._network_predictor(None).network._call = hungry
+    with pytest.raises(MemoryError):
+        model.predict(np.ones((2, 64, 128), np.float32), "TYX")
+    assert len(calls) == 9
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == [f"Out of memory, retrying with n_tiles = {tiles}" for tiles in ((1, 1, 2), (1, 2, 2))]
+    assert len(said) == 8
+
+
+def test_what_a_projection_does_stands_in_proj_params(theirs) -> None:
+    options = {"proj_n_depth": 2, "proj_axis": "Y"}
+    expected = theirs.ProjectionCARE(theirs.ProjectionConfig(**options), "a", basedir=None)
+    got = models.ProjectionCARE(models.ProjectionConfig(**options), "a", basedir=None)
+    assert got.proj_params._asdict() == expected.proj_params._asdict()
+    assert "n_conv_per_depth=1" in repr(got)
+
+
+def test_an_adam_gives_its_learning_rate_and_other_optimisers_are_refused_by_name() -> None:
+    model = models.CARE(models.Config("YX", **SMALL), "a", basedir=None)
+    model.prepare_for_training(optimizer=keras.optimizers.Adam(1e-4))
+    assert model.config.train_learning_rate == 1e-4
+    model.prepare_for_training()
+    assert model.config.train_learning_rate == 1e-4
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
+    for wrong, message in (
+        (keras.optimizers.SGD(0.1), "optimizer=SGD.*train_learning_rate"),
+        (keras.optimizers.Adam(1e-4, beta_1=0.5), "beta_1"),
+        (keras.optimizers.Adam(schedule), "schedule"),
+    ):
+        with pytest.raises(InputError, match=message):
+            model.prepare_for_training(optimizer=wrong)
+
+
+def test_early_stopping_is_taken_from_the_callbacks_and_others_are_refused_by_name(patches) -> None:
+    model = models.CARE(models.Config("YX", train_learning_rate=1e-12, **SMALL), "a", basedir=None)
+    model.prepare_for_training()
+    model.callbacks.append(keras.callbacks.EarlyStopping(patience=2))
+    assert len(model.callbacks) == 1
+    history = model.train(*patches[0], validation_data=patches[1], epochs=9, steps_per_epoch=1)
+    assert len(history.epoch) < 9
+    for add in (model.callbacks.append, lambda one: model.callbacks.insert(0, one), model.callbacks.__iadd__):
+        given = keras.callbacks.CSVLogger("a.csv")
+        with pytest.raises(InputError, match=r"CSVLogger.*train_early_stopping"):
+            add([given] if add == model.callbacks.__iadd__ else given)
+    with pytest.raises(InputError, match="val_loss"):
+        model.callbacks.append(keras.callbacks.EarlyStopping(monitor="loss"))
+
+
+@pytest.mark.parametrize("path", ["a.tif", Path("a.tif")])
+def test_a_path_instead_of_an_array_is_said_in_one_sentence(path, tmp_path: Path) -> None:
+    plain = models.CARE(models.Config("YX", **SMALL), "a", basedir=None)
+    isotropic = models.IsotropicCARE(models.Config("YX", **SMALL), "a", basedir=None)
+    upsampling = models.UpsamplingCARE(models.Config("ZYX", **SMALL), "a", basedir=None)
+    for call in (
+        lambda: plain.predict(path, "YX"),
+        lambda: upsampling.predict(path, "ZYX", 2),
+        lambda: isotropic.predict(path, "ZYX", 2),
+        lambda: plain.train(path, path, validation_data=(path, path)),
+        lambda: utils.normalize(path),
+        lambda: io.save_tiff_imagej_compatible(tmp_path / "b.tif", path, "YX"),
+        lambda: next(data.RawData.from_arrays([path], [path], "YX").generator()),
+    ):
+        with pytest.raises(InputError, match=r"is a path, 'a.tif'.*tifffile.imread"):
+            call()
 
 
 def test_distributions_are_laplace() -> None:

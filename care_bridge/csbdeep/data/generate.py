@@ -266,35 +266,26 @@ def create_patches(
     MemoryError
         If the patches do not fit into free memory; give `save_file` a .zarr then.
     """
-    steps = [*(transforms or ()), *([permute_axes(patch_axes)] if patch_axes is not None else ())]
+    steps = _steps(transforms, patch_axes)
     n_images = raw_data.size * int(np.prod([step.size for step in steps], dtype=int))
     size = tuple(int(pixels) for pixels in patch_size)
-    n = n_images * n_patches_per_image
     names = _names(raw_data, n_images)
     rng: Any = np.random if seed is None else np.random.RandomState(seed)
-    stream = reduce(lambda pairs, step: step.generator(pairs), steps, raw_data.generator())
     images = _patches_of_images(
-        stream, size, n_patches_per_image, n_images, names, patch_filter, normalization, rng
+        _stream(raw_data, steps), size, n_patches_per_image, n_images, names, patch_filter, normalization, rng
     )
+    n = n_images * n_patches_per_image
     if save_file is not None and Path(save_file).suffix == ".zarr":
         return _to_zarr(images, Path(save_file), n, names)
     _check_memory(2 * 4 * n * int(np.prod(size)))
-    x, y = (np.empty((n, *size), np.float32) for _ in range(2))
-    origins, axes, row = [], "", 0
-    for patches_x, patches_y, axes, origin in images:  # noqa: B007 - the last axes are used below
-        rows = slice(row, row + len(patches_x))
-        x[rows], y[rows], row = patches_x, patches_y, row + len(patches_x)
-        origins.append(origin)
-    x, y = x[:row], y[:row]
-    origin = _joined(origins)
+    x, y, axes, origin = _in_memory(images, n, size)
     if shuffle:
-        order = np.arange(row)
+        order = np.arange(len(x))
         rng.shuffle(order)
         _reorder(x, order)
         _reorder(y, order)
         origin = origin.select(order)
-    channel = axes.index("C") if "C" in axes else None
-    x, y = (one[:, np.newaxis] if channel is None else np.moveaxis(one, 1 + channel, 1) for one in (x, y))
+    x, y = (_channel_second(one, axes) for one in (x, y))
     axes = "SC" + axes.replace("C", "")
     if save_file is not None:
         write_npz(Path(save_file).with_suffix(".npz"), x, y, axes, origin, names)
@@ -339,34 +330,15 @@ def create_patches_reduced_target(
     save_file = kwargs.pop("save_file", None)
     if save_file is not None and Path(save_file).suffix == ".zarr":
         raise InputError("targets with reduced axes are written as .npz only; give save_file another suffix")
-    patch_axes = kwargs.get("patch_axes")
     sizes = list(patch_size)
     if any(size is None for size in sizes):
-        steps = [*transforms, *([permute_axes(patch_axes)] if patch_axes is not None else ())]
-        x, _, axes, _ = next(reduce(lambda pairs, step: step.generator(pairs), steps, raw_data.generator()))
-        for position, (letter, size) in enumerate(zip(axes, sizes, strict=True)):
-            if size is None and letter not in reduced:
-                raise InputError(
-                    f"patch_size={tuple(patch_size)} is None along {letter}, which is not reduced"
-                )
-            sizes[position] = x.shape[position] if size is None else size
+        steps = _steps(transforms, kwargs.get("patch_axes"))
+        sizes = _whole_axes(patch_size, reduced, _stream(raw_data, steps))
     made = create_patches(
         raw_data, [int(size or 1) for size in sizes], n_patches_per_image, transforms=transforms, **kwargs
     )
     x, y, axes = made
-    for letter in reduced:
-        if letter not in axes:
-            raise InputError(
-                f"reduction_axes={reduction_axes!r} holds {letter}, the patches have axes {axes!r}"
-            )
-        axis = axes.index(letter)
-        if y.shape[axis] == 1:
-            warnings.warn(f"targets have size 1 along {letter} already", stacklevel=2)
-            continue
-        first = y.take([0], axis=axis)
-        if not np.array_equal(first, y.take([1], axis=axis)):
-            warnings.warn(f"targets vary along {letter}; their first plane was taken", stacklevel=2)
-        y = first
+    y = _first_planes(y, axes, reduced)
     if save_file is not None:
         write_npz(Path(save_file).with_suffix(".npz"), x, y, axes, made.origin, made.names)
     return TrainingPatches(x, y, axes, made.origin, made.names)
@@ -385,6 +357,54 @@ def shuffle_inplace(*arrs: Array, **kwargs: Any) -> None:
 # Steps ------------------------------------------------------------------------------------------------------
 
 _Patches = tuple[Array, Array, str, PatchOrigin]
+
+
+def _steps(transforms: Sequence[Transform] | None, patch_axes: str | None) -> list[Transform]:
+    return [*(transforms or ()), *([permute_axes(patch_axes)] if patch_axes is not None else ())]
+
+
+def _stream(raw_data: RawData, steps: Sequence[Transform]) -> Iterator[Pair]:
+    return reduce(lambda pairs, step: step.generator(pairs), steps, raw_data.generator())
+
+
+def _whole_axes(patch_size: Sequence[int | None], reduced: str, stream: Iterator[Pair]) -> list[int | None]:
+    """The size of the first image in place of None."""
+    x, _, axes, _ = next(stream)
+    for letter, size in zip(axes, patch_size, strict=True):
+        if size is None and letter not in reduced:
+            raise InputError(f"patch_size={tuple(patch_size)} is None along {letter}, which is not reduced")
+    return [length if size is None else size for length, size in zip(x.shape, patch_size, strict=True)]
+
+
+def _first_planes(y: Array, axes: str, reduced: str) -> Array:
+    for letter in reduced:
+        if letter not in axes:
+            raise InputError(f"reduction_axes={reduced!r} holds {letter}, the patches have axes {axes!r}")
+        axis = axes.index(letter)
+        if y.shape[axis] == 1:
+            warnings.warn(f"targets have size 1 along {letter} already", stacklevel=3)
+            continue
+        first = y.take([0], axis=axis)
+        if not np.array_equal(first, y.take([1], axis=axis)):
+            warnings.warn(f"targets vary along {letter}; their first plane was taken", stacklevel=3)
+        y = first
+    return y
+
+
+def _in_memory(
+    images: Iterator[_Patches], n: int, size: tuple[int, ...]
+) -> tuple[Array, Array, str, PatchOrigin]:
+    x, y = (np.empty((n, *size), np.float32) for _ in range(2))
+    origins, axes, row = [], "", 0
+    for patches_x, patches_y, axes, origin in images:  # noqa: B007 - the last axes are those of all
+        rows = slice(row, row + len(patches_x))
+        x[rows], y[rows], row = patches_x, patches_y, row + len(patches_x)
+        origins.append(origin)
+    return x[:row], y[:row], axes, _joined(origins)
+
+
+def _channel_second(patches: Array, axes: str) -> Array:
+    return np.moveaxis(patches, 1 + axes.index("C"), 1) if "C" in axes else patches[:, np.newaxis]
 
 
 def _patches_of_images(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge.axes import check_axes
+from care_bridge.csbdeep.arrays import array_of
 from care_bridge.errors import InputError
 from care_bridge.images import read_image, stored_shape
 
@@ -72,18 +73,7 @@ class RawData(NamedTuple):
         base = Path(basepath)
         axes = check_axes(axes)
         folders = [base / folder for folder in source_dirs]
-        files = [file for folder in folders for file in sorted(folder.glob(pattern))]
-        if not files:
-            raise FileNotFoundError(
-                f"no image fits {pattern!r} in {', '.join(str(folder) for folder in folders)}; "
-                "give other folders or another pattern"
-            )
-        pairs = [(file, base / target_dir / file.name) for file in files]
-        missing = [str(target) for _, target in pairs if not target.exists()]
-        if missing:
-            raise FileNotFoundError(
-                f"{len(missing)} of {len(pairs)} targets do not exist: {', '.join(missing)}"
-            )
+        pairs = _paired(folders, base / target_dir, pattern)
 
         def generate() -> Iterator[Pair]:
             for source, target in pairs:
@@ -94,9 +84,8 @@ class RawData(NamedTuple):
             f"{basepath}: target='{target_dir}', sources={[folder.name for folder in folders]}, "
             f"axes='{axes}', pattern='{pattern}'"
         )
-        return RawData(
-            generate, len(pairs), description, tuple(str(file.relative_to(base)) for file in files)
-        )
+        names = tuple(str(source.relative_to(base)) for source, _ in pairs)
+        return RawData(generate, len(pairs), description, names)
 
     @staticmethod
     def from_arrays(
@@ -109,12 +98,28 @@ class RawData(NamedTuple):
             raise InputError(f"X has {len(X)} images and Y {len(Y)}; give one target a source")
 
         def generate() -> Iterator[Pair]:
-            for x, y in zip(X, Y, strict=True):
+            for source, target in zip(X, Y, strict=True):
+                x, y = array_of(source, "X"), array_of(target, "Y")
                 if x.ndim > len(axes):
                     raise InputError(f"an image has {x.ndim} dimensions, axes={axes!r} name {len(axes)}")
                 yield x, y, axes[-x.ndim :], None
 
         return RawData(generate, len(X), "numpy array", tuple(f"image {index}" for index in range(len(X))))
+
+
+def _paired(folders: Sequence[Path], target: Path, pattern: str) -> list[tuple[Path, Path]]:
+    """Sources in order of folder and name, each with its target."""
+    files = [file for folder in folders for file in sorted(folder.glob(pattern))]
+    if not files:
+        raise FileNotFoundError(
+            f"no image fits {pattern!r} in {', '.join(str(folder) for folder in folders)}; "
+            "give other folders or another pattern"
+        )
+    pairs = [(file, target / file.name) for file in files]
+    missing = [str(wanted) for _, wanted in pairs if not wanted.exists()]
+    if missing:
+        raise FileNotFoundError(f"{len(missing)} of {len(pairs)} targets do not exist: {', '.join(missing)}")
+    return pairs
 
 
 def _read(path: Path, axes: str) -> NDArray[Any]:

@@ -100,28 +100,36 @@ def anisotropic_distortions(
             stacklevel=2,
         )
 
+    def distort(x: NDArray[Any], axes: str) -> NDArray[Any]:
+        if psf is not None:
+            x = _blur(x, axes, psf, letters)
+        if poisson_noise:
+            x = np.random.poisson(np.maximum(0, x)).astype(np.float32)
+        if gauss_sigma > 0:
+            x = np.maximum(0, x + np.random.normal(0, gauss_sigma, x.shape).astype(np.float32))
+        return x
+
     def generate(pairs: Iterable[Pair]) -> Iterator[Pair]:
         for source, given, axes_in, mask in pairs:
             axes = check_axes(axes_in, ndim=source.ndim)
-            if yield_target == "source" and given is not None and not np.allclose(source, given):
-                warnings.warn("the targets that came are ignored (yield_target='source')", stacklevel=2)
-            target = source if yield_target == "source" else given
-            if source.shape != target.shape:
-                raise InputError(
-                    f"source has shape {source.shape}, target {target.shape}; they must be equal"
-                )
-            x = source.astype(np.float32, copy=False)
-            if psf is not None:
-                x = _blur(x, axes, psf, letters)
-            if poisson_noise:
-                x = np.random.poisson(np.maximum(0, x)).astype(np.float32)
-            if gauss_sigma > 0:
-                x = np.maximum(0, x + np.random.normal(0, gauss_sigma, x.shape).astype(np.float32))
+            target = _chosen_target(source, given, yield_target)
+            x = distort(source.astype(np.float32, copy=False), axes)
             if subsample != 1:
                 x, target = _coarser(x, target, axes.index(axis), float(subsample), crop_threshold)
             yield x, target, axes, mask
 
     return Transform(f"Anisotropic distortion (along {axis} axis)", generate, 1)
+
+
+def _chosen_target(source: NDArray[Any], given: NDArray[Any] | None, yield_target: str) -> NDArray[Any]:
+    if yield_target == "source":
+        if given is not None and not np.allclose(source, given):
+            warnings.warn("the targets that came are ignored (yield_target='source')", stacklevel=3)
+        return source
+    if given is None or source.shape != given.shape:
+        shape = None if given is None else given.shape
+        raise InputError(f"source has shape {source.shape}, target {shape}; they must be equal")
+    return given
 
 
 def permute_axes(axes: str) -> Transform:

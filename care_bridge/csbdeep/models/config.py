@@ -29,7 +29,8 @@ class Config:
     Raises
     ------
     InputError
-        Naming every setting that is unknown (with the nearest known one) or impossible.
+        If the axes are impossible, or settings are unknown (it names the nearest known ones). Settings that do
+        not go together are told by `is_valid`, and refused by the model.
     """
 
     _kind: Kind = "CARE"
@@ -43,14 +44,24 @@ class Config:
         allow_new_parameters: bool = False,
         **kwargs: Any,
     ) -> None:
-        known, unknown = dict(kwargs), {}
-        if allow_new_parameters:
-            known = {key: value for key, value in kwargs.items() if key in CareConfig.model_fields}
-            unknown = {key: value for key, value in kwargs.items() if key not in known and key != "n_dim"}
+        if "S" in axes.upper()[1:]:
+            raise InputError(f"axes={axes!r}: the samples S must come first, e.g. 'SYXC'")
+        known = {key: value for key, value in kwargs.items() if key in CareConfig.model_fields}
+        unknown = {key: value for key, value in kwargs.items() if key not in known and key != "n_dim"}
+        if unknown and not allow_new_parameters:
+            CareConfig(**unknown)  # raises, with the nearest known names
         # csbdeep takes 0 channels for 1.
         channels = int(max(1, n_channel_in)), int(max(1, n_channel_out))
-        settings = CareConfig(axes, *channels, probabilistic=bool(probabilistic), kind=self._kind, **known)
-        self._fill(settings, own=[key for key in known if key in _own()])
+        basis: dict[str, Any] = {"probabilistic": bool(probabilistic), "kind": self._kind}
+        try:
+            settings = CareConfig(axes, *channels, **(basis | known))
+        except InputError:
+            # As csbdeep: what cannot be built is told by `is_valid` and refused by the model, not here.
+            settings = CareConfig(axes, *channels, **basis)
+            self._fill(settings, own=[])
+            vars(self).update(known)
+        else:
+            self._fill(settings, own=[key for key in known if key in _own()])
         vars(self).update(unknown)
 
     @classmethod

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from care_bridge import zips
 from care_bridge.axes import AXES, axes_dict, check_axes
+from care_bridge.csbdeep.arrays import array_of
 from care_bridge.csbdeep.utils.plot_utils import plot_history, plot_some, to_color
 from care_bridge.errors import InputError
 from care_bridge.metrics import normalize_minmse
@@ -25,6 +26,7 @@ __all__ = [
     "Path",
     "axes_check_and_normalize",
     "axes_dict",
+    "backend_channels_last",
     "download_and_extract_zip_file",
     "load_json",
     "move_image_axes",
@@ -47,6 +49,11 @@ def axes_check_and_normalize(
     if wrong:
         raise InputError(f"axes={axes!r} hold {', '.join(wrong)}, which cannot be used here")
     return (axes, AXES) if return_allowed else axes
+
+
+def backend_channels_last() -> bool:
+    """Whether channels are the last dimension of a network's arrays: always, here."""
+    return True
 
 
 def move_image_axes(x: NDArray[Any], fr: str, to: str, adjust_singletons: bool = False) -> NDArray[Any]:
@@ -98,6 +105,7 @@ def normalize(
     dtype : type, optional
         None computes in the image's own.
     """
+    x = array_of(x, "x")
     if axis is None:
         low, high = (np.asarray(value) for value in percentile_range(x, pmin=pmin, pmax=pmax))
     else:

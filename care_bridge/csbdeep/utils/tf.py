@@ -1,13 +1,46 @@
-"""csbdeep.utils.tf: how much of a GPU TensorFlow takes."""
+"""csbdeep.utils.tf: how much of a GPU TensorFlow takes, and Keras under csbdeep's names."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from care_bridge.errors import InputError
+from care_bridge.training.startup import load_tensorflow
+
+IS_TF_1 = False
+
+IS_KERAS_3_PLUS = False
+"""csbdeep's code asks this to leave out what it cannot do under Keras 3 (`export_TF`). Nothing is left out here."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "BACKEND":  # Keras is loaded by those who ask for it
+        return keras_import("backend")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def keras_import(sub: str | None = None, *names: str) -> Any:
+    """Keras, a module of it, or names of that module.
+
+    Parameters
+    ----------
+    sub : str, optional
+        Such as "layers"; None gives Keras itself.
+    names : str
+        One gives the object, several a tuple of them, none the module.
+    """
+    load_tensorflow()
+    import keras
+
+    if sub is None:
+        return keras
+    module = getattr(keras, sub)
+    found = tuple(getattr(module, name) for name in names)
+    return module if not names else found[0] if len(found) == 1 else found
 
 
 def limit_gpu_memory(
@@ -36,6 +69,7 @@ def limit_gpu_memory(
     """
     if fraction is not None and not 0 <= fraction <= 1:
         raise InputError(f"fraction must lie between 0 and 1, or be None; received {fraction!r}")
+    load_tensorflow()
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")

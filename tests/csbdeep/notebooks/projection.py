@@ -47,14 +47,24 @@ config = ProjectionConfig(
     train_steps_per_epoch=2,
     train_batch_size=2,
 )
+print(config)
+vars(config)
 model = ProjectionCARE(config, "my_model", basedir="models")
+print(model.proj_params)
 history = model.train(X, Y, validation_data=(X_val, Y_val), epochs=2)
 plot_history(history, ["loss", "val_loss"], ["mse", "val_mse", "mae", "val_mae"])
+_P = model.keras_model.predict(X_val[:5])
+if config.probabilistic:
+    _P = _P[..., : (_P.shape[-1] // 2)]
+plot_some(X_val[:5], Y_val[:5], _P, pmax=99.5)
 model.export_TF()
 
 # Prediction
+y = imread("data/GT/stack0.tif")
 x = imread("data/low/stack0.tif")
+plot_some(np.stack([x, np.broadcast_to(y, x.shape)]), title_list=[["low", "high"]], pmin=2, pmax=99.8)
 model = ProjectionCARE(config=None, name="my_model", basedir="models")
 restored = model.predict(x, "ZYX", n_tiles=(1, 2, 2))
 assert restored.shape == (48, 48)
-save_tiff_imagej_compatible(f"stack0_{model.name}.tif", restored, "YX")
+axes_restored = "ZYX".replace(model.proj_params.axis, "")
+save_tiff_imagej_compatible(f"stack0_{model.name}.tif", restored, axes_restored)

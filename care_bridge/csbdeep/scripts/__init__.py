@@ -1,0 +1,1 @@
+"""csbdeep.scripts: its command line."""
