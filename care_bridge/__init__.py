@@ -46,6 +46,9 @@ def __getattr__(name: str) -> Any:
         )
         name = _RENAMED[name]
     if name in _HOME:
+        if _HOME[name].startswith(("inference", "export")):
+            # Keras would let TensorFlow greet, in red below the cell of a notebook.
+            importlib.import_module("care_bridge.training.startup").load_tensorflow()
         return getattr(importlib.import_module(f"care_bridge.{_HOME[name]}"), name)
     raise AttributeError(f"module 'care_bridge' has no attribute {name!r}")
 

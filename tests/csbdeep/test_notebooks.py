@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -52,3 +55,30 @@ def test_a_notebook_uses_only_what_csbdeep_has(oracle, notebook: Path) -> None:
     assert names
     for module, name in names:
         assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
+
+
+QUIET = """
+import numpy as np
+from care_bridge.csbdeep.models import CARE, Config
+small = dict(unet_n_first=4, unet_n_depth=1, unet_kern_size=3, train_epochs=1, train_steps_per_epoch=1)
+model = CARE(Config("YX", train_batch_size=2, **small), "a", basedir=".")
+x = np.ones((4, 16, 16, 1), np.float32)
+model.train(x, x, (x, x))
+model.predict(np.random.default_rng(0).random((20, 24)), "YX", n_tiles=(1, 2))
+model.export_TF()
+"""
+
+
+@pytest.mark.parametrize("code", [QUIET, "from care_bridge import KerasPredictor, write_bundle"])
+def test_nothing_of_tensorflows_own_shows_below_a_cell(code: str, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_CPP")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert done.stdout == ""
