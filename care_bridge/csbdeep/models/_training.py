@@ -70,7 +70,7 @@ class Callbacks(list[Any]):
         for callback in callbacks:
             self.append(callback)
 
-    def __iadd__(self, callbacks: Iterable[Any]) -> Callbacks:  # type: ignore[override, misc]
+    def __iadd__(self, callbacks: Iterable[Any]) -> Callbacks:  # type: ignore[misc]
         self.extend(callbacks)
         return self
 
