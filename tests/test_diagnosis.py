@@ -13,8 +13,9 @@ from care_bridge.errors import InputError
 from care_bridge.images import Image, read_image, write_image
 from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.normalize import BIOIMAGEIO, CSBDEEP, FIJI, normalize
-from care_bridge.plugin.emulation import EmulatedPlugin, PluginError, PluginFailure, PluginRefusal
+from care_bridge.plugin.emulation import EmulatedPlugin
 from care_bridge.plugin.options import PluginOptions
+from care_bridge.plugin.plan import PluginError, PluginFailure, PluginRefusal
 from care_bridge.predictor import ImagesOnly, PredictOptions, Runtime, UnhintedNetwork, apply_repeatedly
 from care_bridge.tiling import FijiTiles
 

@@ -14,8 +14,9 @@ from care_bridge.bundle import Bundle
 from care_bridge.checking.report import Findings
 from care_bridge.errors import InputError, NotInstalledError, WorkerError
 from care_bridge.java.tf1 import Tf1Network, Tf1Session
-from care_bridge.plugin.emulation import PluginError, run_plugin
+from care_bridge.plugin.emulation import run_plugin
 from care_bridge.plugin.options import PluginOptions
+from care_bridge.plugin.plan import PluginError
 from care_bridge.predictor import Network, Runtime, Tensor, UnhintedNetwork
 from care_bridge.reach import measured_receptive_field, measured_size_multiple
 from care_bridge.tiling import round_up

@@ -23,8 +23,9 @@ from care_bridge.images import Image
 from care_bridge.java import runtimes
 from care_bridge.java.tf1 import Tf1Network, Tf1Session
 from care_bridge.java.worker import Answer, Array, Worker, heap_mb
-from care_bridge.plugin.emulation import PluginError, run_plugin
+from care_bridge.plugin.emulation import run_plugin
 from care_bridge.plugin.options import PluginOptions
+from care_bridge.plugin.plan import PluginError
 from care_bridge.predictor import ImagesOnly, Network, Runtime
 from care_bridge.tiling import FijiTiles
 

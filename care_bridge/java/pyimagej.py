@@ -10,8 +10,8 @@ from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.images import Image, write_image
 from care_bridge.java.installation import FijiFolder, find_fiji
 from care_bridge.java.worker import Answer, Worker, heap_mb
-from care_bridge.plugin.emulation import PluginFailure, PluginRefusal
 from care_bridge.plugin.options import PluginOptions
+from care_bridge.plugin.plan import PluginFailure, PluginRefusal
 from care_bridge.predictor import ImagesOnly, Runtime
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import FijiTiles

@@ -13,8 +13,9 @@ from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.normalize import FIJI
-from care_bridge.plugin.emulation import EmulatedPlugin, Plan, PluginError, plan
+from care_bridge.plugin.emulation import EmulatedPlugin
 from care_bridge.plugin.options import PluginOptions
+from care_bridge.plugin.plan import Plan, PluginError, plan
 from care_bridge.predictor import PredictOptions
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import receptive_field, round_up
@@ -85,7 +86,7 @@ def advise(
     shape : sequence of int
         Sizes of the image, NumPy order.
     axes : str
-        Letters of TCZYX, as for `emulation.plan`.
+        Letters of TCZYX, as for `plan.plan`.
     size_multiple, halo : mapping of str to int, optional
         What the network's sizes must be multiples of, and its receptive field in pixels a side, by axis.
         None works them out of the U-Net's `n_depth`, `kern_size` and `pool`.

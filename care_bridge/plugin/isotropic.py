@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge.errors import InputError
-from care_bridge.normalize import FIJI, normalize
-from care_bridge.plugin.emulation import PluginFailure, PluginResult, in_plugin_order, plan, run_tiles
+from care_bridge.plugin.emulation import PluginResult, in_plugin_order, plugin_pixels, run_tiles
 from care_bridge.plugin.options import PluginOptions
+from care_bridge.plugin.plan import UNLABELLED, Plan, PluginFailure, plan
 from care_bridge.predictor import Network
 from care_bridge.progress import Progress, silent
-from care_bridge.tiling import BATCH, NONE, SPATIAL, round_up
+from care_bridge.tiling import BATCH, NONE, SPATIAL, FijiTiles, round_up
 
 DEFAULT_SCALE = 10.2
 """The plugin's "Scale factor of Z-Axis"."""
@@ -49,7 +50,7 @@ def run_isotropic_plugin(
     data : ndarray
         NumPy order; with X, Y and Z.
     axes : str
-        As for `emulation.plan`.
+        As for `plan.plan`.
     scale : float
         How many planes one becomes; at least 1.
     options : PluginOptions, optional
@@ -81,34 +82,41 @@ def run_isotropic_plugin(
             "java.lang.ArrayIndexOutOfBoundsException: Index -1 out of bounds",
             "it needs X, Y and Z, and no axis with a single position",
         )
-    pixels = np.asarray(data, np.float32)
-    if options.normalizeInput:
-        pixels, _ = normalize(
-            data, rule=FIJI, pmin=options.percentileBottom, pmax=options.percentileTop, clip=options.clip
-        )
-    image = enlarged(in_plugin_order(pixels, steps), z, scale)
+    image = enlarged(in_plugin_order(plugin_pixels(data, options), steps), z, scale)
     over_x = image.swapaxes(x, z)
     over_y = over_x.swapaxes(y, z)
-    tiles, results = options.tiles, []
+    first, second = _restored(network, (over_x, over_y), steps, options.tiles, progress)
+    first = first.swapaxes(x, z)
+    second = second.swapaxes(y, z).swapaxes(x, z)
+    with np.errstate(invalid="ignore"):
+        mean = np.sqrt((first * second).astype(np.float64)).astype(np.float32)
+    names = [axis or UNLABELLED for axis in steps.output_node.output_axes()[: mean.ndim]]
+    return PluginResult(
+        data=np.ascontiguousarray(mean.transpose()), axes="".join(reversed(names)), plan=steps
+    )
+
+
+def _restored(
+    network: Network,
+    stacks: Sequence[NDArray[np.float32]],
+    steps: Plan,
+    tiles: FijiTiles,
+    progress: Progress,
+) -> list[NDArray[np.float32]]:
+    """Each stack restored plane by plane."""
+    results = []
     actions = [
         SPATIAL if axis in ("X", "Y") else BATCH if axis in ("Z", "T") else NONE for axis in steps.tile_axes
     ]
-    for number, rotated in enumerate((over_x, over_y)):
+    for number, rotated in enumerate(stacks):
         layout = tiles.layout(rotated.shape, actions)
         results.append(run_tiles(network, rotated, dataclasses.replace(steps, layout=layout)))
         # One object cuts both stacks in the plugin, and remembers what the first one came to.
         cut = math.prod(c for c, action in zip(layout.counts, actions, strict=True) if action == SPATIAL)
         batch = next(b for b, action in zip(layout.blocks, actions, strict=True) if action == BATCH)
         tiles = dataclasses.replace(tiles, n_tiles=cut, batch_size=batch)
-        progress(number + 1, 2, "directions")
-    first = results[0].swapaxes(x, z)
-    second = results[1].swapaxes(y, z).swapaxes(x, z)
-    with np.errstate(invalid="ignore"):
-        mean = np.sqrt((first * second).astype(np.float64)).astype(np.float32)
-    names = [axis or "?" for axis in steps.output_node.output_axes()[: mean.ndim]]
-    return PluginResult(
-        data=np.ascontiguousarray(mean.transpose()), axes="".join(reversed(names)), plan=steps
-    )
+        progress(number + 1, len(stacks), "directions")
+    return results
 
 
 def enlarged(image: NDArray[np.float32], axis: int, scale: float) -> NDArray[np.float32]:

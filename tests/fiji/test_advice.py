@@ -14,7 +14,7 @@ from care_bridge.errors import InputError
 from care_bridge.images import Image, write_image
 from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.plugin.advice import advise, expected_differences
-from care_bridge.plugin.emulation import PluginRefusal
+from care_bridge.plugin.plan import PluginRefusal
 from care_bridge.predictor import Runtime, UnhintedNetwork
 
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.normalize import NotFinitePixelsWarning
-from care_bridge.plugin.emulation import EmulatedPlugin, PluginFailure, PluginRefusal, plan, run_plugin
+from care_bridge.plugin.emulation import EmulatedPlugin, run_plugin
 from care_bridge.plugin.options import PluginOptions
+from care_bridge.plugin.plan import PluginFailure, PluginRefusal, plan
 from care_bridge.predictor import Runtime, UnhintedNetwork, apply_repeatedly
 
 SHARED = Path(os.environ.get("CARE_BRIDGE_SHARED", Path(__file__).resolve().parents[3] / "shared"))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from care_bridge.errors import InputError
-from care_bridge.plugin.emulation import PluginFailure
 from care_bridge.plugin.isotropic import enlarged, run_isotropic_plugin
 from care_bridge.plugin.options import PluginOptions
+from care_bridge.plugin.plan import PluginFailure
 from care_bridge.predictor import Runtime, UnhintedNetwork
 
 RAW = PluginOptions(normalizeInput=False, nTiles=1, blockMultiple=4)

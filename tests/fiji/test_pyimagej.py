@@ -17,8 +17,8 @@ from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.java.pyimagej import FijiPlugin, FijiSession
 from care_bridge.opening import open_predictor
-from care_bridge.plugin.emulation import PluginFailure, PluginRefusal
 from care_bridge.plugin.options import PluginOptions
+from care_bridge.plugin.plan import PluginFailure, PluginRefusal
 from care_bridge.predictor import Predictor
 
 pytestmark = pytest.mark.fiji

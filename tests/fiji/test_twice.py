@@ -8,8 +8,9 @@ import pytest
 from care_bridge.comparing.where import diagnose
 from care_bridge.errors import InputError
 from care_bridge.images import Image, read_image, write_image
-from care_bridge.plugin.emulation import EmulatedPlugin, PluginRefusal
+from care_bridge.plugin.emulation import EmulatedPlugin
 from care_bridge.plugin.options import PluginOptions
+from care_bridge.plugin.plan import PluginRefusal
 from care_bridge.predictor import apply_repeatedly, mean_channels
 
 pytestmark = pytest.mark.java

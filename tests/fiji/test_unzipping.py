@@ -16,8 +16,9 @@ import pytest
 
 from care_bridge.bundle import read_bundle
 from care_bridge.errors import InputError, WorkerError
-from care_bridge.plugin.emulation import PluginError, run_plugin
+from care_bridge.plugin.emulation import run_plugin
 from care_bridge.plugin.options import PluginOptions
+from care_bridge.plugin.plan import PluginError
 from care_bridge.plugin.unzipping import Unpacked, unpack
 
 SHARED = Path(os.environ.get("CARE_BRIDGE_SHARED", Path(__file__).resolve().parents[3] / "shared"))
