@@ -22,7 +22,7 @@ from care_bridge.defaults import DEMO_EPOCHS, SEED, TF1_OF_FIJI
 from care_bridge.errors import InputError
 from care_bridge.evaluate.baselines import Baseline, tune
 from care_bridge.evaluate.pairs import read_pairs
-from care_bridge.evaluate.planes import on_truth, plane_of
+from care_bridge.evaluate.planes import Plane, on_truth, plane_of
 from care_bridge.evaluate.profiles import profile, structured_line
 from care_bridge.evaluate.scores import score_image
 from care_bridge.files import writable_folder, write_text
@@ -369,10 +369,23 @@ def _write_report(
     page = Page("CARE in Fiji, and the proof", verdict=result.verdict, good=result.good)
     pixel_um = data.source.pixel_size_um.get("X")
     truth = plane_of(data.target)
-    on_one_scale = {label: on_truth(plane_of(image), truth) for label, image in shown.items()}
+    planes = {label: on_truth(plane_of(image), truth) for label, image in shown.items()}
+    _add_images(page, result, data, planes)
+    _add_scores(page, result, data, gaussian)
+    _add_profiles(page, planes, pixel_um)
+    _add_parity(page, result)
+    _add_how_to(page, result, options)
+    numbers = json.dumps(_numbers(result), indent=2)
+    page.attach("demo.json", numbers)
+    write_text(result.report.with_suffix(".json"), numbers + "\n")
+    page.save(result.report, data_folder=result.report.parent / "report_data")
+
+
+def _add_images(page: Page, result: DemoResult, data: _Data, planes: dict[str, Plane]) -> None:
+    pixel_um = data.source.pixel_size_um.get("X")
     page.slider(
-        on_one_scale["input"],
-        on_one_scale["restored"],
+        planes["input"],
+        planes["restored"],
         labels=("input", "restored"),
         pixel_um=pixel_um,
         caption=f"{data.source.name or 'The image'}: kept out of training"
@@ -380,10 +393,13 @@ def _write_report(
         + ". Drag to compare.",
     )
     page.pictures(
-        [Picture(picture, label) for label, picture in on_one_scale.items()],
+        [Picture(picture, label) for label, picture in planes.items()],
         pixel_um=pixel_um,
         caption="All on the scale of the truth (least squares); the pictures zoom together.",
     )
+
+
+def _add_scores(page: Page, result: DemoResult, data: _Data, gaussian: Baseline) -> None:
     page.section(
         "How good is it?", f"Trained on {data.origin}; scored on an image that was kept out of training."
     )
@@ -397,7 +413,10 @@ def _write_report(
         "cannot beat it proves nothing."
     )
     page.text(NOT_FOR_QUANTIFICATION, important=True)
-    _add_profiles(page, on_one_scale, pixel_um)
+
+
+def _add_parity(page: Page, result: DemoResult) -> None:
+    """Whether Fiji's TensorFlow agrees, and what could not be run."""
     for version, report in result.parity.items():
         page.section(f"Does Fiji agree? TensorFlow {version}", report.verdict)
         add_rows(page, report.rows)
@@ -407,6 +426,10 @@ def _write_report(
     if result.not_run:
         page.section("Not run on this machine")
         page.settings({f"TensorFlow {version}": reason for version, reason in result.not_run.items()})
+
+
+def _add_how_to(page: Page, result: DemoResult, options: Any) -> None:
+    """What to do in Fiji, and what was run here."""
     page.section("In Fiji", "Four clicks; the same text lies beside the bundle.")
     how_to = result.bundle.parent / "HOW-TO-RUN-IN-FIJI.txt"
     with suppress(OSError):
@@ -425,19 +448,19 @@ def _write_report(
             else "Python only",
         }
     )
-    numbers = {
+
+
+def _numbers(result: DemoResult) -> dict[str, Any]:
+    return {
         "verdict": result.verdict,
         "good": result.good,
         "scores": result.scores,
         "parity": {version: report.to_dict() for version, report in result.parity.items()},
         "not_run": result.not_run,
     }
-    page.attach("demo.json", json.dumps(numbers, indent=2))
-    write_text(result.report.with_suffix(".json"), json.dumps(numbers, indent=2) + "\n")
-    page.save(result.report, data_folder=result.report.parent / "report_data")
 
 
-def _add_profiles(page: Page, planes: dict[str, Any], pixel_um: float | None) -> None:
+def _add_profiles(page: Page, planes: dict[str, Plane], pixel_um: float | None) -> None:
     """Intensities along a line across much structure; Fiji's Plot Profile draws the same curves."""
     line = structured_line(planes["truth"])
     labels = ("input", "restored", "restored twice", "truth")
