@@ -348,6 +348,7 @@ def test_all_problems_of_a_recipe_are_one_line(tmp_path: Path) -> None:
         ("--tolerance", "nan"),
         ("--tolerance", "-1"),
         ("--pmin", "101"),
+        ("--pmax", "nan"),
         ("--pmin", "99", "--pmax", "1"),
         ("--tensorflow", "2.0"),
         ("--level", "fijji"),
@@ -358,6 +359,47 @@ def test_values_that_cannot_be_are_no_comparison(
 ) -> None:
     image = tiff(tmp_path / "cell.tif")
     refused(["compare", model, model, image, "--level", "emulation", *arguments], arguments[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("train {pairs} --out {file}", "is a file; name a folder for the model"),
+        (
+            "train {pairs} --out {new} --start {model} --ensemble 2",
+            "--start gives all members the same weights",
+        ),
+        ("train {pairs} --out {new} --patch-size 0,3", "--patch-size '0,3'"),
+        ("train {pairs} --out {new} --axes QX", "axes='QX' holds Q"),
+        ("train {new} --out {new}", "no training patches at"),
+        ("sweep {pairs} --out {new} --grid seed=1 --patch-size 64x64", "--patch-size '64x64'"),
+        ("sweep {pairs} --out {new} --grid seed=1 --test-source {new}", "--test-target belong together"),
+        ("sweep {pairs} --out {new} --grid seed", "--grid 'seed'"),
+        ("predict {model} {image} {image} --out {new}", "would both become"),
+        ("predict {model} --out {new}", "no images; give TIFFs"),
+        ("predict {model} {image} --out {new} --runtime onnx --precision bfloat16", "--precision is for"),
+        ("predict {model} {image} --out {new} --norm-pmin 101", "pmin=101"),
+        ("evaluate {model} {pairs} --out {new}/r.html --level 2", "'--interval'"),
+        ("evaluate {file} {pairs} --out {new}/r.html", "no model"),
+        ("export {model} --format onnx --target 1.12.0", "--oldest-tensorflow is for --format fiji"),
+        ("compare {model} {model} {image} --axes QX --level emulation", "axes='QX' holds Q"),
+    ],
+)
+def test_what_cannot_be_is_said_by_the_option_that_is_shown(
+    model: Path, tmp_path: Path, arguments: str, words: str
+) -> None:
+    image = tiff(tmp_path / "source" / "a.tif", noise(80, 80))
+    shutil.copytree(tmp_path / "source", tmp_path / "target")
+    (tmp_path / "file").write_text("no model", encoding="utf-8")
+    places = {
+        "pairs": f"{tmp_path / 'source'} {tmp_path / 'target'}",
+        "image": image,
+        "file": tmp_path / "file",
+        "new": tmp_path / "new",
+        "model": model,
+    }
+    refused(arguments.format(**places).split(), words)
+    assert nothing_in(tmp_path / "new")
 
 
 def test_a_line_that_is_none_is_refused(model: Path, tmp_path: Path) -> None:

@@ -33,13 +33,9 @@ Factor = Annotated[
 ]
 Pmin = Annotated[
     float | None,
-    Option(
-        "--pmin", min=0, max=100, help="Low percentile of the normalisation, 0-100; else what the model says."
-    ),
+    Option("--pmin", help="Low percentile of the normalisation, 0-100; else what the model says."),
 ]
-Pmax = Annotated[
-    float | None, Option("--pmax", min=0, max=100, help="High percentile, 0-100; else likewise.")
-]
+Pmax = Annotated[float | None, Option("--pmax", help="High percentile, 0-100; else likewise.")]
 Precision = Annotated[str, Option("--precision", help=f"What Keras computes in: {' or '.join(PRECISIONS)}.")]
 PatchesPerImage = Annotated[int, Option("--patches-per-image", min=1, help="Patches cut per image pair.")]
 Seed = Annotated[int, Option("--seed", min=0, help="Every random draw comes from it.")]

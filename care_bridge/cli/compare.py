@@ -112,6 +112,9 @@ def _check(reports: list[Path], pmin: float | None, pmax: float | None) -> None:
     """What can be refused before anything is computed."""
     from care_bridge.files import writable_folder
 
+    for option, value in (("--pmin", pmin), ("--pmax", pmax)):
+        if value is not None and not 0 <= value <= 100:
+            raise InputError(f"{option} {value:g} is no percentile; give 0-100")
     if pmin is not None and pmax is not None and pmin >= pmax:
         raise InputError(f"--pmin {pmin:g} must be below --pmax {pmax:g}")
     for path in reports:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
+from care_bridge.cli import _options as options
 from care_bridge.cli._run import DONE, command, fail
 from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.cli._typer import old_spellings
@@ -50,10 +51,8 @@ def export(
         str | None,
         Option(help=f"Oldest TensorFlow that must open a Fiji bundle; {OLDEST_TF1} when left out."),
     ] = None,
-    pmin: Annotated[
-        float | None, Option(help="Low percentile to type in Fiji, 0-100; the model's own when left out.")
-    ] = None,
-    pmax: Annotated[float | None, Option(help="High percentile, 0-100; likewise.")] = None,
+    pmin: options.Pmin = None,
+    pmax: options.Pmax = None,
     metadata: Annotated[
         Path | None,
         Option(
@@ -95,9 +94,9 @@ def export(
     return DONE
 
 
-def _meant_for(format: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def _meant_for(format: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were given, all of which mean something for the format."""
-    given = {option: value for option, value in options.items() if value is not None}
+    given = {option: value for option, value in wanted.items() if value is not None}
     for option in given:
         if format not in _MEANT_FOR[option]:
             name = option.replace("_", "-")
