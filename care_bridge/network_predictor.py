@@ -14,7 +14,7 @@ from care_bridge.images import Image
 from care_bridge.normalize import Undo, normalize
 from care_bridge.predictor import Closable, Network, PredictOptions, Runtime, Sizes, Tensor
 from care_bridge.progress import Progress, silent
-from care_bridge.reach import measured_receptive_field, measured_size_multiple
+from care_bridge.reach import LONGEST, measured_lost_axis, measured_receptive_field, measured_size_multiple
 from care_bridge.tiling import BATCH, SPATIAL, CsbdeepTiles, FijiTiles, round_up, run_fiji_tiles
 
 
@@ -38,7 +38,7 @@ class NetworkPredictor(Closable):
     probabilistic : bool, optional
         Whether the second half of the output's channels are widths. None: when they are twice the input's.
     lost_axis : str, optional
-        The axis that a projection network removes, "" for none. None: the first of space where the output has one
+        The axis that a projection network removes, "" for none. None: it is measured where the output has one
         dimension less.
 
     Attributes
@@ -109,9 +109,9 @@ class NetworkPredictor(Closable):
     @property
     def lost_axis(self) -> str:
         """The axis that a projection network removes; "" for any other network."""
-        if self._lost_axis is not None:
-            return self._lost_axis
-        return self.space[0] if len(self.network.output_shape) < len(self.network.input_shape) else ""
+        if self._lost_axis is None:
+            self._lost_axis = measured_lost_axis(self.network, self.space, self.size_multiple)
+        return self._lost_axis
 
     @property
     def size_multiple(self) -> dict[str, int]:
@@ -128,7 +128,9 @@ class NetworkPredictor(Closable):
         if self._halo is None:
             self._halo = self.network.halo
         if self._halo is None:
-            self._halo = measured_receptive_field(self.network, self.space, self.size_multiple)
+            found = measured_receptive_field(self.network, self.space, self.size_multiple)
+            # What sees the whole image is given the whole image: the halo is cut at its borders.
+            self._halo = {axis: LONGEST if reach is None else reach for axis, reach in found.items()}
         return _by_axis(self._halo, self.space)
 
     def predict(self, image: Image, *, progress: Progress = silent) -> Image:

@@ -18,7 +18,7 @@ from care_bridge.plugin.emulation import run_plugin
 from care_bridge.plugin.options import PluginOptions
 from care_bridge.plugin.plan import PluginError
 from care_bridge.predictor import Network, Runtime, Tensor, UnhintedNetwork
-from care_bridge.reach import measured_receptive_field, measured_size_multiple
+from care_bridge.reach import Geometry, measured_geometry
 from care_bridge.tiling import round_up
 
 TOLERANCE_ONCE, TOLERANCE_TWICE = 2e-5, 5e-5
@@ -86,15 +86,13 @@ def _measure(bundle: Bundle, network: Network) -> _Reach:
     from care_bridge.inference.savedmodel import graph_in
 
     rank = len(bundle.signature.inputs[0].shape or ())
-    space = "ZYX"[-(rank - 2) :]
     ends = (tensors[0].name for tensors in (bundle.signature.inputs, bundle.signature.outputs))
     try:
         geometry = measure(with_ends_named(graph_in(bundle.path), *ends))
     except Exception:
         # A graph with variables or sizes of its own kind: ask the running network instead.
-        free = _declared_free(bundle, network)
-        multiple = measured_size_multiple(free, space)
-        return _Reach(max(multiple.values()), max(measured_receptive_field(free, space, multiple).values()))
+        running = measured_geometry(_declared_free(bundle, network))
+        geometry = running or Geometry((1,) * (rank - 2), (0,) * (rank - 2))
     return _Reach(geometry.block_multiple, geometry.overlap)
 
 

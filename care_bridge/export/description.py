@@ -16,10 +16,11 @@ from care_bridge import __version__
 from care_bridge.export import facts
 from care_bridge.export.graph import signature
 from care_bridge.export.metadata import ModelCard
-from care_bridge.export.probe import Geometry, round_up
 from care_bridge.export.sample import EPS, ranks_agree
 from care_bridge.export.source import Source
 from care_bridge.export.zoo_spec import FORMAT_VERSION
+from care_bridge.reach import Geometry
+from care_bridge.tiling import round_up
 from care_bridge.training.folder import weights_in
 
 _CARE = {

@@ -13,10 +13,11 @@ import numpy as np
 
 from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.export.graph import INPUT, OUTPUT, freeze, runner, signature
-from care_bridge.export.probe import Geometry, measure
+from care_bridge.export.probe import measure
 from care_bridge.export.rewrites import rewrite
 from care_bridge.export.source import Model, Source, open_source
 from care_bridge.files import atomic_file
+from care_bridge.reach import Geometry
 
 OPSET, IR_VERSION = 17, 8
 """Newest that deepImageJ's ONNX engines load (run: opset 18 does not)."""

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from care_bridge.axes import move_axes
 from care_bridge.errors import InputError
-from care_bridge.export.probe import Geometry, round_up
 from care_bridge.export.source import Source
 from care_bridge.images import Image, read_image
+from care_bridge.reach import Geometry
+from care_bridge.tiling import round_up
 
 RANK_TOLERANCE = 1e-6
 EPS = 1e-6

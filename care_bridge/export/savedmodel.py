@@ -25,11 +25,12 @@ from care_bridge.config import PMAX, PMIN
 from care_bridge.defaults import OLDEST_TF1
 from care_bridge.errors import InputError
 from care_bridge.export.graph import INPUT, OUTPUT, Shape, freeze, signature
-from care_bridge.export.probe import Geometry, measure
+from care_bridge.export.probe import measure
 from care_bridge.export.source import Model, Source, open_source
 from care_bridge.files import atomic_file, write_text
 from care_bridge.page import NOT_FOR_QUANTIFICATION
 from care_bridge.plugin.options import LABELS, PluginOptions
+from care_bridge.reach import Geometry
 
 METHOD = "tensorflow/serving/predict"
 HOW_TO = "HOW-TO-RUN-IN-FIJI.txt"

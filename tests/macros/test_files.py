@@ -153,10 +153,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def expected(tf1: Any, bundle: Path, image: Image) -> Image:
-    from care_bridge.plugin.emulation import FijiPredictor
+    from care_bridge.plugin.emulation import EmulatedPlugin
     from care_bridge.plugin.options import PluginOptions
 
-    return FijiPredictor(tf1.open(bundle), PluginOptions(nTiles=1)).predict(image)
+    return EmulatedPlugin(tf1.open(bundle), PluginOptions(nTiles=1)).predict(image)
 
 
 @pytest.mark.parametrize("engine", ["script", "macro"])
