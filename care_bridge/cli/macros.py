@@ -39,25 +39,26 @@ def lint_file(
 ) -> int:
     """Say what in a macro does not do what it seems to.
 
-    Exit code 1 if there is something.
+    Exit code 1 if there is something. Of scripts in other languages only calls of IJ.run are read.
     """
     from care_bridge.errors import InputError
     from care_bridge.macros import lint
 
-    count = 0
+    faults = unseen = 0
     for file in files:
         if file.is_dir():
             raise InputError(f"{file} is a folder; name a macro file")
         # As ImageJ reads it.
         text = file.read_bytes().decode("utf-8", errors="surrogateescape")
-        findings = lint(text)
-        count += len(findings)
+        findings = lint(text, file.suffix)
+        faults += sum(finding.fault for finding in findings)
+        unseen += sum(not finding.fault for finding in findings)
         for finding in findings:
             # Bytes that are not UTF-8 cannot be printed by every terminal.
             typer.echo(f"{file}: {finding}".encode(errors="replace").decode())
-    if not count:
-        typer.echo("nothing found")
-    return NO if count else DONE
+    if not faults:
+        typer.echo("nothing found in what is checked" if unseen else "nothing found")
+    return NO if faults else DONE
 
 
 def install(fiji: Path = typer.Argument(help="Folder of a Fiji: the one with jars and plugins.")) -> int:
@@ -146,8 +147,12 @@ def for_model(
     made = write_for(model, None if image is None else read_image(image))
     typer.echo("// In a macro, the script installed by `care-bridge macros install` (safest):")
     typer.echo(made.script)
-    typer.echo("// The plugin itself, with its windows:")
+    typer.echo(
+        "// The plugin itself, with its windows; before and after it, what it remembers is taken away:"
+    )
+    typer.echo(made.forget)
     typer.echo(made.line)
+    typer.echo(made.forget)
     typer.echo("// deepImageJ, with the model's BioImage.IO package unpacked in this folder:")
     typer.echo(made.deepimagej)
     for note in made.notes:

@@ -1,6 +1,6 @@
 """The macros and scripts for Fiji: list them, check anybody's macro, put ours into a Fiji, write one for a model."""
 
-from care_bridge.macros.lint import DEEPIMAGEJ, OPTIONS, PLUGIN, Finding, lint
+from care_bridge.macros.lint import DEEPIMAGEJ, OPTIONS, Finding, lint
 from care_bridge.macros.run import Ending, run
 from care_bridge.macros.shipped import (
     INSTALLED_LIST,
@@ -14,6 +14,7 @@ from care_bridge.macros.shipped import (
     uninstall,
 )
 from care_bridge.macros.write import Generated, for_model
+from care_bridge.plugin.options import COMMAND as PLUGIN
 
 __all__ = [
     "DEEPIMAGEJ",

@@ -111,8 +111,130 @@ def test_deepimagej_needs_a_model_and_lower_case_keys():
     assert "unknown-option" in rules('run("DeepImageJ Run", "modelPath=[/m] model_path=[/m]");')
 
 
+CALL = (
+    "normalizeinput=true percentilebottom=3.0 percentiletop=99.8 clip=false ntiles=1 blockmultiple=4 overlap=44 "
+    "batchsize=1 showprogressdialog=false modelurl=[]"
+)
+IN_A_FUNCTION = f"""
+setBatchMode(true);
+model = getArgument();
+STEPS
+function restore(title) {{
+    getVoxelSize(x, y, z, unit);
+    run("Duplicate...", "title=copy duplicate");
+    run("Run your network", "input=copy {CALL} modelfile=[" + model + "]");
+    if (!isOpen("result")) exit("no result");
+    selectWindow("result");
+    rename(title);
+    setVoxelSize(x, y, z, unit);
+}}
+"""
+
+
 @pytest.mark.parametrize(
-    "text", ["", "run(", 'run("', '"', "((((", "}}}}", 'run("a", "b', "\x00\xff" * 50, "{" * 5000]
+    ("text", "found"),
+    [
+        # Joined paths.
+        ('f = getArgument();\nopen(f + "/raw/cell.tif");', set()),
+        ('f = getArgument(); sub = "/raw/cell.tif"; open(f + sub);', set()),
+        ('f = getArgument(); run("Image Sequence...", "open=[" + f + "/raw/all/] sort");', set()),
+        ('if (indexOf(getTitle(), "/raw/a/") >= 0) print("in /raw/a/");', set()),
+        ('var model = "/m/my models/a.zip";', set()),
+        ('open("/data/raw/cell.tif");', {"absolute-path"}),
+        ("open('C:/data/cell.tif');", {"absolute-path"}),
+        ('open("" + "/data/raw/cell.tif");', {"absolute-path"}),
+        ('run("Save", "save=[/data/raw/cell.tif]");', {"absolute-path"}),
+        ('p = "/data/raw/"; open(p + "cell.tif");', {"absolute-path"}),
+        # Comments.
+        ("// Gr\u00f6\u00dfe\n/* \u00b5m\n\u00b5m */ print('ok');", set()),
+        ('print("5 \u00b5m"); // um', {"non-ascii"}),
+        ('print("// \u00b5m");', {"non-ascii"}),
+        # Waiting, where nobody is expected to sit there.
+        ('waitForUser("draw a line");', set()),
+        ('setBatchMode(true); waitForUser("draw a line");', {"waits"}),
+        # deepImageJ 3.1 remembers nothing and opens no dialog.
+        ('run("DeepImageJ Run", "modelPath=m inputPath=null");', {"unknown-option", "missing-parameter"}),
+        # Functions and loops.
+        (IN_A_FUNCTION.replace("STEPS", 'restore("a");'), set()),
+        (IN_A_FUNCTION.replace("STEPS", 'for (i = 0; i < 3; i++) restore("a" + i);'), {"remembered-model"}),
+        (IN_A_FUNCTION.replace("STEPS", 'restore("a"); restore("b");'), {"remembered-model"}),
+        (IN_A_FUNCTION.replace("STEPS", "do { restore('a'); } while (nImages > 3);"), {"remembered-model"}),
+        (IN_A_FUNCTION.replace("STEPS", ""), set()),
+        (IN_A_FUNCTION.replace("STEPS", 'restore("a"); run("Crop");'), {"stale-pixels"}),
+        # Options kept in a variable first.
+        (f'o = "{CALL} nTiles=3"; run("Run your network", o);', {"camel-case"}),
+        (f'o = "{CALL}"; o = o + other; run("Run your network", o);', set()),
+        # A variable's name between quotes.
+        ('path = getArgument(); open("path");', {"quoted-variable"}),
+        ('path = getArgument(); saveAs("Tiff", "path");', {"quoted-variable"}),
+        ('run("Duplicate...", "title=copy"); copy = getImageID(); selectWindow("copy");', set()),
+        ('m = getArgument(); run("Bio-Formats Importer", "open=[m] autoscale");', {"quoted-variable"}),
+        ('m = getArgument(); run("Bio-Formats Importer", "open=[ + m + ] autoscale");', {"quoted-variable"}),
+        # Blanks in paths and titles.
+        ('m = getArgument(); run("Bio-Formats Importer", "open=" + m + " autoscale");', {"blank-in-value"}),
+        ('m = getArgument(); run("Bio-Formats Importer", "open=[" + m + "] autoscale");', set()),
+        ('t = getTitle(); run("Duplicate...", "title=" + t + " duplicate");', {"blank-in-value"}),
+        ('run("Duplicate...", "title=" + getTitle() + " duplicate");', {"blank-in-value"}),
+        ('run("Duplicate...", "title=[" + getTitle() + "] duplicate");', set()),
+        # N2V and others of the update site.
+        ('run("N2V predict", "input=a.tif axes=XY numtiles=1");', {"not-checked"}),
+        ('run("N2V predict", "modelFile=m.zip input=a.tif");', {"camel-case", "not-checked"}),
+        ('run("StarDist 2D", "input=a.tif showcsboutput");', {"bare-boolean", "not-checked"}),
+        ('run("Command From Macro", "command=[de.csbdresden.stardist.StarDist2D]");', {"not-checked"}),
+    ],
+)
+def test_what_is_no_mistake_is_no_finding(text, found):
+    # Single calls are no whole macros: what lacks around them is not what these are about.
+    around = {"input-not-duplicated", "result-not-selected", "failure-not-noticed", "no-batch-mode"}
+    around |= {"calibration-lost"} | ({"missing-parameter"} if "; run(" in text and "o);" in text else set())
+    assert set(rules(text)) - (set() if "getVoxelSize" in text else around) == found
+
+
+def test_deepimagej_without_a_model_is_told_what_happens_there():
+    (finding,) = macros.lint('run("DeepImageJ Run", "output_folder=[" + getArgument() + "]");')
+    assert "without model_path= ends the macro with an exception" in finding.message
+    assert "last run" not in finding.message + macros.lint('run("DeepImageJ Run", "modelPath=m");')[0].message
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [
+        (".groovy", 'import ij.IJ\nIJ.run(imp, "Run your network", "input=x nTiles=4 modelFile=m.zip")\n'),
+        (".js", 'IJ.run(imp, "Run your network", "input=x nTiles=4 modelFile=m.zip");\n'),
+        (".py", "# it's Jython\nIJ.run(imp, 'Run your network', 'input=x nTiles=4 modelFile=m.zip')\n"),
+    ],
+)
+def test_of_scripts_calls_of_imagej_are_read_and_the_rest_is_said_not_to_be(suffix, text, tmp_path):
+    found = [finding.rule for finding in macros.lint(text, suffix)]
+    assert {"camel-case", "missing-parameter", "not-read"} <= set(found)
+    path = tmp_path / f"script{suffix}"
+    path.write_text("print('ok')")
+    done = CliRunner().invoke(app, ["macros", "lint", str(path)])
+    assert done.exit_code == 1
+    assert "lint reads ImageJ macros" in done.output
+
+
+def test_what_is_not_checked_is_said_and_is_no_fault(tmp_path):
+    path = tmp_path / "a.ijm"
+    path.write_text('run("N2V predict", "input=a.tif axes=XY");\n')
+    done = CliRunner().invoke(app, ["macros", "lint", str(path)])
+    assert done.exit_code == 0
+    assert "for capitals and bare words only" in done.output
+    assert "nothing found in what is checked" in done.output
+
+
+CALLING_EACH_OTHER = "".join(f"function f{n}() {{ f{n + 1}(); f{n + 1}(); }}\n" for n in range(40))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "run(", 'run("', '"', "((((", "}}}}", 'run("a", "b', "\x00\xff" * 50, "{" * 5000),
+        "run(" + "(" * 3000 + ")" * 3000 + ")",
+        "if (a) " * 3000,
+        CALLING_EACH_OTHER + 'f0(); run("Run your network");',
+    ],
+    ids=range(12),
 )
 def test_no_text_breaks_it(text):
     macros.lint(text)
