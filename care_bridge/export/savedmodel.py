@@ -29,7 +29,7 @@ from care_bridge.export.probe import measure
 from care_bridge.export.source import Model, Source, open_source
 from care_bridge.files import atomic_file, write_text
 from care_bridge.page import NOT_FOR_QUANTIFICATION
-from care_bridge.plugin.options import LABELS, PluginOptions
+from care_bridge.plugin.options import COMMAND, FORGET, LABELS, PluginOptions
 from care_bridge.reach import Geometry
 
 METHOD = "tensorflow/serving/predict"
@@ -324,6 +324,25 @@ def macro_line(zip_path: Path, meta: Mapping[str, Any]) -> str:
     return PluginOptions.told(meta["care_bridge"]["fiji"]).macro_line(model=str(zip_path.resolve()))
 
 
+def careful_macro(zip_path: Path, meta: Mapping[str, Any]) -> str:
+    """A macro that runs the bundle on the active image and not the model that the plugin remembers."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("care_bridge", "templates"),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    options = PluginOptions.told(meta["care_bridge"]["fiji"])
+    return environment.get_template("run_model.ijm.j2").render(
+        name=zip_path.name,
+        command=COMMAND,
+        model=str(zip_path.resolve()).replace("\\", "/"),
+        forget=FORGET,
+        line=options.macro_line(model='" + model + "', source="care_input"),
+    )
+
+
 def write_how_to(zip_path: Path, meta: Mapping[str, Any]) -> None:
     """Write the text for a Fiji user, and the macro, beside the zip."""
     own = meta["care_bridge"]
@@ -360,14 +379,13 @@ def write_how_to(zip_path: Path, meta: Mapping[str, Any]) -> None:
         *own["outside_the_graph"],
         NOT_FOR_QUANTIFICATION,
         "",
-        "The same as one macro line (the plugin remembers the model of its last run: after another model, "
-        "use the",
-        "macros of care_bridge, which make it forget):",
+        f"The same as a macro: open {zip_path.with_suffix('.ijm').name} in Fiji and press Run. A macro of your own needs",
+        "these three lines each time: the plugin takes the model of its last run, whatever modelfile= says, and the first",
+        "and the last line make it forget that one. Without windows, use the scripts of care_bridge.",
+        FORGET,
         macro_line(zip_path, meta),
+        FORGET,
         "",
     ]
     write_text(zip_path.with_name(HOW_TO), "\n".join(lines))
-    write_text(
-        zip_path.with_suffix(".ijm"),
-        "// Runs the model on the active image.\n" + macro_line(zip_path, meta) + "\n",
-    )
+    write_text(zip_path.with_suffix(".ijm"), careful_macro(zip_path, meta))

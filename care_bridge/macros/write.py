@@ -14,7 +14,7 @@ from care_bridge.images import Image
 from care_bridge.java.imagej import unpaired_brackets
 from care_bridge.macros.lint import DEEPIMAGEJ
 from care_bridge.macros.shipped import macros_folder
-from care_bridge.plugin.options import PluginOptions
+from care_bridge.plugin.options import FORGET, PluginOptions
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Generated:
         For the macro window: our restore_image with this model's values at the top.
     line : str
         The bare plugin call, every option given.
+    forget : str
+        The line that belongs before and behind it: the plugin takes the model of its last run otherwise.
     script : str
         The call of the installed script Restore_Image, safer without a window.
     deepimagej : str
@@ -38,6 +40,7 @@ class Generated:
 
     macro: str
     line: str
+    forget: str
     script: str
     deepimagej: str
     options: PluginOptions
@@ -71,7 +74,7 @@ def for_model(model: str | os.PathLike[str], image: Image | None = None) -> Gene
     script = f'run("Restore Image", "imp=[" + getTitle() + "] model=[{path}] {ours} bits=32 output=[] sentinel=[]");'
     package = bundle.with_suffix("")
     deepimagej = f'run("{DEEPIMAGEJ}", "model_path=[{package.as_posix()}] display_output=[all]");'
-    return Generated(_macro(path, options), line, script, deepimagej, options, tuple(notes))
+    return Generated(_macro(path, options), line, FORGET, script, deepimagej, options, tuple(notes))
 
 
 def _values(bundle: Path, image: Image | None) -> tuple[PluginOptions, list[str]]:

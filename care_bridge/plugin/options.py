@@ -15,6 +15,12 @@ from care_bridge.tiling import FijiTiles
 COMMAND = "Run your network"
 """Name of the plugin's command in Fiji's menu and in macros."""
 
+FORGET = (
+    'call("groovy.util.Eval.me", "java.util.prefs.Preferences.userRoot()'
+    ".node('/de/csbdresden/csbdeep/commands/GenericNetwork').remove('GenericNetwork_modelfile')\");"
+)
+"""The macro line that makes the plugin forget the model of its last run, which it takes whatever `modelfile=` says."""
+
 LABELS = {
     "normalizeInput": "Normalize image",
     "percentileBottom": "Bottom percentile",

@@ -150,7 +150,11 @@ def test_a_bundle_is_laid_out_as_the_plugin_unpacks_it(tiny: Path, tmp_path: Pat
     text = path.with_name("HOW-TO-RUN-IN-FIJI.txt").read_text()
     macro = path.with_suffix(".ijm").read_text()
     assert "Run your network" in text
-    assert f"modelfile=[{path}]" in macro
+    assert f"modelfile=[{path}]" in text
+    assert f'var model = "{path}";' in macro
+    # The plugin takes the model of its last run otherwise: before and behind the run.
+    for written in (text, macro):
+        assert written.count("remove('GenericNetwork_modelfile')") == 2
     assert macro.isascii()
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 import threading
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,44 @@ def test_a_remembered_model_is_forgotten_before_and_after(imagej, bundles, tf1, 
     )
     assert sentinel["status"] == "done"
     assert difference(read_image(output), expected(tf1, bundles.planes, source, nTiles=1)) <= ONCE
+    assert imagej.remembered_model == ""
+
+
+def test_what_an_export_writes_runs_its_own_model_and_not_the_remembered_one(
+    imagej, bundles, tf1, write_image, tmp_path
+):
+    from care_bridge.export.savedmodel import HOW_TO, write_how_to
+    from care_bridge.macros import lint
+    from care_bridge.plugin.options import PluginOptions
+
+    bundle = tmp_path / "my model.zip"
+    bundle.write_bytes(bundles.planes.read_bytes())
+    with zipfile.ZipFile(bundle) as opened:
+        meta = json.loads(opened.read("meta.json"))
+    write_how_to(bundle, meta)
+    source = write_image("cell one.tif")
+    options = {
+        key: value for key, value in meta["care_bridge"]["fiji"].items() if key in vars(PluginOptions())
+    }
+    reference = expected(tf1, bundle, source, **options)
+    macro = bundle.with_suffix(".ijm")
+    assert lint(macro.read_text()) == []
+    imagej.remembered_model = bundles.probabilistic
+    result = imagej.run_macro(
+        f'open("{source}"); runMacro("{macro}"); selectWindow("cell one.tif_restored"); saveAs("Tiff", "{tmp_path}/a.tif");'
+    )
+    assert not result.aborted, result
+    assert difference(read_image(tmp_path / "a.tif"), reference) <= ONCE
+    assert imagej.remembered_model == ""
+    lines = [
+        line for line in (tmp_path / HOW_TO).read_text().splitlines() if line.startswith(("run(", "call("))
+    ]
+    imagej.remembered_model = bundles.probabilistic
+    result = imagej.run_macro(
+        f'open("{source}");' + "".join(lines) + f'selectWindow("result"); saveAs("Tiff", "{tmp_path}/b.tif");'
+    )
+    assert not result.aborted, result
+    assert difference(read_image(tmp_path / "b.tif"), reference) <= ONCE
     assert imagej.remembered_model == ""
 
 
@@ -630,6 +669,7 @@ def test_lines_written_for_a_model_run_as_they_are(imagej, bundles, tf1, write_i
     assert not {"unknown-option", "missing-parameter", "camel-case", "value"} & {
         f.rule for f in lint(made.line)
     }
+    assert lint(made.macro) == []
     assert not lint(made.deepimagej.replace(str(bundles.planes.parent), "planes"))
     # What this model needs, not the plugin's defaults.
     assert (made.options.nTiles, made.options.blockMultiple) == (1, 2)
