@@ -84,16 +84,9 @@ def anisotropic_distortions(
     UserWarning
         If there is no PSF, a target is ignored, or the factor had to be changed.
     """
-    if subsample < 1:
-        raise InputError(f"subsample must be at least 1; received {subsample!r}")
     axis = check_axes(subsample_axis, ndim=1, argument="subsample_axis")
-    if psf is not None and np.min(psf) < 0:
-        raise InputError("psf has negative values; a point spread function has none")
     letters = None if psf_axes is None else check_axes(psf_axes, argument="psf_axes")
-    if not 0 < crop_threshold < 1:
-        raise InputError(f"crop_threshold must lie between 0 and 1; received {crop_threshold}")
-    if yield_target not in ("source", "target"):
-        raise InputError(f"yield_target={yield_target!r} is none of 'source', 'target'")
+    _check_distortions(subsample, psf, yield_target, crop_threshold)
     if psf is None and yield_target == "source":
         warnings.warn(
             "no psf: networks trained on images that were made coarse without blur can show artefacts",
@@ -119,6 +112,19 @@ def anisotropic_distortions(
             yield x, target, axes, mask
 
     return Transform(f"Anisotropic distortion (along {axis} axis)", generate, 1)
+
+
+def _check_distortions(
+    subsample: float, psf: NDArray[Any] | None, yield_target: str, crop_threshold: float
+) -> None:
+    if subsample < 1:
+        raise InputError(f"subsample must be at least 1; received {subsample!r}")
+    if psf is not None and np.min(psf) < 0:
+        raise InputError("psf has negative values; a point spread function has none")
+    if not 0 < crop_threshold < 1:
+        raise InputError(f"crop_threshold must lie between 0 and 1; received {crop_threshold}")
+    if yield_target not in ("source", "target"):
+        raise InputError(f"yield_target={yield_target!r} is none of 'source', 'target'")
 
 
 def _chosen_target(source: NDArray[Any], given: NDArray[Any] | None, yield_target: str) -> NDArray[Any]:
