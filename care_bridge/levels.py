@@ -17,7 +17,6 @@ from care_bridge.defaults import LEVEL, LEVELS, TF1_VERSION, TF1_VERSIONS
 from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.java import runtimes
 from care_bridge.java.installation import find_fiji
-from care_bridge.predictor import Runtime
 
 _PACKAGES = (
     "tensorflow",
@@ -176,42 +175,6 @@ def choose_level(
         if not why_not(candidate, fiji=fiji, version=version):
             return candidate
     raise NotInstalledError("no level is there; run: care-bridge doctor")
-
-
-def try_level(
-    level: str, *, fiji: str | os.PathLike[str] | None = None, version: str = TF1_VERSION
-) -> Runtime:
-    """Start what a level needs, pass its canary, and end it: what is said to be there really runs.
-
-    Returns
-    -------
-    Runtime
-        With the versions that answered.
-
-    Raises
-    ------
-    NotInstalledError
-        If the level is not there.
-    WorkerError
-        If it is there and does not run.
-    """
-    level = choose_level(level, fiji=fiji, version=version)
-    if level == "fiji":
-        from care_bridge.java.pyimagej import FijiSession
-
-        with FijiSession(fiji) as session:
-            return session.runtime
-    if level == "imagej":
-        from care_bridge.java.imagej import ImageJ
-
-        with ImageJ(tf1_version=version) as imagej:
-            return Runtime("imagej", imagej.versions, "imagej")
-    if level == "tf1":
-        from care_bridge.java.tf1 import Tf1Session
-
-        with Tf1Session(version) as tensorflow:
-            return Runtime("tf1", dict(tensorflow.worker.facts), "tf1")
-    return Runtime("tensorflow", {"tensorflow": _package_version("tensorflow")}, "emulation")
 
 
 def _why_no_fiji(fiji: str | os.PathLike[str] | None) -> str:

@@ -11,6 +11,7 @@ import typer
 
 from care_bridge.cli import _options as options
 from care_bridge.cli._run import DONE, NO, command, progress_bar
+from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.defaults import LEVEL, LEVELS, TF1_OF_FIJI
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def doctor(
         help=f"Exit with 1 if this level is not there: best, {', '.join(LEVELS)}.",
     ),
     try_out: bool = typer.Option(
-        False, "--try", help="Start what each level needs and pass one array through it; 1 if one fails."
+        False, "--try", help="Open a small bundle at each level and restore an image with it; 1 if one fails."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print all of it as JSON."),
     quiet: options.NoBar = False,
@@ -64,16 +65,18 @@ def doctor(
 
 
 def _try_levels(there: list[str], fiji: Path | None) -> bool:
-    """Start each level; one line for each on stderr, which --json leaves free."""
-    from care_bridge import levels
-    from care_bridge.errors import WorkerError
+    """Open a bundle at each level; one line for each on stderr, which --json leaves free."""
+    from care_bridge.errors import NotInstalledError, WorkerError
+    from care_bridge.trial import try_level
 
+    if "emulation" in there:
+        load_tensorflow()
     all_run = True
     for name in there:
         start = time.monotonic()
         try:
-            said = f"runs: {levels.try_level(name, fiji=fiji)}, {time.monotonic() - start:.1f} s"
-        except WorkerError as error:
+            said = f"runs: {try_level(name, fiji=fiji)}, {time.monotonic() - start:.1f} s"
+        except (WorkerError, NotInstalledError) as error:
             said, all_run = f"DOES NOT RUN: {error}", False
         typer.echo(f"  {name:<11} {said}", err=True)
     return all_run

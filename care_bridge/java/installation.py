@@ -21,8 +21,11 @@ OLDEST_JAVA = 11
 FIJIS_JAVA = 21
 """What Fiji comes with since 2025; its jars of the Java 8 era were tried up to here by pyimagej's own tests."""
 
-IMGLYB_JARS = ("imglib2-imglyb-1.1.0.jar", "imglib2-unsafe-1.0.0.jar")
-"""What pyimagej needs among Fiji's jars to share memory with NumPy; else it looks for them in the network."""
+IMGLYB_JARS = {
+    "imglib2-imglyb-1.1.0.jar": "net.imglib2:imglib2-imglyb:1.1.0",
+    "imglib2-unsafe-1.0.0.jar": "net.imglib2:imglib2-unsafe:1.0.0",
+}
+"""What pyimagej needs among Fiji's jars to share memory with NumPy, and what they are called in Maven repositories."""
 
 _JAR_NAME = re.compile(r"(?P<name>.+?)-(?P<version>\d[^/]*?)\.jar")
 _CORE = (
@@ -35,6 +38,28 @@ _CORE = (
     "csbdeep",
     "imagej-tensorflow",
 )
+_ONCE = (
+    *_CORE,
+    "imglib2-imglyb",
+    "imglib2-unsafe",
+    "libtensorflow",
+    "libtensorflow_jni",
+    "protobuf-java",
+    "proto",
+)
+"""What may lie there once: of two jars with the same classes Java takes whichever it meets first."""
+
+_BROUGHT = {
+    "libtensorflow": re.compile(r"org/tensorflow/TensorFlow\.class"),
+    "libtensorflow_jni": re.compile(r"org/tensorflow/native/[^/]+/\w*tensorflow_jni\.\w+"),
+    "protobuf-java": re.compile(r"com/google/protobuf/Message\.class"),
+    "proto": re.compile(r"org/tensorflow/framework/MetaGraphDef\.class"),
+}
+"""What a jar under any name must hold to be one of these; jars of whole programs bring them along."""
+
+_PROTOBUF_TOO_NEW = (4,)
+_UNKNOWN = (0,)  # the version of a jar whose name says none
+
 _INSIDE = ("", "Fiji.app", "Fiji", "ImageJ.app", "fiji")
 
 _WRITTEN = ("lib", "models", "update")
@@ -64,6 +89,17 @@ class FijiFolder:
             for file in sorted((self.path / folder).rglob("*.jar")):
                 match = _JAR_NAME.fullmatch(file.name)
                 found.setdefault(match["name"] if match else file.stem, []).append(file)
+        return {name: tuple(files) for name, files in found.items()}
+
+    @cached_property
+    def holders(self) -> dict[str, tuple[Path, ...]]:
+        """As `jars`, for what may lie there once: with jars of other names that hold the same classes."""
+        found = {name: list(self.jars.get(name, ())) for name in _ONCE}
+        for file in sorted({file for files in self.jars.values() for file in files}):
+            entries = _entries(file)
+            for name, pattern in _BROUGHT.items():
+                if file not in found[name] and any(map(pattern.fullmatch, entries)):
+                    found[name].append(file)
         return {name: tuple(files) for name, files in found.items()}
 
     def version(self, name: str) -> str:
@@ -109,13 +145,14 @@ class FijiFolder:
                 "CSBDeep and TensorFlow, apply and restart"
             )
         found += self._tensorflow_problems()
-        for name in _CORE:
-            if len(self.jars.get(name, ())) > 1:
-                old = " and ".join(str(file) for file in self.jars[name])
-                found.append(f"it holds {name} more than once: of {old} delete all but the newest")
+        found += self._double_jars()
         lacking = [jar for jar in IMGLYB_JARS if jar.rsplit("-", 1)[0] not in self.jars]
         if lacking:
-            found.append(f"pyimagej needs {' and '.join(lacking)} in {self.path / 'jars'}: put them there")
+            coordinates = " and ".join(IMGLYB_JARS[jar] for jar in lacking)
+            found.append(
+                f"pyimagej needs {' and '.join(lacking)} in {self.path / 'jars'}: put them there; they are "
+                f"{coordinates} of SciJava's Maven repository (docs/levels.md says how to get them)"
+            )
         if "imagej-legacy" not in self.jars:
             found.append("imagej-legacy is not in it, so this is no complete Fiji: download Fiji anew")
         try:
@@ -185,6 +222,28 @@ class FijiFolder:
     def _java_candidates(self) -> list[Path]:
         return ([self.own_java] if self.own_java else []) + runtimes.installed_java()
 
+    def _double_jars(self) -> list[str]:
+        found = []
+        for name in _ONCE:
+            files = self.holders[name]
+            if len(files) < 2:
+                continue
+            right = [file for file in files if _is_right(name, file)]
+            keep = f"keep {max(right, key=_jar_version).name}" if right else "keep none"
+            found.append(
+                f"it holds {name} more than once, and which one Java takes is chance: of "
+                f"{' and '.join(map(str, files))} {keep}, and move the other{'s' * (len(files) > 2)} out of jars "
+                "and plugins"
+            )
+        library, native = (self.holders[name] for name in ("libtensorflow", "libtensorflow_jni"))
+        # The other way round runs: the older library has all that the plugin asks for.
+        if len(library) == len(native) == 1 and _UNKNOWN < _jar_version(library[0]) < _jar_version(native[0]):
+            found.append(
+                f"its {library[0].name} does not load the newer {native[0].name}: keep both of one version, as the "
+                "update site TensorFlow brings them"
+            )
+        return found
+
     def _tensorflow_problems(self) -> list[str]:
         found = []
         if not self.tensorflow or not self.version("imagej-tensorflow"):
@@ -192,16 +251,16 @@ class FijiFolder:
                 "it has no TensorFlow, and the plugin cannot run a network without it: in Fiji, Help > "
                 "Update... > Manage update sites, tick TensorFlow, apply and restart"
             )
-        elif _as_numbers(self.version("imagej-tensorflow")) < (1, 1, 9):
+        elif max(map(_jar_version, self.jars["imagej-tensorflow"])) < (1, 1, 9):
             found.append(
                 f"its imagej-tensorflow {self.version('imagej-tensorflow')} fails on every Java from 9 on "
                 "(AppClassLoader cannot be cast to URLClassLoader): update Fiji, 1.1.9 is right"
             )
-        protobuf = self.version("protobuf-java")
-        if protobuf and all(_as_numbers(one) >= (4,) for one in protobuf.split(" and ")):
+        protobuf = self.holders["protobuf-java"]
+        if len(protobuf) == 1 and _jar_version(protobuf[0]) >= _PROTOBUF_TOO_NEW:
             found.append(
-                f"its protobuf-java {protobuf} is too new for TensorFlow 1.x (makeExtensionsImmutable is "
-                "gone): tick the update site TensorFlow, which brings version 3"
+                f"its protobuf-java {self.version('protobuf-java') or protobuf[0].name} is too new for "
+                "TensorFlow 1.x (makeExtensionsImmutable is gone): tick the update site TensorFlow, which brings version 3"
             )
         crashed = sorted((self.path / "lib").rglob(".crashed"))
         if crashed:
@@ -262,6 +321,29 @@ def class_file_java(jar: Path) -> int:
     except (OSError, zipfile.BadZipFile, struct.error):
         pass
     return 8
+
+
+def _entries(jar: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(jar) as archive:
+            return archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return []
+
+
+def _jar_version(jar: Path) -> tuple[int, ...]:
+    match = _JAR_NAME.fullmatch(jar.name)
+    return _as_numbers(match["version"]) if match else _UNKNOWN
+
+
+def _is_right(name: str, jar: Path) -> bool:
+    """Whether a jar that holds an artifact's classes is that artifact, in a version that TensorFlow 1.x runs with."""
+    version = _jar_version(jar)
+    if name == "protobuf-java" and version >= _PROTOBUF_TOO_NEW:
+        return False
+    if name.startswith("libtensorflow") and version[0] > 1:
+        return False
+    return jar.name.startswith(name)
 
 
 def _fits_this_machine(inside: Path) -> bool:

@@ -32,12 +32,14 @@ CORE = (
 MakeFiji = Callable[..., FijiFolder]
 
 
-def jar(path: Path, *, java: int = 8) -> None:
+def jar(path: Path, *, java: int = 8, holding: str = "") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("META-INF/versions/21/a/B.class", struct.pack(">IHH", 0xCAFEBABE, 0, 65))
         archive.writestr("module-info.class", struct.pack(">IHH", 0xCAFEBABE, 0, 69))
         archive.writestr("a/B.class", struct.pack(">IHH", 0xCAFEBABE, 0, java + 44))
+        if holding:
+            archive.writestr(holding, b"")
 
 
 def java_home(folder: Path, version: str) -> Path:
@@ -94,7 +96,11 @@ def test_a_complete_fiji_has_no_problems(make_fiji: MakeFiji, tmp_path: Path) ->
             ("jars/imagej-tensorflow-1.1.8.jar",),
             r"1\.1\.8 fails on every Java from 9 on",
         ),
-        ((), ("plugins/csbdeep-0.5.0.jar",), r"holds csbdeep more than once: .*delete all but the newest"),
+        (
+            (),
+            ("plugins/csbdeep-0.5.0.jar",),
+            r"holds csbdeep more than once, .*keep csbdeep-0\.6\.0\.jar, and move the other out of jars and plugins",
+        ),
         ((), ("lib/linux64/.crashed",), r"disabled since: delete .*\.crashed"),
     ],
     ids=[
@@ -120,9 +126,70 @@ def test_each_problem_is_one_sentence_with_its_cure(
         FijiSession(fiji.path)
 
 
-def test_both_protobufs_side_by_side_are_fine(make_fiji: MakeFiji) -> None:
-    # The update site TensorFlow brings version 3 beside Fiji's own.
-    assert make_fiji(adding=("jars/protobuf-java-4.28.3.jar",)).problems() == []
+@pytest.mark.parametrize(
+    ("adding", "what", "kept"),
+    [
+        # Seen in a Fiji: makeExtensionsImmutable is missing wherever Java meets version 4 first.
+        ("protobuf-java-4.28.3.jar", "protobuf-java more than once", "keep protobuf-java-3.5.1.jar"),
+        ("libtensorflow-1.12.0.jar", "libtensorflow more than once", "keep libtensorflow-1.15.0.jar"),
+        (
+            "libtensorflow_jni-1.12.0.jar",
+            "libtensorflow_jni more than once",
+            "keep libtensorflow_jni-1.15.0.jar",
+        ),
+        (
+            "imagej-tensorflow-1.1.4.jar",
+            "imagej-tensorflow more than once",
+            "keep imagej-tensorflow-1.1.9.jar",
+        ),
+        ("imglib2-unsafe-0.4.1.jar", "imglib2-unsafe more than once", "keep imglib2-unsafe-1.0.0.jar"),
+    ],
+)
+def test_two_jars_of_one_thing_are_a_problem_that_says_which_to_keep(
+    make_fiji: MakeFiji, adding: str, what: str, kept: str
+) -> None:
+    (problem,) = make_fiji(adding=(f"jars/{adding}",)).problems()
+    assert what in problem
+    assert kept in problem
+
+
+@pytest.mark.parametrize(
+    ("holding", "what"),
+    [
+        ("com/google/protobuf/Message.class", "protobuf-java"),
+        ("org/tensorflow/TensorFlow.class", "libtensorflow"),
+        ("org/tensorflow/native/linux-x86_64/libtensorflow_jni.so", "libtensorflow_jni"),
+    ],
+)
+def test_a_jar_that_brings_the_same_classes_under_another_name_is_a_problem(
+    make_fiji: MakeFiji, holding: str, what: str
+) -> None:
+    fiji = make_fiji()
+    jar(fiji.path / "plugins" / "All_In_One-1.0.0.jar", holding=holding)
+    (problem,) = FijiFolder(fiji.path).problems()
+    assert problem.startswith(f"it holds {what} more than once")
+    assert "All_In_One-1.0.0.jar keep" in problem or "All_In_One-1.0.0.jar and" in problem
+    assert f"keep {what}-" in problem
+
+
+@pytest.mark.parametrize(
+    ("library", "native", "runs"), [("1.12.0", "1.15.0", False), ("1.15.0", "1.12.0", True)]
+)
+def test_a_tensorflow_older_than_its_native_library_is_a_problem(
+    make_fiji: MakeFiji, library: str, native: str, runs: bool
+) -> None:
+    # Tried in a Fiji, both ways round.
+    fiji = make_fiji(without=("libtensorflow",), adding=(f"jars/libtensorflow-{library}.jar",))
+    gpu = fiji.path / "jars" / f"libtensorflow_jni_gpu-{native}.jar"
+    jar(gpu, holding="org/tensorflow/native/linux-x86_64/libtensorflow_jni.so")
+    said = f"its libtensorflow-{library}.jar does not load the newer {gpu.name}: "
+    assert [problem.startswith(said) for problem in FijiFolder(fiji.path).problems()] == [True] * (not runs)
+
+
+def test_where_the_jars_for_numpy_are_found_is_said(make_fiji: MakeFiji) -> None:
+    (problem,) = make_fiji(without=("imglib2-imglyb", "imglib2-unsafe")).problems()
+    for words in ("net.imglib2:imglib2-imglyb:1.1.0", "net.imglib2:imglib2-unsafe:1.0.0", "SciJava's Maven"):
+        assert words in problem
 
 
 def test_everything_that_is_missing_is_told_at_once(make_fiji: MakeFiji) -> None:

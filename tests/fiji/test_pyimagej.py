@@ -20,6 +20,7 @@ from care_bridge.opening import open_predictor
 from care_bridge.plugin.options import PluginOptions
 from care_bridge.plugin.plan import PluginFailure, PluginRefusal
 from care_bridge.predictor import Predictor
+from care_bridge.trial import try_level
 
 pytestmark = pytest.mark.fiji
 
@@ -132,12 +133,14 @@ def test_a_folder_or_no_zip_is_refused_before_fiji_is_asked(fiji: FijiSession, t
         fiji.open(tmp_path / "absent.zip")
 
 
-def test_nothing_is_left_in_the_fiji_folder(fiji: FijiSession, doubling: Path) -> None:
+def test_nothing_is_left_in_the_fiji_folder(fiji_ready: Path, doubling: Path) -> None:
     def state() -> dict[str, float]:
-        return {str(path): path.stat().st_mtime for path in fiji.fiji.path.rglob("*")}
+        return {str(path): path.stat().st_mtime for path in (fiji_ready, *fiji_ready.rglob("*"))}
 
     before = state()
-    fiji.open(doubling, ONE_TILE).predict(Image(noise(8, 8), "YX"))
+    with FijiPlugin(doubling, ONE_TILE, fiji=fiji_ready) as plugin:
+        plugin.predict(Image(noise(8, 8), "YX"))
+        assert state() == before
     assert state() == before
 
 
@@ -162,3 +165,7 @@ def test_the_level_is_opened_by_name_and_is_the_best(fiji: FijiSession, doubling
         start = time.monotonic()
         assert plugin.predict(Image(noise(8, 8), "YX")).axes == "YX"
         assert time.monotonic() - start < 120
+
+
+def test_what_doctor_tries_runs(fiji: FijiSession) -> None:
+    assert try_level("fiji", fiji=fiji.fiji.path).level == "fiji"
