@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from care_bridge.bundle import SAVED_MODEL, find_bundle, read_meta
 from care_bridge.config import CareConfig, Kind, read_config
 from care_bridge.defaults import LEVEL, LEVELS, PRECISION, TF1_VERSION
 from care_bridge.errors import InputError
 from care_bridge.levels import choose_level
+from care_bridge.model_files import UPSAMPLING_KINDS, Source, find_source, kind_of, runtime_of, stated_axes
 from care_bridge.network_predictor import NetworkPredictor
-from care_bridge.package import (
-    WEIGHTS,
-    config_of_package,
-    is_package,
-    percentiles_of,
-    read_description,
-    unpack_package,
-    weights_file,
-)
 from care_bridge.predictor import Network, PredictOptions, Predictor
 
 if TYPE_CHECKING:
@@ -34,9 +21,6 @@ if TYPE_CHECKING:
 RuntimeName = Literal["keras", "tensorflow", "onnx", "tf1", "imagej", "fiji"]
 RUNTIMES: tuple[str, ...] = get_args(RuntimeName)
 """What can execute a network; `predictor.runtime.name` says which did."""
-
-UPSAMPLING_KINDS = ("UpsamplingCARE", "IsotropicCARE")
-"""Models that upsample stacks before the network sees them."""
 
 _LEVEL_OF = {
     "keras": "emulation",
@@ -209,7 +193,9 @@ def open_network(
     """
     runtime = _network_runtime(path, runtime)
     _check_keras_only(runtime, weights, precision)
-    return _network(_source(path, runtime), runtime, version=version, weights=weights, precision=precision)
+    return _network(
+        find_source(path, runtime), runtime, version=version, weights=weights, precision=precision
+    )
 
 
 def open_members(
@@ -238,48 +224,6 @@ def open_members(
         )
         for name in members_of(read_config(path))
     ]
-
-
-def runtime_of(path: str | os.PathLike[str]) -> RuntimeName:
-    """What a file is made for: Keras for model folders and its own files, TensorFlow for bundles, ONNX Runtime.
-
-    Raises
-    ------
-    InputError
-        If there is no model at the path.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(
-            f"there is no model at {str(path)!r}; give a model folder, a .keras or .h5 file, or a bundle"
-        )
-    if path.is_dir() and (path / "config.json").is_file():
-        return "keras"
-    if is_package(path):
-        with tempfile.TemporaryDirectory(prefix="package-") as folder:
-            root = unpack_package(path, Path(folder))
-            rdf = read_description(root, path)
-            orders: tuple[RuntimeName, ...] = ("keras", "tensorflow", "onnx")
-            found = next((name for name in orders if weights_file(root, rdf, WEIGHTS[name])), None)
-        if found is None:
-            raise InputError(f"{path} holds no weights that run here, only: {_held(rdf)}")
-        return found
-    if path.suffix.lower() == ".onnx":
-        return "onnx"
-    if path.suffix.lower() == ".zip" or (path / SAVED_MODEL).is_file():
-        return "tensorflow"
-    return "keras"
-
-
-def kind_of(path: str | os.PathLike[str]) -> str:
-    """The csbdeep class of a model folder, or of a network that tells it or lies in its folder; "CARE" for others."""
-    path = Path(path)
-    if told := read_meta(path).type:
-        return told
-    for folder in (path, path.parent):
-        if (folder / "config.json").is_file():
-            return read_config(folder).kind
-    return "CARE"
 
 
 # --- what is asked for
@@ -370,92 +314,6 @@ def _plugin_options(options: object) -> PluginOptions:
     return options
 
 
-# --- which file
-
-
-@dataclass(frozen=True)
-class _Source:
-    """What a runtime opens, and what the model says of itself.
-
-    Attributes
-    ----------
-    file : Path
-        A model folder, a Keras file, a bundle or an .onnx file.
-    config : CareConfig or None
-    percentiles : tuple of two floats or None
-        Where there is no config.
-    unpacked : Path or None
-        A folder of this package's files that goes when what was opened goes.
-    """
-
-    file: Path
-    config: CareConfig | None = None
-    percentiles: tuple[float | None, float | None] = (None, None)
-    unpacked: Path | None = None
-
-    def drop(self) -> None:
-        if self.unpacked is not None:
-            shutil.rmtree(self.unpacked, ignore_errors=True)
-
-    def live_with(self, opened: object) -> None:
-        if self.unpacked is not None:
-            weakref.finalize(opened, shutil.rmtree, self.unpacked, ignore_errors=True)
-
-
-def _source(path: str | os.PathLike[str], runtime: str) -> _Source:
-    path = Path(path)
-    folder = (path / "config.json").is_file()
-    if not folder and is_package(path):
-        return _in_package(path, runtime)
-    file = path
-    if runtime == "onnx":
-        file = _onnx_file(path)
-    elif runtime != "keras":
-        file = find_bundle(path)
-    elif path.suffix.lower() in (".zip", ".onnx") and path.is_file():
-        of = "tf1" if path.suffix.lower() == ".zip" else "onnx"
-        raise InputError(
-            f"{str(path)!r} is a network for another runtime; add --runtime {of}, or name the model's folder"
-        )
-    if folder:
-        return _Source(file, read_config(path))
-    told = read_meta(file)
-    return _Source(file, percentiles=(told.pmin, told.pmax))
-
-
-def _in_package(path: Path, runtime: str) -> _Source:
-    scratch = Path(tempfile.mkdtemp(prefix="package-"))
-    try:
-        root = unpack_package(path, scratch)
-        rdf = read_description(root, path)
-        file = weights_file(root, rdf, WEIGHTS[runtime])
-        if file is None:
-            raise InputError(
-                f"{path} holds no weights for {runtime} ({WEIGHTS[runtime]}), only: {_held(rdf)}"
-            )
-        config = config_of_package(root, path)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
-    return _Source(file, config, percentiles_of(rdf) or (None, None), scratch)
-
-
-def _held(rdf: dict[str, Any]) -> str:
-    return ", ".join(rdf.get("weights") or {}) or "none"
-
-
-def _onnx_file(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    found = sorted(path.glob("*.onnx"))
-    if len(found) != 1:
-        raise InputError(
-            f"{path} has {len(found)} .onnx files; name one, or write one: "
-            f"care-bridge export {path} --format onnx --out {path / 'model.onnx'}"
-        )
-    return found[0]
-
-
 # --- opening
 
 
@@ -470,7 +328,7 @@ def _open_plugin(
     weights: str | None,
     precision: str,
 ) -> Predictor:
-    source = _source(path, runtime)
+    source = find_source(path, runtime)
     opened: Predictor
     try:
         if level == "fiji":
@@ -505,7 +363,7 @@ def _open_with_config(
     bare: bool,
 ) -> tuple[NetworkPredictor, CareConfig | None]:
     """The network's predictor by what the model states, and its settings if they are there."""
-    source = _source(path, runtime)
+    source = find_source(path, runtime)
     try:
         if source.config is None and not bare:
             _check_whole(Path(path), asks_for_kind=asks_for_kind)
@@ -516,7 +374,7 @@ def _open_with_config(
     return _by_what_is_stated(network, source, options), source.config
 
 
-def _by_what_is_stated(network: Network, source: _Source, options: PredictOptions) -> NetworkPredictor:
+def _by_what_is_stated(network: Network, source: Source, options: PredictOptions) -> NetworkPredictor:
     from care_bridge.inference.volumes import with_own_percentiles
     from care_bridge.normalize import CSBDEEP
 
@@ -537,13 +395,7 @@ def _by_what_is_stated(network: Network, source: _Source, options: PredictOption
             pmin=pmin if options.pmin is None else options.pmin,
             pmax=pmax if options.pmax is None else options.pmax,
         )
-    return NetworkPredictor(network, options, axes=_stated_axes(source.file, network))
-
-
-def _stated_axes(file: Path, network: Network) -> str | None:
-    """Axes from a bundle's meta.json, where they fit; else None, which reads them from the rank."""
-    axes = read_meta(file).axes
-    return axes if axes and axes.endswith("C") and len(axes) == len(network.input_shape) - 1 else None
+    return NetworkPredictor(network, options, axes=stated_axes(source.file, len(network.input_shape)))
 
 
 def _check_whole(path: Path, *, asks_for_kind: bool) -> None:
@@ -557,7 +409,7 @@ def _check_whole(path: Path, *, asks_for_kind: bool) -> None:
         )
 
 
-def _network(source: _Source, runtime: str, *, version: str, weights: str | None, precision: str) -> Network:
+def _network(source: Source, runtime: str, *, version: str, weights: str | None, precision: str) -> Network:
     network = _load(source.file, runtime, version=version, weights=weights, precision=precision)
     source.live_with(network)
     return network

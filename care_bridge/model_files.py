@@ -1,0 +1,161 @@
+"""What lies at a model's path: the file that a runtime opens, and what the model says of itself; opens nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from care_bridge.bundle import SAVED_MODEL, find_bundle, read_meta
+from care_bridge.config import CareConfig, read_config
+from care_bridge.errors import InputError
+from care_bridge.package import (
+    WEIGHTS,
+    config_of_package,
+    is_package,
+    percentiles_of,
+    read_description,
+    unpack_package,
+    weights_file,
+)
+
+UPSAMPLING_KINDS = ("UpsamplingCARE", "IsotropicCARE")
+"""Models that upsample stacks before the network sees them."""
+
+
+def runtime_of(path: str | os.PathLike[str]) -> str:
+    """What a file is made for: Keras for model folders and its own files, TensorFlow for bundles, ONNX Runtime.
+
+    Raises
+    ------
+    InputError
+        If there is no model at the path.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(
+            f"there is no model at {str(path)!r}; give a model folder, a .keras or .h5 file, or a bundle"
+        )
+    if path.is_dir() and (path / "config.json").is_file():
+        return "keras"
+    if is_package(path):
+        with tempfile.TemporaryDirectory(prefix="package-") as folder:
+            root = unpack_package(path, Path(folder))
+            rdf = read_description(root, path)
+            orders = ("keras", "tensorflow", "onnx")
+            found = next((name for name in orders if weights_file(root, rdf, WEIGHTS[name])), None)
+        if found is None:
+            raise InputError(f"{path} holds no weights that run here, only: {_held(rdf)}")
+        return found
+    if path.suffix.lower() == ".onnx":
+        return "onnx"
+    if path.suffix.lower() == ".zip" or (path / SAVED_MODEL).is_file():
+        return "tensorflow"
+    return "keras"
+
+
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """The csbdeep class of a model folder, or of a network that tells it or lies in its folder; "CARE" for others."""
+    path = Path(path)
+    if told := read_meta(path).type:
+        return told
+    for folder in (path, path.parent):
+        if (folder / "config.json").is_file():
+            return read_config(folder).kind
+    return "CARE"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a runtime opens, and what the model says of itself.
+
+    Attributes
+    ----------
+    file : Path
+        A model folder, a Keras file, a bundle or an .onnx file.
+    config : CareConfig or None
+    percentiles : tuple of two floats or None
+        Where there is no config.
+    unpacked : Path or None
+        A folder of this package's files that goes when what was opened goes.
+    """
+
+    file: Path
+    config: CareConfig | None = None
+    percentiles: tuple[float | None, float | None] = (None, None)
+    unpacked: Path | None = None
+
+    def drop(self) -> None:
+        """Remove what was unpacked: nothing was opened."""
+        if self.unpacked is not None:
+            shutil.rmtree(self.unpacked, ignore_errors=True)
+
+    def live_with(self, opened: object) -> None:
+        """Keep what was unpacked for as long as an object lives."""
+        if self.unpacked is not None:
+            weakref.finalize(opened, shutil.rmtree, self.unpacked, ignore_errors=True)
+
+
+def find_source(path: str | os.PathLike[str], runtime: str) -> Source:
+    """What a runtime opens of a path; a package's files are unpacked for as long as what was opened lives."""
+    path = Path(path)
+    folder = (path / "config.json").is_file()
+    if not folder and is_package(path):
+        return _in_package(path, runtime)
+    file = path
+    if runtime == "onnx":
+        file = _onnx_file(path)
+    elif runtime != "keras":
+        file = find_bundle(path)
+    elif path.suffix.lower() in (".zip", ".onnx") and path.is_file():
+        of = "tf1" if path.suffix.lower() == ".zip" else "onnx"
+        raise InputError(
+            f"{str(path)!r} is a network for another runtime; add --runtime {of}, or name the model's folder"
+        )
+    if folder:
+        return Source(file, read_config(path))
+    told = read_meta(file)
+    return Source(file, percentiles=(told.pmin, told.pmax))
+
+
+def _in_package(path: Path, runtime: str) -> Source:
+    scratch = Path(tempfile.mkdtemp(prefix="package-"))
+    try:
+        root = unpack_package(path, scratch)
+        rdf = read_description(root, path)
+        file = weights_file(root, rdf, WEIGHTS[runtime])
+        if file is None:
+            raise InputError(
+                f"{path} holds no weights for {runtime} ({WEIGHTS[runtime]}), only: {_held(rdf)}"
+            )
+        config = config_of_package(root, path)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    return Source(file, config, percentiles_of(rdf) or (None, None), scratch)
+
+
+def _held(rdf: dict[str, Any]) -> str:
+    return ", ".join(rdf.get("weights") or {}) or "none"
+
+
+def _onnx_file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob("*.onnx"))
+    if len(found) != 1:
+        raise InputError(
+            f"{path} has {len(found)} .onnx files; name one, or write one: "
+            f"care-bridge export {path} --format onnx --out {path / 'model.onnx'}"
+        )
+    return found[0]
+
+
+def stated_axes(file: Path, rank: int) -> str | None:
+    """Axes from a bundle's meta.json, where they fit; else None, which reads them from the rank."""
+    axes = read_meta(file).axes
+    return axes if axes and axes.endswith("C") and len(axes) == rank - 1 else None
