@@ -52,7 +52,7 @@ def default_of(function: str, parameter: str) -> object:
 
 
 @pytest.mark.tf
-@pytest.mark.parametrize(("command", "option"), SAME, ids="-".join)
+@pytest.mark.parametrize(("command", "option"), SAME, ids=map("-".join, SAME))
 def test_a_command_and_the_function_it_calls_have_the_same_default(command: str, option: str) -> None:
     (typed,) = (one for one in typer.main.get_command(app).commands[command].params if one.name == option)
     expected = default_of(*SAME[command, option])
