@@ -87,6 +87,7 @@ def test_a_terminal_gets_a_bar_with_an_end(monkeypatch: pytest.MonkeyPatch, caps
         assert progress is silent
 
 
+@pytest.mark.filterwarnings("default")
 def test_a_warning_is_one_line_without_the_place_in_the_source(capsys):
     import warnings
 

@@ -93,7 +93,8 @@ def load_checkpoint(
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: np.load leaves a file open that turns out to be damaged.
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             state = State(**json.loads(str(file["state"])))
             groups = [
                 [file[f"{name}_{i}"] for i in range(sum(key.startswith(f"{name}_") for key in file.files))]

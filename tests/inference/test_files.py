@@ -158,6 +158,8 @@ def test_wrong_training_is_one_line_and_exit_code_2(images, tmp_path, more, sent
     assert not (tmp_path / "model").exists()
 
 
+# A file of csbdeep does not say where its patches lie.
+@pytest.mark.filterwarnings("ignore::care_bridge.patches.LeakingSplitWarning")
 def test_file_of_csbdeep_trains_from_the_command_line_and_ensembles_predict(tmp_path):
     random = np.random.default_rng(0)
     x, y = (random.random((20, 1, 8, 8), np.float32) for _ in range(2))

@@ -68,6 +68,7 @@ def test_a_factor_that_leaves_too_little_is_refused(length: int, factor: float) 
 
 
 @pytest.mark.tf
+@pytest.mark.filterwarnings("ignore:It is strongly recommended to use an appropriate PSF")  # csbdeep's
 @pytest.mark.parametrize("factor", [2, 4, 10, 2.5])
 @pytest.mark.parametrize("axis", ["Y", "X"])
 def test_pairs_are_those_of_csbdeep(factor: float, axis: str, clean_image: Callable[..., Image]) -> None:

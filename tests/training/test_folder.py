@@ -12,7 +12,8 @@ import pytest
 from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
 from care_bridge.images import Image
-from care_bridge.inference.keras import KerasPredictor, of_kind
+from care_bridge.inference.keras import KerasPredictor
+from care_bridge.inference.volumes import of_kind
 from care_bridge.predictor import PredictOptions
 from care_bridge.tiling import CsbdeepTiles
 from care_bridge.training.folder import load_model, load_weights, save_model
@@ -74,6 +75,7 @@ def _csbdeep_model(peer, kind, settings, folder):
     return model
 
 
+@pytest.mark.filterwarnings("ignore:skipping normalization step")  # csbdeep's, of unequal channels
 @pytest.mark.parametrize(("kind", "settings", "axes", "shape", "factor"), KINDS)
 def test_predictions_are_those_of_csbdeep_whole_and_tiled(
     peer, tmp_path, kind, settings, axes, shape, factor
