@@ -62,14 +62,18 @@ def lint_file(
 
 
 def install(fiji: Path = typer.Argument(help="Folder of a Fiji: the one with jars and plugins.")) -> int:
-    """Put the macros and scripts under Plugins > CARE bridge.
+    """Put the scripts under Plugins > CARE bridge, and the macros in the macros folder.
 
     An earlier version is replaced.
     """
     from care_bridge.macros import install as install_into
 
     written = install_into(fiji)
-    typer.echo(f"installed {len(written)} files in {written[0].parent}; restart Fiji to see them")
+    for folder in dict.fromkeys(path.parent for path in written):
+        typer.echo(f"installed {sum(path.parent == folder for path in written)} files in {folder}")
+    typer.echo(
+        "restart Fiji: the scripts are in Plugins > CARE bridge, the macros for runMacro and for changing"
+    )
     return DONE
 
 

@@ -4,6 +4,7 @@ from care_bridge.macros.lint import DEEPIMAGEJ, OPTIONS, Finding, lint
 from care_bridge.macros.run import Ending, run
 from care_bridge.macros.shipped import (
     INSTALLED_LIST,
+    MACRO_FOLDER,
     MENU_FOLDER,
     Shipped,
     fiji_root,
@@ -19,6 +20,7 @@ from care_bridge.plugin.options import COMMAND as PLUGIN
 __all__ = [
     "DEEPIMAGEJ",
     "INSTALLED_LIST",
+    "MACRO_FOLDER",
     "MENU_FOLDER",
     "OPTIONS",
     "PLUGIN",

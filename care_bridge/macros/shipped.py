@@ -14,6 +14,12 @@ from care_bridge.files import sha256, write_text
 MENU_FOLDER = Path("scripts", "Plugins", "CARE_bridge")
 """Where Fiji looks for scripts; what lies here is shown as Plugins > CARE bridge."""
 
+MACRO_FOLDER = Path("macros", "CARE_bridge")
+"""Where ImageJ looks for the macros that others run, by `runMacro("CARE_bridge/restore_folder.ijm", settings)`.
+
+They are in no menu: a call from there cannot pass them a setting, and Restore Folder would stand beside restore folder.
+"""
+
 INSTALLED_LIST = ".care_bridge_installed.json"
 
 
@@ -80,7 +86,7 @@ def find_shipped(name: str) -> Shipped:
 
 
 def install(fiji: str | os.PathLike[str]) -> list[Path]:
-    """Put our macros and scripts into a Fiji, under Plugins > CARE bridge; an earlier version is replaced.
+    """Put our scripts into a Fiji, under Plugins > CARE bridge, and our macros beside it; an earlier version is replaced.
 
     Parameters
     ----------
@@ -97,42 +103,45 @@ def install(fiji: str | os.PathLike[str]) -> list[Path]:
     InputError
         If this is no Fiji, it cannot be written to, or a file of the same name there is not ours (it is left).
     """
-    folder = fiji_root(fiji) / MENU_FOLDER
-    ours = _installed(folder)
-    foreign = []
-    for entry in shipped():
-        target = folder / entry.path.name
-        if target.exists() and sha256(target) not in (ours.get(target.name), sha256(entry.path)):
-            foreign.append(target.name)
+    root = fiji_root(fiji)
+    targets = {root / _folder_of(entry) / entry.path.name: entry for entry in shipped()}
+    foreign = [
+        str(target)
+        for target, entry in targets.items()
+        if target.exists()
+        and sha256(target) not in (_installed(target.parent).get(target.name), sha256(entry.path))
+    ]
     if foreign:
         raise InputError(
-            f"{folder} holds {', '.join(foreign)} changed by somebody; move it elsewhere or rename it, then run again"
+            f"{', '.join(foreign)} changed by somebody; move it elsewhere or rename it, then run again"
         )
     uninstall(fiji)
-    written = []
-    for entry in shipped():
-        target = folder / entry.path.name
+    for target, entry in targets.items():
         write_text(target, entry.path.read_text(encoding="ascii"))
-        written.append(target)
-    write_text(
-        folder / INSTALLED_LIST, json.dumps({path.name: sha256(path) for path in written}, indent=1) + "\n"
-    )
-    return written
+    for folder in {target.parent for target in targets}:
+        listed = {target.name: sha256(target) for target in targets if target.parent == folder}
+        write_text(folder / INSTALLED_LIST, json.dumps(listed, indent=1) + "\n")
+    return list(targets)
 
 
 def uninstall(fiji: str | os.PathLike[str]) -> list[Path]:
     """Take out of a Fiji what `install` put there and nobody changed since; what was removed."""
-    folder = fiji_root(fiji) / MENU_FOLDER
+    root = fiji_root(fiji)
     removed = []
-    for name, known_sha256 in _installed(folder).items():
-        path = folder / name
-        if path.is_file() and sha256(path) == known_sha256:
-            path.unlink()
-            removed.append(path)
-    (folder / INSTALLED_LIST).unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+    for folder in (root / MENU_FOLDER, root / MACRO_FOLDER):
+        for name, known_sha256 in _installed(folder).items():
+            path = folder / name
+            if path.is_file() and sha256(path) == known_sha256:
+                path.unlink()
+                removed.append(path)
+        (folder / INSTALLED_LIST).unlink(missing_ok=True)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
     return removed
+
+
+def _folder_of(entry: Shipped) -> Path:
+    return MENU_FOLDER if entry.kind == "script" else MACRO_FOLDER
 
 
 def fiji_root(path: str | os.PathLike[str]) -> Path:

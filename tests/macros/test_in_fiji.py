@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("linked") / "Fiji.app"
     copy.mkdir()
     for entry in root.iterdir():
-        if entry.name not in ("scripts", "models"):
+        if entry.name not in ("scripts", "models", "macros"):
             (copy / entry.name).symlink_to(entry)
     install(copy)
     return copy

@@ -278,23 +278,37 @@ def fiji(tmp_path: Path) -> Path:
     return folder
 
 
+MENU, BESIDE = Path("scripts", "Plugins", "CARE_bridge"), Path("macros", "CARE_bridge")
+
+
+def test_the_menu_has_one_entry_a_name_and_only_what_can_be_given_its_settings_there(fiji):
+    macros.install(fiji)
+    entries = [path.stem.replace("_", " ").lower() for path in (fiji / MENU).glob("[!.]*")]
+    assert len(entries) == len(set(entries)) > 3
+    # A macro that is called from a menu gets no argument; the parameters of a script become a dialog.
+    assert {path.suffix for path in (fiji / MENU).glob("[!.]*")} == {".groovy"}
+    assert {path.suffix for path in (fiji / BESIDE).glob("[!.]*")} == {".ijm"}
+
+
 def test_installing_upgrades_and_removes_only_what_is_ours(fiji):
     written = macros.install(fiji.parent)
     assert {path.name for path in written} == {entry.path.name for entry in macros.shipped()}
-    folder = fiji / "scripts" / "Plugins" / "CARE_bridge"
-    assert all(path.parent == folder for path in written)
-    old = folder / "restore_image.ijm"
-    old.write_text("an earlier version")
-    listed = json.loads((folder / macros.INSTALLED_LIST).read_text())
-    listed["restore_image.ijm"] = sha256(old)
-    listed["gone.ijm"] = "0" * 64
-    (folder / macros.INSTALLED_LIST).write_text(json.dumps(listed))
-    macros.install(fiji)
-    assert "restore_image" in old.read_text()
+    assert {path.parent for path in written} == {fiji / MENU, fiji / BESIDE}
+    for folder, name in ((fiji / MENU, "Restore_Image.groovy"), (fiji / BESIDE, "restore_image.ijm")):
+        old = folder / name
+        old.write_text("an earlier version")
+        listed = json.loads((folder / macros.INSTALLED_LIST).read_text())
+        listed[name] = sha256(old)
+        listed["gone.ijm"] = "0" * 64
+        (folder / macros.INSTALLED_LIST).write_text(json.dumps(listed))
+        macros.install(fiji)
+        assert old.read_text() == macros.find_shipped(name).path.read_text()
+    folder = fiji / MENU
     (folder / "notes.txt").write_text("keep")
     removed = macros.uninstall(fiji)
     assert len(removed) == len(macros.shipped())
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    assert not (fiji / BESIDE).exists()
     assert (fiji / "scripts" / "Plugins" / "mine.ijm").read_text() == "my own"
     (folder / "notes.txt").unlink()
     macros.install(fiji)
@@ -303,11 +317,24 @@ def test_installing_upgrades_and_removes_only_what_is_ours(fiji):
     assert macros.uninstall(fiji) == []
 
 
-def test_a_macro_that_somebody_changed_is_neither_replaced_nor_removed(fiji):
+def test_macros_that_an_earlier_version_put_into_the_menu_are_taken_out_of_it(fiji):
+    folder = fiji / MENU
+    folder.mkdir()
+    (folder / "restore_folder.ijm").write_text("of an earlier version")
+    listed = {"restore_folder.ijm": sha256(folder / "restore_folder.ijm")}
+    (folder / macros.INSTALLED_LIST).write_text(json.dumps(listed))
     macros.install(fiji)
-    changed = fiji / "scripts" / "Plugins" / "CARE_bridge" / "restore_twice.ijm"
+    assert not (folder / "restore_folder.ijm").exists()
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "kept"), [(MENU, "Restore_Twice", "groovy"), (BESIDE, "restore_twice", "ijm")]
+)
+def test_a_macro_that_somebody_changed_is_neither_replaced_nor_removed(fiji, folder, name, kept):
+    macros.install(fiji)
+    changed = fiji / folder / f"{name}.{kept}"
     changed.write_text("mine now")
-    with pytest.raises(InputError, match=r"restore_twice\.ijm changed"):
+    with pytest.raises(InputError, match=rf"{name}\.{kept} changed"):
         macros.install(fiji)
     macros.uninstall(fiji)
     assert changed.read_text() == "mine now"
