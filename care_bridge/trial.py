@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 import zipfile
-from contextlib import ExitStack
 from pathlib import Path
 
 from care_bridge.defaults import TF1_VERSION
@@ -52,15 +51,12 @@ def try_level(
     level = choose_level(level, fiji=fiji, version=version)
     image = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
     options = PluginOptions(normalizeInput=False, nTiles=2, blockMultiple=4, overlap=4)
-    with tempfile.TemporaryDirectory(prefix="care-bridge-") as folder, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="care-bridge-") as folder:
         bundle = write_doubling_bundle(Path(folder) / "doubling.zip")
         try:
-            predictor = open_predictor(bundle, level, options=options, version=version, fiji=fiji)
-            for side in (predictor, getattr(predictor, "network", None)):
-                if callable(getattr(side, "close", None)):
-                    stack.callback(side.close)  # type: ignore[union-attr]
-            result = predictor.predict(Image(image, "YX"))
-            runtime = predictor.runtime
+            with open_predictor(bundle, level, options=options, version=version, fiji=fiji) as predictor:
+                result = predictor.predict(Image(image, "YX"))
+                runtime = predictor.runtime
         except NotInstalledError:
             raise
         except InputError as error:  # the plugin's own refusals and failures are such
