@@ -14,10 +14,10 @@ from care_bridge.cli import app
 from care_bridge.errors import WorkerError
 from care_bridge.images import Image
 from care_bridge.plugin.emulation import PluginFailure
-from care_bridge.predictor import Runtime
+from care_bridge.predictor import Closable, Runtime
 
 
-class Toy:
+class Toy(Closable):
     """A predictor that answers with what it is told."""
 
     runtime = Runtime("toy", {}, "emulation")

@@ -10,6 +10,7 @@ from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.images import Image, write_image
 from care_bridge.java.installation import FijiFolder, find_fiji
 from care_bridge.java.worker import Answer, Worker, heap_mb
+from care_bridge.plugin.emulation import channels_in_front
 from care_bridge.plugin.options import PluginOptions
 from care_bridge.plugin.plan import PluginFailure, PluginRefusal
 from care_bridge.predictor import ImagesOnly, Runtime
@@ -168,6 +169,7 @@ class FijiPlugin(ImagesOnly):
         WorkerError
             If Fiji crashes or hangs.
         """
+        image = channels_in_front(image)
         answer = self._session.worker.call(
             "predict",
             arrays={"image": image.data},

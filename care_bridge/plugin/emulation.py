@@ -279,6 +279,17 @@ def _wrap(result: NDArray[np.float32], steps: Plan) -> PluginResult:
     )
 
 
+def channels_in_front(image: Image) -> Image:
+    """An image as Fiji holds it: never with the channels as the fastest axis.
+
+    Python's readers may put them last (Y, X, C); no file that Fiji opens gives that, and pyimagej moves them to the
+    front. Were they left there, the plugin would fail on a single one.
+    """
+    if not image.axes.endswith("C"):
+        return image
+    return image.replace(data=np.moveaxis(image.data, -1, 0), axes="C" + image.axes[:-1])
+
+
 class EmulatedPlugin(Closable):
     """Restores images as "Run your network" of Fiji would; level `emulation`, or `tf1` over TensorFlow 1.x.
 
@@ -312,6 +323,7 @@ class EmulatedPlugin(Closable):
 
     def plan(self, image: Image) -> Plan:
         """What the plugin will do with an image: tiles, seams, lost rows."""
+        image = channels_in_front(image)
         return plan(
             image.shape,
             image.axes,
@@ -328,6 +340,7 @@ class EmulatedPlugin(Closable):
         PluginRefusal, PluginFailure
             Where the plugin gives nothing.
         """
+        image = channels_in_front(image)
         result = run_plugin(self.network, image.data, image.axes, options=self.options, progress=progress)
         axes = "".join(axis or UNLABELLED for axis in reversed(name_unlabelled(result.axes[::-1])))
         return Image(result.data, axes, name=result.name)

@@ -1,7 +1,7 @@
 """The CSBDeep plugin's "Run your IsoNet" in NumPy.
 
-Written from its source (CSBDeep/CSBDeep_fiji 0.6.0, GenericIsotropicNetwork.java) and **not held against
-recordings**: there are none of this command, unlike for "Run your network", whose steps it shares.
+Written from its source (CSBDeep/CSBDeep_fiji 0.6.0, GenericIsotropicNetwork.java), and held against recordings of the
+real command: over the same TensorFlow every value is equal bit for bit.
 """
 
 from __future__ import annotations
@@ -60,14 +60,21 @@ def run_isotropic_plugin(
     Returns
     -------
     PluginResult
-        floor((planes - 1) x scale) + 1 planes. The channel axis stays even with one position. NaN where
-        the two results have different signs.
+        floor((planes - 1) x scale) + 1 planes. The channel axis stays even with one position, and so does a
+        single plane, whose axis has no label. NaN where the two results have different signs.
 
     Raises
     ------
     PluginRefusal, PluginFailure
         With the plugin's reason.
+    InputError
+        If the network is not 2-D. The plugin runs one of rank 5 too, on planes that it takes for volumes.
     """
+    if (rank := len(network.input_shape)) not in (0, 4):
+        raise InputError(
+            f'"Run your IsoNet" is for 2-D networks, of 4 dimensions, and this one has {rank}: what the plugin gives '
+            'with it means nothing; use "Run your network"'
+        )
     if not scale >= 1:
         raise InputError(f"scale={scale} must be at least 1, the number of planes that one becomes")
     options = options or PluginOptions()
@@ -77,10 +84,9 @@ def run_isotropic_plugin(
     )
     order = steps.axes[::-1]
     x, y, z = (order.find(axis) for axis in "XYZ")
-    if min(x, y, z) < 0 or steps.dropped or steps.layout is None:
+    if min(x, y, z) < 0 or steps.layout is None:
         raise PluginFailure(
-            "java.lang.ArrayIndexOutOfBoundsException: Index -1 out of bounds",
-            "it needs X, Y and Z, and no axis with a single position",
+            "java.lang.ArrayIndexOutOfBoundsException: Index -1 out of bounds", "it needs X, Y and Z"
         )
     image = enlarged(in_plugin_order(plugin_pixels(data, options), steps), z, scale)
     over_x = image.swapaxes(x, z)

@@ -437,3 +437,26 @@ def test_percentiles_beyond_the_ends_are_held_within_the_image():
 def test_a_mistyped_option_gets_a_suggestion():
     with pytest.raises(InputError, match="did you mean 'nTiles'"):
         PluginOptions.from_mapping({"ntiles": 3})
+
+
+@pytest.mark.parametrize(
+    ("axes", "held"), [("YXC", "CYX"), ("ZYXC", "CZYX"), ("TYXC", "CTYX"), ("XYC", "CXY")]
+)
+def test_channels_behind_the_pixels_are_held_in_front_as_in_fiji(axes, held):
+    shape = tuple({"T": 3, "Z": 3, "Y": 12, "X": 9, "C": 2}[axis] for axis in axes)
+    image = Image(np.random.default_rng(0).random(shape, dtype=np.float32), axes)
+    predictor = EmulatedPlugin(Toy(shape=(None, None, None, 2)), ONE_TILE.replace(normalizeInput=False))
+    result = predictor.predict(image)
+    assert result.axes == held  # as a Fiji gave it, through pyimagej
+    np.testing.assert_array_equal(result.data, np.moveaxis(image.data, -1, 0))
+    assert predictor.plan(image).axes == held
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "given"), [("YXC", (12, 9, 1), "YX"), ("ZYXC", (3, 12, 9, 1), "ZYX")]
+)
+def test_a_single_channel_behind_the_pixels_is_dropped_as_in_fiji(axes, shape, given):
+    image = Image(np.random.default_rng(0).random(shape, dtype=np.float32), axes)
+    result = EmulatedPlugin(Toy(), ONE_TILE.replace(normalizeInput=False)).predict(image)
+    assert result.axes == given
+    np.testing.assert_array_equal(result.data, image.data[..., 0])

@@ -1,6 +1,11 @@
-""" "Run your IsoNet", from its source; nothing was recorded of it."""
+""" "Run your IsoNet": what was recorded of it, and its steps on small images."""
 
 from __future__ import annotations
+
+import functools
+import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +15,14 @@ from care_bridge.plugin.isotropic import enlarged, run_isotropic_plugin
 from care_bridge.plugin.options import PluginOptions
 from care_bridge.plugin.plan import PluginFailure
 from care_bridge.predictor import Runtime, UnhintedNetwork
+
+RECORDED = (
+    Path(os.environ.get("CARE_BRIDGE_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+    / "fiji-recorded"
+)
+CASES = sorted((RECORDED / "isonet").glob("*/case.json")) or [
+    pytest.param(None, marks=pytest.mark.skip(reason=f"what Fiji gave is not at {RECORDED / 'isonet'}"))
+]
 
 RAW = PluginOptions(normalizeInput=False, nTiles=1, blockMultiple=4)
 
@@ -78,3 +91,60 @@ def test_what_it_cannot_do_is_said():
         run_isotropic_plugin(Toy(), np.ones((8, 8)), "YX")
     with pytest.raises(InputError, match=r"scale=0\.5"):
         run_isotropic_plugin(Toy(), np.ones((4, 8, 8)), "ZYX", scale=0.5)
+
+
+@pytest.fixture(scope="module")
+def tensorflow_1(tf1_ready):
+    """Networks of the recordings by model, in one worker."""
+    from care_bridge.java.tf1 import Tf1Session
+
+    with Tf1Session("1.15.0") as session:
+        yield functools.cache(lambda model: session.open(RECORDED / "models" / f"{model}.zip"))
+
+
+@pytest.mark.java
+@pytest.mark.parametrize("file", CASES, ids=lambda file: file.parent.name if file else "")
+def test_what_a_fiji_gave_is_given_bit_for_bit(tensorflow_1, file):
+    case = json.loads(file.read_text())
+    run, network = case["first"], tensorflow_1(case["model"])
+    scale = run["params"].pop("scale")
+    options = PluginOptions.from_mapping(run["params"])
+    data = np.load(file.parent / "input.npy")
+    if not run["output"] or len(network.input_shape) != 4:
+        # A 3-D network is refused, although the plugin gives something.
+        with pytest.raises(InputError):
+            run_isotropic_plugin(network, data, run["in_axes"], scale=scale, options=options)
+        return
+    result = run_isotropic_plugin(network, data, run["in_axes"], scale=scale, options=options)
+    assert (result.axes, result.name) == (run["out_axes"], run["out_name"])
+    # The same version on another processor, or with other threads, may differ in the last bits.
+    expected = np.load(file.parent / "output.npy")
+    np.testing.assert_array_equal(np.isnan(result.data), np.isnan(expected))
+    np.testing.assert_allclose(
+        result.data, expected, rtol=0, atol=2e-5 * np.ptp(expected[np.isfinite(expected)])
+    )
+
+
+@pytest.mark.parametrize("axes", ["ZYX", "CZYX"])
+def test_one_plane_is_restored_and_its_axis_has_no_label(axes):
+    # Recorded in a Fiji: (1, 28, 36) gives ?CYX of shape (1, 1, 28, 36), whatever the scale.
+    data = np.random.default_rng(0).random((1,) * (len(axes) - 2) + (28, 36)).astype(np.float32)
+    result = run_isotropic_plugin(Toy(), data, axes, scale=3, options=RAW)
+    assert (result.axes, result.data.shape) == ("?CYX", (1, 1, 28, 36))
+    np.testing.assert_allclose(result.data[0, 0], data.squeeze(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("axes", ["CZYX", "TZYX"])
+def test_a_slow_axis_with_one_position_changes_nothing(axes):
+    data = np.random.default_rng(0).random((1, 4, 8, 12)).astype(np.float32)
+    result = run_isotropic_plugin(Toy(), data, axes, scale=2, options=RAW)
+    plain = run_isotropic_plugin(Toy(), data[0], "ZYX", scale=2, options=RAW)
+    assert result.axes == plain.axes == "CZYX"
+    np.testing.assert_array_equal(result.data, plain.data)
+
+
+def test_a_network_of_volumes_is_refused():
+    network = Toy()
+    network.input_shape = network.output_shape = (None, None, None, None, 1)
+    with pytest.raises(InputError, match="is for 2-D networks, of 4 dimensions, and this one has 5"):
+        run_isotropic_plugin(network, np.ones((4, 8, 8)), "ZYX")
