@@ -56,6 +56,8 @@ def main() -> int:
             text, kept = swapped(file.read_text(encoding="utf-8"))
             (Path(folder) / file.name).write_text(text, encoding="utf-8")
             print(f"{file.name}: still csbdeep's: {', '.join(kept) or 'nothing'}")
+        # So that no settings of a folder above are taken.
+        (Path(folder) / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder, *of_pytest]
         return subprocess.run(command, cwd=folder, check=False).returncode
 
