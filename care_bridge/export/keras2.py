@@ -69,9 +69,9 @@ def load(path: Path, folder: Path, custom_objects: Mapping[str, Any]) -> keras.M
     """
     copy = folder / f"copy{path.suffix.lower()}"
     if copy.suffix == ".keras":
-        with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w") as new:
-            for entry in old.namelist():
-                content = old.read(entry)
+        with zipfile.ZipFile(copy, "w") as new:
+            for entry in zips.names(path):
+                content = zips.read(path, entry) or b""
                 if entry == "config.json":
                     config = in_words_of_keras_3(json.loads(content))
                     content = json.dumps(config).encode()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from care_bridge import zips
 from care_bridge.axes import check_axes, move_axes
 from care_bridge.errors import InputError
 from care_bridge.files import atomic_file, atomic_folder
@@ -201,12 +201,11 @@ def load_patches(path: str | os.PathLike[str], *, axes: str | None = None) -> St
     """
     path = Path(path)
     try:
-        # Opened here: np.load leaves a file open that turns out to be damaged.
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+        arrays = zips.arrays(path)
+    except InputError as error:
         raise InputError(
-            f"{str(path)!r} is not a training file of csbdeep (.npz), or cut short; copy it again, or cut patches anew"
+            f"{str(path)!r} is not a training file of csbdeep (.npz), or cut short; copy it again, or cut patches anew "
+            f"({error})"
         ) from error
     missing = [name for name in ("X", "Y") if name not in arrays]
     if missing:

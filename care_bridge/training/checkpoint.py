@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +11,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from care_bridge import zips
 from care_bridge.errors import InputError
 from care_bridge.files import atomic_file
+from care_bridge.training.schedule import BestSoFar, Plateau
 
 CHECKPOINT = Path("training") / "checkpoint.npz"
 """Where it lies in a model folder."""
@@ -47,6 +49,8 @@ class State:
         State of `schedule.Plateau` and `schedule.BestSoFar`.
     finished : bool
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     settings: dict[str, Any]
     data: str
@@ -93,15 +97,33 @@ def load_checkpoint(
     if not path.is_file():
         return None
     try:
-        # Opened here: np.load leaves a file open that turns out to be damaged.
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            state = State(**json.loads(str(file["state"])))
-            groups = [
-                [file[f"{name}_{i}"] for i in range(sum(key.startswith(f"{name}_") for key in file.files))]
-                for name in ("weights", "optimizer")
-            ]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        arrays = zips.arrays(path)
+        state = _state(str(arrays["state"]))
+        groups = [
+            [arrays[f"{name}_{i}"] for i in range(sum(key.startswith(f"{name}_") for key in arrays))]
+            for name in ("weights", "optimizer")
+        ]
+    except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{str(path)!r} is damaged ({error}); remove it to train from the start, or copy it again"
         ) from None
     return state, groups[0], groups[1]
+
+
+def _state(text: str) -> State:
+    """A state whose every value is what its name stands for."""
+    try:
+        state = _STATE.validate_json(text, strict=True)
+        for values, kind in ((state.plateau, _PLATEAU), (state.best, _BEST)):
+            if values:
+                kind.validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        raise ValueError(
+            "; ".join(f"{'.'.join(map(str, at['loc']))}: {at['msg']}" for at in error.errors()[:3])
+        ) from None
+    if state.step < 0 or len(state.sums) != 3:
+        raise ValueError(f"step {state.step} and {len(state.sums)} sums")
+    return state
+
+
+_STATE, _PLATEAU, _BEST = TypeAdapter(State), TypeAdapter(Plateau), TypeAdapter(BestSoFar)
