@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from care_bridge.axes import SPACE, check_axes
 from care_bridge.errors import InputError
 from care_bridge.images.calibration import calibration
+from care_bridge.images.claims import check_claims, check_pixels
 from care_bridge.images.image import Image
 from care_bridge.images.whole import check_imagej_stack, check_whole
 
@@ -110,6 +111,7 @@ def stored_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
     Dimensions of size 1 other than Y and X are left out.
     """
     with _opened(Path(path)) as file:
+        check_pixels(file.series[:1], Path(path))
         return tuple(file.series[0].shape)
 
 
@@ -138,6 +140,7 @@ def _series(file: Any, path: Path, axes: str | None, series: int | None) -> tupl
     if len(found) > 1 and not file.is_ome:
         # Only OME-TIFF means something by several series; elsewhere equal pages are one stack.
         found = found[:1]
+    check_pixels(found, path)
     letters = _file_axes(found[0], path, axes, several=len(found) > 1, imagej=bool(file.is_imagej))
     return found, letters
 
@@ -229,6 +232,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with tifffile.TiffFile(path) as file:
             check_imagej_stack(file, path, directories)
+            check_claims(file, path, directories)
             yield file
     except InputError:
         raise
