@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from care_bridge.bundle import SAVED_MODEL, find_bundle, read_meta
-from care_bridge.config import CareConfig, read_config
+from care_bridge.config import CareConfig, Kind, read_config
 from care_bridge.errors import InputError
 from care_bridge.package import (
     WEIGHTS,
@@ -23,7 +23,10 @@ from care_bridge.package import (
     weights_file,
 )
 
-UPSAMPLING_KINDS = ("UpsamplingCARE", "IsotropicCARE")
+ISOTROPIC: Kind = "IsotropicCARE"
+"""The kind that Fiji runs by "Run your IsoNet"; all others by "Run your network"."""
+
+UPSAMPLING_KINDS = ("UpsamplingCARE", ISOTROPIC)
 """Models that upsample stacks before the network sees them."""
 
 
@@ -67,6 +70,15 @@ def kind_of(path: str | os.PathLike[str]) -> str:
         if (folder / "config.json").is_file():
             return read_config(folder).kind
     return "CARE"
+
+
+def factor_of(path: str | os.PathLike[str]) -> float | None:
+    """Upsampling along Z that a model folder states, also of a network that lies in it; None where none does."""
+    path = Path(path)
+    for folder in (path, path.parent):
+        if (folder / "config.json").is_file():
+            return read_config(folder).factor
+    return None
 
 
 @dataclass(frozen=True)

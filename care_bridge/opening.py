@@ -11,7 +11,16 @@ from care_bridge.config import CareConfig, Kind, read_config
 from care_bridge.defaults import LEVEL, LEVELS, PRECISION, TF1_VERSION
 from care_bridge.errors import InputError
 from care_bridge.levels import choose_level
-from care_bridge.model_files import UPSAMPLING_KINDS, Source, find_source, kind_of, runtime_of, stated_axes
+from care_bridge.model_files import (
+    ISOTROPIC,
+    UPSAMPLING_KINDS,
+    Source,
+    factor_of,
+    find_source,
+    kind_of,
+    runtime_of,
+    stated_axes,
+)
 from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.predictor import Network, PredictOptions, Predictor
 
@@ -90,8 +99,8 @@ def open_predictor(
     fiji : path, optional
         A Fiji folder; None takes `CARE_BRIDGE_FIJI`.
     kind : str, optional
-        csbdeep's class, for its folders, which do not say whether they are UpsamplingCARE or IsotropicCARE; Python's
-        own way only. None takes the model's own.
+        csbdeep's class, for its folders, which do not say whether they are UpsamplingCARE or IsotropicCARE; at a level
+        of Fiji only the latter, which is run as by "Run your IsoNet". None takes the model's own.
     factor : float, optional
         Upsampling along Z for UpsamplingCARE and IsotropicCARE; None takes the model's own.
     weights : str, optional
@@ -111,10 +120,18 @@ def open_predictor(
     InputError
         If there is no such model at `path`, or what is asked for does not fit together.
     """
+    asked, runtime_asked = level, runtime
     level, runtime = _resolved(path, level, runtime, version=version, fiji=fiji)
     _check_keras_only(runtime, weights, precision)
     if level:
-        _check_no_kind(level, kind, factor)
+        scale = _isonet_scale(path, level, kind, factor)
+        if scale is not None and level == "imagej":
+            if asked == "imagej" or runtime_asked == "imagej":
+                raise InputError(
+                    'level \'imagej\' answers "Run your network" only, and an isotropic model needs "Run your '
+                    'IsoNet"; use level fiji, tf1 or emulation'
+                )
+            level = runtime = "tf1"
         return _open_plugin(
             path,
             level,
@@ -122,6 +139,7 @@ def open_predictor(
             options=_plugin_options(options),
             version=version,
             fiji=fiji,
+            scale=scale,
             weights=weights,
             precision=precision,
         )
@@ -287,9 +305,25 @@ def _check_keras_only(runtime: str, weights: str | None, precision: str) -> None
         )
 
 
-def _check_no_kind(level: str, kind: str | None, factor: float | None) -> None:
-    if kind is not None or factor is not None:
-        raise InputError(f"kind and factor are not for level {level!r}: the plugin runs the network alone")
+def _isonet_scale(
+    path: str | os.PathLike[str], level: str, kind: str | None, factor: float | None
+) -> float | None:
+    """The scale factor for "Run your IsoNet"; None for a model that "Run your network" runs."""
+    if (kind or kind_of(path)) != ISOTROPIC:
+        if kind is not None or factor is not None:
+            raise InputError(
+                f"kind and factor are not for level {level!r}: the plugin runs the network alone, but for an {ISOTROPIC}"
+            )
+        return None
+    factor = factor_of(path) if factor is None else factor
+    if factor is None:
+        raise InputError(
+            f'{str(path)!r} is an {ISOTROPIC}, for "Run your IsoNet", and does not say by what factor Z is to be '
+            "upsampled; give it as factor (--factor)"
+        )
+    if not factor >= 1:
+        raise InputError(f'factor={factor:g}: "Run your IsoNet" takes at least 1')
+    return factor
 
 
 def _predict_options(options: object) -> PredictOptions:
@@ -325,6 +359,7 @@ def _open_plugin(
     options: PluginOptions,
     version: str,
     fiji: str | os.PathLike[str] | None,
+    scale: float | None,
     weights: str | None,
     precision: str,
 ) -> Predictor:
@@ -334,16 +369,19 @@ def _open_plugin(
         if level == "fiji":
             from care_bridge.java.pyimagej import FijiPlugin
 
-            opened = FijiPlugin(source.file, options, fiji=fiji)
+            opened = FijiPlugin(source.file, options, fiji=fiji, scale=scale)
         elif level == "imagej":
             from care_bridge.java.imagej import ImageJPredictor
 
             opened = ImageJPredictor(source.file, options, tf1_version=version)
         else:
             from care_bridge.plugin.emulation import EmulatedPlugin
+            from care_bridge.plugin.isotropic import EmulatedIsoNet
 
             network = _network(source, runtime, version=version, weights=weights, precision=precision)
-            return EmulatedPlugin(network, options)
+            if scale is None:
+                return EmulatedPlugin(network, options)
+            return EmulatedIsoNet(network, options, scale=scale)
     except BaseException:
         source.drop()
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from care_bridge.cli import app
 from care_bridge.comparing import sides as roundtrip
 from care_bridge.errors import InputError
 from care_bridge.images import Image, write_image
+from care_bridge.opening import open_predictor
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +154,50 @@ def test_a_predictor_with_csbdeeps_rule_is_compared_as_it_is_and_told_apart(
     whole = next(row for row in report.rows if row.stage == "whole prediction")
     assert whole.cause == roundtrip.PLUGINS_WAY
     assert "not scaled back" in whole.diagnosis
+
+
+@pytest.fixture(scope="module")
+def isotropic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An isotropic model's folder with its bundle."""
+    from care_bridge.config import CareConfig
+    from care_bridge.export.savedmodel import write_bundle
+    from care_bridge.training.folder import save_model
+    from care_bridge.training.unet import build
+
+    config = CareConfig(kind="IsotropicCARE", unet_n_depth=1, unet_n_first=4, factor=2.5, seed=1)
+    folder = tmp_path_factory.mktemp("isotropic") / "model"
+    write_bundle(save_model(folder, config, build(config)), folder / "fiji.zip", how_to=False)
+    return folder
+
+
+STACK = Image(np.random.default_rng(0).integers(100, 4000, (5, 20, 24)).astype(np.uint16), "ZYX")
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize("level", ["emulation", pytest.param("tf1", marks=pytest.mark.java)])
+def test_an_isotropic_model_is_compared_as_run_your_isonet_runs_it(isotropic: Path, level: str) -> None:
+    report = roundtrip.compare(
+        reference=isotropic, candidate=isotropic / "fiji.zip", image=STACK, level=level
+    )
+    assert report.passed, str(report)
+    assert report.results["candidate 1"].shape == (1, 11, 20, 24)  # floor((5 - 1) x 2.5) + 1 planes
+
+
+@pytest.mark.tf
+def test_an_isotropic_bundle_alone_asks_for_its_factor(isotropic: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copy(isotropic / "fiji.zip", tmp_path / "alone.zip"))
+    with pytest.raises(
+        InputError, match=r"does not say by what factor Z is to be upsampled; give it as factor"
+    ):
+        open_predictor(bundle, "emulation")
+    with open_predictor(bundle, "emulation", factor=3) as predictor:
+        assert predictor.predict(STACK).shape == (1, 13, 20, 24)
+
+
+@pytest.mark.tf
+def test_imagej_does_not_answer_for_isonet(isotropic: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from care_bridge import levels
+
+    monkeypatch.setattr(levels, "why_not", lambda *_, **__: "")
+    with pytest.raises(InputError, match="level 'imagej' answers \"Run your network\" only"):
+        open_predictor(isotropic, "imagej")

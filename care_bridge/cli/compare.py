@@ -57,6 +57,7 @@ def compare(
         bool | None, Option(help="The plugin's normalizeInput; else what the bundle says.")
     ] = None,
     fiji: options.Fiji = None,
+    factor: options.Factor = None,
     report: Annotated[
         list[Path] | None, Option(help="Write the report to FILE.html, .json, .md or .txt; may be repeated.")
     ] = None,
@@ -99,6 +100,7 @@ def compare(
             version=tensorflow,
             options=options,
             fiji=fiji,
+            factor=factor,
             climb=stepwise,
             progress=progress,
         )

@@ -105,7 +105,7 @@ def predict(
     _check_runtime(
         runtime,
         only_keras={"--model-weights": model_weights, "--precision": precision != PRECISION},
-        not_fiji={"--kind": kind, "--factor": factor, "--norm-undo": norm_undo},
+        not_fiji={"--norm-undo": norm_undo},
     )
     rule = rule or ("fiji" if runtime == "fiji" else "csbdeep")
     written_as = _dtype(dtype)
@@ -123,7 +123,7 @@ def predict(
     if runtime == "keras":
         load_tensorflow()
     elif runtime == "fiji":
-        _check_runs_in_fiji(model)
+        _check_runs_in_fiji(model, kind=kind, factor=factor)
     from care_bridge.opening import open_predictor
 
     with (
@@ -240,13 +240,19 @@ def _check_runtime(runtime: str, *, only_keras: Mapping[str, Any], not_fiji: Map
         raise InputError("\n".join(problems))
 
 
-def _check_runs_in_fiji(model: Path) -> None:
-    from care_bridge.opening import UPSAMPLING_KINDS, kind_of
+def _check_runs_in_fiji(model: Path, *, kind: str | None, factor: float | None) -> None:
+    from care_bridge.model_files import ISOTROPIC, kind_of
 
-    if (own := kind_of(model)) in UPSAMPLING_KINDS:
+    own = kind or kind_of(model)
+    if own == "UpsamplingCARE":
         raise InputError(
             f"{str(model)!r} is of kind {own}, which upsamples stacks before the network sees them, and 'Run your "
             "network' does not; use --runtime keras"
+        )
+    if own != ISOTROPIC and (kind is not None or factor is not None):
+        option = "--kind" if factor is None else "--factor"
+        raise InputError(
+            f"{option} is not for --runtime fiji with a {own}: the plugin runs its network alone"
         )
 
 

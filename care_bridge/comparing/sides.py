@@ -16,6 +16,7 @@ from care_bridge.comparing.where import geometry_of
 from care_bridge.defaults import APPLICATIONS, LEVEL, TF1_VERSION, TOLERANCE, TOLERANCE_REPEATED
 from care_bridge.errors import InputError
 from care_bridge.images import Image
+from care_bridge.model_files import ISOTROPIC, factor_of, kind_of
 from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.normalize import FIJI
 from care_bridge.opening import open_predictor, runtime_of
@@ -23,6 +24,7 @@ from care_bridge.predictor import PredictOptions, Predictor
 from care_bridge.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from care_bridge.config import Kind
     from care_bridge.plugin.options import PluginOptions
 
 
@@ -38,6 +40,7 @@ def compare(
     version: str = TF1_VERSION,
     options: PluginOptions | None = None,
     fiji: str | os.PathLike[str] | None = None,
+    factor: float | None = None,
     climb: bool = False,
     progress: Progress = silent,
 ) -> ParityReport:
@@ -66,6 +69,9 @@ def compare(
         networks and arithmetic are compared, not conventions.
     fiji : path, optional
         A Fiji folder; None takes `CARE_BRIDGE_FIJI`.
+    factor : float, optional
+        Upsampling along Z of isotropic models, whose stacks both sides restore as "Run your IsoNet" does; None takes
+        what either side states.
     climb : bool
         Also climb the ladder of `ladder.stepwise`, from the bare network to the second application.
     progress : Progress
@@ -85,11 +91,17 @@ def compare(
         if options is None:
             bundle = candidate if isinstance(candidate, str | os.PathLike) else None
             options = recommended_options(bundle, **_percentiles_of(reference))
+        sides = [side for side in (reference, candidate) if isinstance(side, str | os.PathLike)]
+        kind: Kind | None = ISOTROPIC if any(kind_of(side) == ISOTROPIC for side in sides) else None
+        if kind and factor is None:
+            factor = next(filter(None, map(factor_of, sides)), None)
         if isinstance(candidate, str | os.PathLike):
-            candidate = open_predictor(candidate, level, options=options, version=version, fiji=fiji)
+            candidate = open_predictor(
+                candidate, level, options=options, version=version, fiji=fiji, kind=kind, factor=factor
+            )
         stack.callback(candidate.close)
         if isinstance(reference, str | os.PathLike):
-            reference = open_reference(reference, options)
+            reference = open_reference(reference, options, kind=kind, factor=factor)
         elif isinstance(reference, NetworkPredictor) and reference.options.rule is FIJI:
             reference = EmulatedPlugin(reference.network, options)
         here = _as_network_predictor(reference)
@@ -130,9 +142,16 @@ def compare(
         )
 
 
-def open_reference(path: str | os.PathLike[str], options: PluginOptions) -> Predictor:
+def open_reference(
+    path: str | os.PathLike[str],
+    options: PluginOptions,
+    *,
+    kind: Kind | None = None,
+    factor: float | None = None,
+) -> Predictor:
     """Python's side: the model run by Keras (a bundle: by TensorFlow 2), following the plugin's conventions."""
-    return open_predictor(path, "emulation", runtime=runtime_of(path), options=options)
+    runtime = runtime_of(path)
+    return open_predictor(path, "emulation", runtime=runtime, options=options, kind=kind, factor=factor)
 
 
 PLUGINS_WAY = "the plugin's conventions"

@@ -12,7 +12,7 @@ from care_bridge.java.installation import FijiFolder, find_fiji
 from care_bridge.java.worker import Answer, Worker, heap_mb
 from care_bridge.plugin.emulation import channels_in_front
 from care_bridge.plugin.options import PluginOptions
-from care_bridge.plugin.plan import PluginFailure, PluginRefusal
+from care_bridge.plugin.plan import UNLABELLED, PluginFailure, PluginRefusal, name_unlabelled
 from care_bridge.predictor import ImagesOnly, Runtime
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import FijiTiles
@@ -113,7 +113,7 @@ class FijiSession:
 
 
 class FijiPlugin(ImagesOnly):
-    """The real plugin's "Run your network"; a `predictor.Predictor` and a context manager.
+    """The real plugin's "Run your network" or "Run your IsoNet"; a `predictor.Predictor` and a context manager.
 
     Parameters
     ----------
@@ -128,6 +128,8 @@ class FijiPlugin(ImagesOnly):
         A running Fiji to use; without it one is started and ends with this.
     timeout_s : float, optional
         As for `FijiSession`.
+    scale : float, optional
+        How many planes one becomes; given, "Run your IsoNet" is run.
     """
 
     options: PluginOptions
@@ -140,7 +142,9 @@ class FijiPlugin(ImagesOnly):
         fiji: str | os.PathLike[str] | None = None,
         session: FijiSession | None = None,
         timeout_s: float | None = None,
+        scale: float | None = None,
     ) -> None:
+        self.scale = scale
         self.bundle = Path(bundle).absolute()
         if self.bundle.is_dir():
             raise InputError(f"{bundle} is a folder; the plugin opens a bundle (.zip)")
@@ -157,7 +161,7 @@ class FijiPlugin(ImagesOnly):
     def variant(self, *, normalize: bool, tiles: FijiTiles) -> FijiPlugin:
         """The same bundle in the same Fiji with other tiles, and with or without normalisation."""
         options = self.options.with_tiles(tiles, normalizeInput=normalize)
-        return FijiPlugin(self.bundle, options, session=self._session)
+        return FijiPlugin(self.bundle, options, session=self._session, scale=self.scale)
 
     def predict(self, image: Image, *, progress: Progress = silent) -> Image:
         """Run the plugin's command on an image.
@@ -178,6 +182,7 @@ class FijiPlugin(ImagesOnly):
             # A dialog without a window is an error in Java.
             options=self.options.replace(showProgressDialog=False).values(),
             bundle=str(self.bundle),
+            scale=self.scale,
         )
         return self._image(answer)
 
@@ -209,7 +214,8 @@ class FijiPlugin(ImagesOnly):
 
     def _image(self, answer: Answer) -> Image:
         if "image" in answer.arrays:
-            return Image(answer.arrays["image"], answer.values["axes"], name=answer.values["name"])
+            axes = "".join(axis or UNLABELLED for axis in name_unlabelled(answer.values["axes"][::-1]))[::-1]
+            return Image(answer.arrays["image"], axes, name=answer.values["name"])
         reasons = answer.values["reasons"]
         if not reasons:
             raise PluginFailure("it printed no reason; see the log of the worker")

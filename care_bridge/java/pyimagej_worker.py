@@ -14,6 +14,7 @@ from care_bridge.java.installation import FijiFolder
 from care_bridge.java.worker_process import Call, in_words
 
 COMMAND = "de.csbdresden.csbdeep.commands.GenericNetwork"
+ISONET = "de.csbdresden.csbdeep.commands.GenericIsotropicNetwork"
 RESULT = "result"
 
 _DIMENSIONS = {"T": "t", "Z": "pln", "Y": "row", "X": "col", "C": "ch"}  # pyimagej's names
@@ -66,10 +67,10 @@ def start(settings: dict[str, Any]) -> dict[str, Any]:
     import jpype
 
     try:
-        _fiji.update(ij=gateway, command=jpype.JClass(COMMAND))
+        _fiji.update(ij=gateway, commands=[jpype.JClass(name) for name in (COMMAND, ISONET)])
     except TypeError as error:
         raise NotInstalledError(
-            f"the Fiji at {folder} does not know {COMMAND}: tick its update site CSBDeep"
+            f"the Fiji at {folder} does not know {COMMAND} or {ISONET}: tick its update site CSBDeep"
         ) from error
     system = jpype.JClass("java.lang.System")
     return {
@@ -92,9 +93,13 @@ def predict(call: Call) -> dict[str, Any]:
     for name, value in call.arguments["options"].items():
         parameters += [name, _as_java(value)]
     parameters += ["modelFile", jpype.JClass("java.io.File")(call.arguments["bundle"])]
+    scale = call.arguments["scale"]
+    if scale is not None:
+        parameters += ["scale", jpype.JFloat(scale)]
+    command = COMMAND if scale is None else ISONET
     before = _log_size(call)
     try:
-        module = ij.command().run(COMMAND, False, *parameters).get()
+        module = ij.command().run(command, False, *parameters).get()
         output = None if module is None else module.getOutput("output")
     finally:
         # Even without its pre- and postprocessors the command remembers its model, for later macros.
@@ -207,8 +212,9 @@ def _as_java(value: Any) -> Any:
 
 
 def _forget() -> None:
-    """Clear what Fiji remembers of the command: a remembered model wins over the one that a macro names."""
-    _fiji["ij"].prefs().clear(_fiji["command"].class_)
+    """Clear what Fiji remembers of the commands: a remembered model wins over the one that a macro names."""
+    for command in _fiji["commands"]:
+        _fiji["ij"].prefs().clear(command.class_)
 
 
 def _close_displays(ij: Any) -> None:

@@ -15,10 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge.errors import InputError
-from care_bridge.plugin.emulation import PluginResult, in_plugin_order, plugin_pixels, run_tiles
+from care_bridge.images import Image
+from care_bridge.plugin.emulation import (
+    PluginResult,
+    channels_in_front,
+    in_plugin_order,
+    plugin_pixels,
+    run_tiles,
+)
 from care_bridge.plugin.options import PluginOptions
-from care_bridge.plugin.plan import UNLABELLED, Plan, PluginFailure, plan
-from care_bridge.predictor import Network
+from care_bridge.plugin.plan import UNLABELLED, Plan, PluginFailure, name_unlabelled, plan
+from care_bridge.predictor import Closable, Network, Runtime
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import BATCH, NONE, SPATIAL, FijiTiles, round_up
 
@@ -152,3 +159,46 @@ def enlarged(image: NDArray[np.float32], axis: int, scale: float) -> NDArray[np.
     right = np.take(image, np.minimum(below + 1, last), axis) * weight.reshape(shape)
     result: NDArray[np.float32] = left.astype(np.float32) + right.astype(np.float32)
     return result
+
+
+class EmulatedIsoNet(Closable):
+    """Restores stacks as "Run your IsoNet" of Fiji would; level `emulation`, or `tf1` over TensorFlow 1.x.
+
+    Parameters
+    ----------
+    network : Network
+        The bundle's network in any runtime.
+    options : PluginOptions, optional
+        None takes the plugin's defaults.
+    scale : float
+        See `run_isotropic_plugin`.
+    """
+
+    # What the network does alone is not what the command does with a stack.
+    network: None = None
+
+    def __init__(
+        self, network: Network, options: PluginOptions | None = None, *, scale: float = DEFAULT_SCALE
+    ) -> None:
+        self._network = network
+        self.options = options or PluginOptions()
+        self.scale = scale
+
+    @property
+    def runtime(self) -> Runtime:
+        """What executes the network, and the level."""
+        runtime = self._network.runtime
+        return Runtime(runtime.name, runtime.versions, level="tf1" if runtime.name == "tf1" else "emulation")
+
+    def predict(self, image: Image, *, progress: Progress = silent) -> Image:
+        """Restore a stack; errors as of `run_isotropic_plugin`."""
+        image = channels_in_front(image)
+        result = run_isotropic_plugin(
+            self._network, image.data, image.axes, scale=self.scale, options=self.options, progress=progress
+        )
+        axes = "".join(axis or UNLABELLED for axis in reversed(name_unlabelled(result.axes[::-1])))
+        return Image(result.data, axes, name=result.name)
+
+    def close(self) -> None:
+        """End what runs the network."""
+        self._network.close()

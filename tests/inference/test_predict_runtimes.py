@@ -27,6 +27,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "proj_n_filt": 2,
     },
     "isotropic": {"kind": "IsotropicCARE", "unet_n_depth": 1, "unet_kern_size": 3, "factor": 2.0},
+    "upsampling": {"kind": "UpsamplingCARE", "axes": "ZYX", "unet_n_depth": 1, "factor": 2.0},
 }
 RUNTIMES = {
     "onnx": ("onnx",),
@@ -157,16 +158,33 @@ def test_fiji_is_asked_with_the_plugins_own_rule(
 def test_fiji_is_not_asked_for_what_upsamples_before_its_network(
     folders: Folders, plugin_options: list[Any], tmp_path: Path
 ) -> None:
-    folder = folders["isotropic"]
+    folder = folders["upsampling"]
     for model in (folder / "model", folder / "model" / "fiji.zip"):
         command = ["predict", str(model), str(folder / "in.tif"), "--out", str(tmp_path / "out")]
         result = run(app, [*command, "--runtime", "fiji"])
         assert result.exit_code == 2
         assert result.output.endswith(
-            "is of kind IsotropicCARE, which upsamples stacks before the network sees them, "
+            "is of kind UpsamplingCARE, which upsamples stacks before the network sees them, "
             "and 'Run your network' does not; use --runtime keras\n"
         )
     assert plugin_options == []
+
+
+@pytest.mark.parametrize("more", [(), ("--factor", "3")])
+def test_fiji_is_asked_for_an_isotropic_model(
+    folders: Folders, plugin_options: list[Any], tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    folder = folders["isotropic"]
+    command = [
+        "predict",
+        str(folder / "model"),
+        str(folder / "in.tif"),
+        "--out",
+        str(tmp_path / "out"),
+        *more,
+    ]
+    assert run(app, [*command, "--runtime", "fiji"]).output == "care-bridge: asked\n"
+    assert len(plugin_options) == 1
 
 
 @pytest.fixture
