@@ -6,10 +6,9 @@ import csv
 import io
 import itertools
 import json
-import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from care_bridge.errors import InputError
 from care_bridge.evaluate.cross import score_pairs
 from care_bridge.evaluate.pairs import read_pairs
 from care_bridge.files import atomic_file, write_text
+from care_bridge.pools import pool
 from care_bridge.progress import Progress, silent
 from care_bridge.training.startup import load_tensorflow
 
@@ -151,21 +151,13 @@ def run_sweep(
             _write(folder, points, rows)
     else:
         threads = max(1, (os.cpu_count() or 1) // processes)
-        context = multiprocessing.get_context("spawn")
-        others = set(multiprocessing.active_children())
-        with ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1) as pool:
-            waiting = {pool.submit(_one, sweep, name, str(folder), threads): name for name in wanted}
-            try:
-                for done in as_completed(waiting):
-                    rows[waiting[done]] = done.result()
-                    progress(len(rows), len(points), "settings")
-                    _write(folder, points, rows)
-            except BaseException:
-                # Else Ctrl-C, or one impossible setting, waits for hours of training; checkpoints are kept.
-                pool.shutdown(wait=False, cancel_futures=True)
-                for child in set(multiprocessing.active_children()) - others:
-                    child.terminate()
-                raise
+        # Ctrl-C, or one impossible setting, ends the others; their checkpoints are kept.
+        with pool(processes, tasks_per_child=1) as children:
+            waiting = {children.submit(_one, sweep, name, str(folder), threads): name for name in wanted}
+            for done in as_completed(waiting):
+                rows[waiting[done]] = done.result()
+                progress(len(rows), len(points), "settings")
+                _write(folder, points, rows)
     _write(folder, points, rows)
     return [rows[name] for name in points]
 

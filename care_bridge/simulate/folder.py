@@ -20,9 +20,8 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +32,7 @@ from care_bridge.axes import SPACE
 from care_bridge.errors import InputError
 from care_bridge.files import atomic_file, sha256, writable_folder, write_text
 from care_bridge.images import Image, read_image, write_image
+from care_bridge.pools import pool
 from care_bridge.progress import Progress, silent
 from care_bridge.simulate.dataset import check_clean, draw_clean, make_sets, stem
 from care_bridge.simulate.pair import Pair
@@ -256,8 +256,9 @@ def _begin(
             f"folder {str(folder)!r} holds {state} ({', '.join(there[:3])}){hint} choose another --out"
         )
     if not there:
-        write_text(folder / RECIPE, text)
+        # First, so that a run which is ended here can be resumed.
         write_text(log, json.dumps(header) + "\n")
+        write_text(folder / RECIPE, text)
         return {}
     if not log.exists():
         reason = "a finished run; there is nothing to resume" if (folder / MANIFEST).exists() else "no run"
@@ -271,6 +272,8 @@ def _begin(
             f"folder {str(folder)!r} holds a run with {other}; resume with what it was begun with "
             f"({RECIPE} lies there), or choose another --out"
         )
+    if not (folder / RECIPE).exists():
+        write_text(folder / RECIPE, text)
     # A line cut short by a crash would swallow the next one: write the whole ones again.
     write_text(log, "".join(json.dumps(line) + "\n" for line in lines))
     return {row["name"]: row for row in lines[1:]}
@@ -295,16 +298,10 @@ def _work(
         for item in items:
             yield _make_item(recipe, item, folder, file_format)
         return
-    # spawn: forking a process that holds threads (BLAS, TensorFlow) may hang.
-    with ProcessPoolExecutor(min(jobs, len(items)), mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_make_item, recipe, item, folder, file_format) for item in items]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
+    with pool(min(jobs, len(items))) as children:
+        futures = [children.submit(_make_item, recipe, item, folder, file_format) for item in items]
+        for future in as_completed(futures):
+            yield future.result()
 
 
 def _make_item(recipe: Recipe, item: _Item, folder: Path, file_format: Format) -> Result:
