@@ -436,3 +436,164 @@ def test_one_file_of_a_set_is_not_filled_up_with_zeros(tmp_path: Path, capfd) ->
     with pytest.raises(InputError, match="the others are not beside it"):
         read_image(tmp_path / "a.ome.tif")
     assert capfd.readouterr().err == ""
+
+
+# --- headers that promise other planes than the file holds
+
+
+def stopped(path: Path, frames: np.ndarray, held: int, **settings: object) -> Path:
+    """A file whose header was written for all frames and that holds the first ones, as when a recording is stopped."""
+    tifffile.imwrite(path, frames, **settings)
+    with tifffile.TiffFile(path) as file:
+        header = file.pages.first.description
+    planes = frames.reshape(-1, *frames.shape[-2:])
+    with tifffile.TiffWriter(path) as writer:
+        for number in range(held):
+            description = header.encode() if number == 0 else None
+            writer.write(planes[number], description=description, metadata=None, contiguous=False)
+    return path
+
+
+KINDS_OF_HEADER = {"imagej": {"imagej": True}, "ome": {"ome": True}, "shaped": {}}
+
+
+@pytest.mark.parametrize("axes", ["TYX", "ZYX", "CYX"])
+@pytest.mark.parametrize("kind", KINDS_OF_HEADER)
+def test_a_recording_that_was_stopped_keeps_what_its_axes_mean(tmp_path: Path, kind: str, axes: str) -> None:
+    frames = np.arange(5 * 6 * 7, dtype=np.uint16).reshape(5, 6, 7)
+    path = stopped(tmp_path / "a.tif", frames, 3, metadata={"axes": axes}, **KINDS_OF_HEADER[kind])
+    with pytest.warns(images.HeaderWarning, match=rf"5 planes.*holds 3.*3 of 5 along {axes[0]}"):
+        image = read_image(path)
+    assert image.axes == axes
+    assert np.array_equal(image.data, frames[:3])
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_HEADER)
+def test_of_a_recording_stopped_in_the_middle_of_a_stack_whole_ones_are_taken(
+    tmp_path: Path, kind: str
+) -> None:
+    frames = np.arange(3 * 2 * 2 * 6 * 7, dtype=np.uint16).reshape(3, 2, 2, 6, 7)
+    settings = {"metadata": {"axes": "TZCYX"}, **KINDS_OF_HEADER[kind]}
+    path = stopped(tmp_path / "a.tif", frames, 9, **settings)
+    with pytest.warns(images.HeaderWarning, match=r"2 of 3 along T; 1 plane of an unfinished T left out"):
+        image = read_image(path)
+    assert image.axes == "TZCYX"
+    assert np.array_equal(image.data, frames[:2])
+
+
+def test_axes_that_the_caller_gives_help_where_the_header_promises_too_much(tmp_path: Path) -> None:
+    frames = np.arange(5 * 6 * 7, dtype=np.uint16).reshape(5, 6, 7)
+    path = stopped(tmp_path / "a.tif", frames, 3, metadata={"axes": "TYX"}, imagej=True)
+    with pytest.warns(images.HeaderWarning):
+        assert read_image(path, "ZYX").axes == "ZYX"
+    with pytest.warns(images.HeaderWarning):
+        assert read_header(path).shape == (3, 6, 7)
+
+
+# --- dimensions of size 1, samples, colours
+
+
+@pytest.mark.parametrize("settings", [{}, {"imagej": True}, {"ome": True}], ids=["plain", "imagej", "ome"])
+@pytest.mark.parametrize("shape", [(16, 17, 1), (1, 1, 16, 17), (1, 16, 17)], ids=str)
+def test_dimensions_of_size_1_are_no_stack_of_lines(tmp_path: Path, settings: dict, shape: tuple) -> None:
+    pixels = np.arange(16 * 17, dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pixels.reshape(shape), **settings)
+    if settings.get("ome") and shape[-1] == 1:
+        # This file says itself that it has 16 channels of 17 x 1 pixels.
+        with pytest.raises(InputError, match=r"1 pixel along X .*axes='YXC'"):
+            read_image(tmp_path / "a.tif")
+        return
+    image = read_image(tmp_path / "a.tif")
+    assert image.axes == "YX"
+    assert np.array_equal(image.data, pixels.reshape(16, 17))
+
+
+def test_pages_of_one_pixels_width_are_no_stack(tmp_path: Path) -> None:
+    pixels = np.arange(42, dtype=np.uint16).reshape(6, 7)
+    tifffile.imwrite(tmp_path / "a.tif", pixels[..., np.newaxis], metadata=None)  # 6 pages of 7 x 1 pixels
+    for axes in (None, "ZYX", "TYX"):
+        with pytest.raises(InputError, match="axes='YXC'"):
+            read_image(tmp_path / "a.tif", axes)
+    for axes in ("YXC", "YX"):
+        assert np.array_equal(read_image(tmp_path / "a.tif", axes).data, pixels)
+
+
+@pytest.mark.parametrize("axes", ["ZYX", "TZYX", "CYX", "YX", "TZCYX"])
+@pytest.mark.parametrize("settings", [{}, {"imagej": True}, {"ome": True}], ids=["plain", "imagej", "ome"])
+def test_a_letter_that_the_file_lacks_has_size_1(tmp_path: Path, settings: dict, axes: str) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((6, 7), np.uint16), **settings)
+    image = read_image(tmp_path / "a.tif", axes)
+    assert (image.axes, image.shape) == ("YX", (6, 7))
+    header = read_header(tmp_path / "a.tif", axes)
+    assert (header.axes, header.shape) == ("YX", (6, 7))
+
+
+@pytest.mark.parametrize(("planar", "axes"), [("separate", "CYX"), ("contig", "YXC")])
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_samples_that_are_no_colours_are_channels(tmp_path: Path, planar: str, axes: str, n: int) -> None:
+    shape = (n, 16, 17) if planar == "separate" else (16, 17, n)
+    data = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
+    tifffile.imwrite(tmp_path / "a.tif", data, photometric="minisblack", planarconfig=planar)
+    image = read_image(tmp_path / "a.tif")
+    assert image.axes == axes
+    assert np.array_equal(image.data, data)
+
+
+def test_transparency_is_no_channel(tmp_path: Path) -> None:
+    data = np.zeros((16, 17, 2), np.uint8)
+    tifffile.imwrite(
+        tmp_path / "a.tif", data, photometric="minisblack", planarconfig="contig", extrasamples=["unassalpha"]
+    )
+    with pytest.raises(InputError, match=r"grey with transparency.*--image-axes"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_a_colour_table_is_told_from_one_that_only_shows_intensities(tmp_path: Path) -> None:
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    ramp = np.zeros((3, 256), np.uint16)
+    ramp[1] = np.arange(256) * 257  # ImageJ's Green
+    tifffile.imwrite(tmp_path / "green.tif", pixels, photometric="palette", colormap=ramp)
+    assert np.array_equal(read_image(tmp_path / "green.tif").data, pixels)
+    colours = np.random.default_rng(0).integers(0, 65536, (3, 256)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "table.tif", pixels, photometric="palette", colormap=colours)
+    with pytest.raises(InputError, match=r"colour image.*places in a table.*axes='YX'"):
+        read_image(tmp_path / "table.tif")
+    assert np.array_equal(read_image(tmp_path / "table.tif", "YX").data, pixels)
+
+
+def test_a_binary_image_is_0_and_255_as_in_imagej(tmp_path: Path) -> None:
+    mask = np.arange(42).reshape(6, 7) % 3 == 0
+    tifffile.imwrite(tmp_path / "a.tif", mask)
+    image = read_image(tmp_path / "a.tif")
+    assert image.dtype == read_header(tmp_path / "a.tif").dtype == np.uint8
+    assert np.array_equal(image.data, np.where(mask, 255, 0))
+
+
+def test_complex_numbers_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((6, 7), np.complex64))
+    with pytest.raises(InputError, match="complex64; integers or floats"):
+        read_header(tmp_path / "a.tif")
+
+
+# --- several images in a file
+
+
+def test_a_thumbnail_beside_the_image_is_left_alone(tmp_path: Path) -> None:
+    pixels = np.arange(42, dtype=np.uint16).reshape(6, 7)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(pixels, metadata=None)
+        writer.write(np.zeros((3, 3, 3), np.uint8), photometric="rgb", subfiletype=1, metadata=None)
+    assert np.array_equal(read_image(tmp_path / "a.tif").data, pixels)
+    with pytest.raises(InputError, match="colour image"):
+        read_image(tmp_path / "a.tif", series=1)
+
+
+def test_images_written_one_by_one_are_none_of_them_lost(tmp_path: Path) -> None:
+    frames = np.arange(84, dtype=np.uint16).reshape(2, 6, 7)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for frame in frames:
+            writer.write(frame)
+    with pytest.raises(InputError, match=r"shape \(2, 6, 7\)\) does not say what its dimensions mean"):
+        read_image(tmp_path / "a.tif")
+    assert np.array_equal(read_image(tmp_path / "a.tif", "TYX").data, frames)
+    assert np.array_equal(read_image(tmp_path / "a.tif", series=1).data, frames[1])

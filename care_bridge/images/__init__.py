@@ -1,6 +1,7 @@
 """Images: pixels, axis letters and pixel size, checked once; read from and written to TIFF."""
 
 from care_bridge.images.image import Image
+from care_bridge.images.layout import HeaderWarning
 from care_bridge.images.read import ImageHeader, read_header, read_image, stored_shape
 from care_bridge.images.storage import DTYPES
 from care_bridge.images.units import um_per_unit
@@ -10,6 +11,7 @@ __all__ = [
     "DTYPES",
     "IMAGEJ",
     "OME",
+    "HeaderWarning",
     "Image",
     "ImageHeader",
     "WriteReport",

@@ -13,6 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from care_bridge.errors import InputError
+from care_bridge.images.layout import Layout
 from care_bridge.images.whole import Directories, check_whole
 
 MOST_PLANES = 2_000_000
@@ -81,25 +82,30 @@ def _check_part(path: Path, part: str) -> None:
         check_whole(beside)
 
 
-def check_pixels(series: Sequence[Any], path: Path) -> None:
-    """See that the stored bytes can become as many pixels as the series of a TIFF claim.
+def check_pixels(found: Sequence[Layout], path: Path) -> None:
+    """See that the stored bytes can become as many pixels as the series of a TIFF are taken to have.
 
     Raises
     ------
     InputError
         If not; with both numbers.
     """
-    for one in series:
-        keyframe = one.keyframe
-        # One block of pixels lies in one file.
-        pages = [keyframe] if one.dataoffset is not None else [page for page in one.pages if page is not None]
+    for one in found:
+        keyframe = one.series.keyframe
+        pages: Sequence[Any]
+        if one.planes is not None:
+            pages = one.planes
+        elif one.series.dataoffset is not None:
+            pages = [keyframe]  # one block of pixels lies in one file
+        else:
+            pages = [page for page in one.series.pages if page is not None]
         files = {page.parent.filehandle.path: page.parent.filehandle.size for page in pages}
         stored = sum(files.values())
         most = _MOST_PER_BYTE.get(int(keyframe.compression), _MOST_PER_BYTE_ELSE)
         if keyframe.bitspersample % 8:
             most *= 16  # 1 to 15 bits become 8 or 16
         item = one.dtype.itemsize
-        claimed = max(one.nbytes, math.prod(keyframe.chunks) * item)
+        claimed = max(math.prod(one.shape) * item, math.prod(keyframe.chunks) * item)
         if claimed > stored * most + _FREE_BYTES:
             raise InputError(
                 f"{str(path)!r} says that it holds {claimed} bytes of pixels (shape {tuple(one.shape)}, {one.dtype}), "

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from care_bridge.axes import SPACE, check_axes
+from care_bridge.axes import SPACE
 from care_bridge.errors import InputError
 from care_bridge.images.calibration import calibration
 from care_bridge.images.claims import check_claims, check_pixels
 from care_bridge.images.image import Image
+from care_bridge.images.layout import HeaderWarning, Layout, full_size, layout, named
 from care_bridge.images.whole import check_imagej_stack, check_whole
+
+Shape = tuple[int, ...]
 
 
 def read_image(
@@ -31,9 +36,10 @@ def read_image(
     path : path
     axes : str, optional
         What the dimensions of the file mean, slowest first, e.g. "TYX" where ImageJ took frames for slices.
-        None takes what the file says; needed where it says nothing.
+        None takes what the file says; needed where it says nothing. A letter that the file lacks has size 1.
     series : int, optional
-        Which of several image series to read, from 0. None reads all; they become the axis S.
+        Which of several image series to read, from 0. None reads all, but for those marked as smaller copies
+        (thumbnails) or masks; those of an OME-TIFF become the axis S.
     mapped : bool
         Leave the pixels on the disk and map them into memory (read-only) where the file allows it: one
         uncompressed block. Otherwise they are read.
@@ -42,8 +48,14 @@ def read_image(
     -------
     Image
         Pixels as stored, in the machine's byte order unless mapped. Dimensions of size 1 other than Y and X
-        are left out, since files do not tell them from missing ones. `pixel_size_um` is empty for an
+        are left out, since files do not tell them from missing ones. Several samples a pixel are channels, where
+        the file does not call them colours; one bit a pixel becomes 0 and 255. `pixel_size_um` is empty for an
         uncalibrated file.
+
+    Warns
+    -----
+    HeaderWarning
+        If the header promises other planes than the file holds; those that are there are taken.
 
     Raises
     ------
@@ -100,59 +112,69 @@ def read_header(
     """Axes, shape and type of a TIFF, with the checks of `read_image` but without reading its pixels."""
     path = Path(path)
     with _opened(path) as file:
-        found, letters = _series(file, path, axes, series)
-        shape = found[0].shape if len(found) == 1 else (len(found), *found[0].shape)
-        return ImageHeader(letters, tuple(shape), found[0].dtype.newbyteorder("="))
+        found, letters, shape = _series(file, path, axes, series)
+        dtype = found[0].dtype
+        return ImageHeader(letters, shape, np.dtype(np.uint8) if dtype.kind == "b" else dtype)
 
 
 def stored_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
-    """Shape of a TIFF's first series as the file counts its dimensions, whatever they mean.
+    """Shape of a TIFF's first image, whatever its dimensions mean.
 
     Dimensions of size 1 other than Y and X are left out.
     """
-    with _opened(Path(path)) as file:
-        check_pixels(file.series[:1], Path(path))
-        return tuple(file.series[0].shape)
+    path = Path(path)
+    with _opened(path) as file:
+        found = layout(file, full_size(file)[0], path)
+        check_pixels([found], path)
+    return tuple(
+        size for letter, size in zip(found.axes, found.shape, strict=True) if size > 1 or letter in "YX"
+    )
 
 
-def _series(file: Any, path: Path, axes: str | None, series: int | None) -> tuple[list[Any], str]:
-    """The image series to read, and letters for their dimensions."""
-    found = list(file.series)
+def _series(file: Any, path: Path, axes: str | None, series: int | None) -> tuple[list[Layout], str, Shape]:
+    """The image series to read, letters for their dimensions, and the shape that all have together."""
     if series is not None:
-        if not 0 <= series < len(found):
+        every = list(file.series)
+        if not 0 <= series < len(every):
             raise InputError(
-                f"{str(path)!r} has {len(found)} image series; series={series} is none of 0-{len(found) - 1}"
+                f"{str(path)!r} has {len(every)} image series; series={series} is none of 0-{len(every) - 1}"
             )
-        found = [found[series]]
-    if len({(one.shape, one.axes, one.dtype) for one in found}) > 1:
-        kinds = ", ".join(f"{one.axes} {one.shape} {one.dtype}" for one in found[:6])
+        chosen = [every[series]]
+    else:
+        chosen = full_size(file)
+    if len({(one.shape, one.axes, one.dtype) for one in chosen}) > 1:
+        numbers = [list(file.series).index(one) for one in chosen]
+        kinds = ", ".join(f"{one.axes} {one.shape} {one.dtype}" for one in chosen[:6])
         raise InputError(
-            f"{str(path)!r} holds {len(found)} images of different kinds ({kinds}); "
-            "choose one with series=..., or save one image a file"
+            f"{str(path)!r} holds {len(chosen)} images of different kinds ({kinds}); "
+            f"choose one with series={numbers[0]} (--series {numbers[0]}), or save one image a file"
         )
-    if file.is_ome and any(
-        one.dataoffset is None and any(page is None for page in one.pages) for one in found
-    ):
-        raise InputError(
-            f"{str(path)!r} is one file of several that make up an OME-TIFF, and the others are not beside it; "
-            "copy them there, or save the image as one file"
+    found = [layout(file, one, path) for one in chosen]
+    if len({one.shape for one in found}) > 1:
+        longest = max(prod(one.shape) for one in found)
+        short = [number for number, one in enumerate(found) if prod(one.shape) < longest]
+        found = [one for one in found if prod(one.shape) == longest]
+        warnings.warn(
+            f"{str(path)!r}: of its {len(chosen)} image series, those that were stopped early are left out "
+            f"({', '.join(map(str, short))}); read one with --series",
+            HeaderWarning,
+            stacklevel=2,
         )
-    if len(found) > 1 and not file.is_ome:
-        # Only OME-TIFF means something by several series; elsewhere equal pages are one stack.
-        found = found[:1]
     check_pixels(found, path)
-    letters = _file_axes(found[0], path, axes, several=len(found) > 1, imagej=bool(file.is_imagej))
-    return found, letters
+    letters, shape = named(found[0], path, axes, n_series=len(found), imagej=bool(file.is_imagej))
+    if found[0].dtype.kind not in "buif":
+        raise InputError(f"{str(path)!r} holds {found[0].dtype}; integers or floats can be restored")
+    return found, letters, shape
 
 
 def _pixels(
     file: Any, path: Path, axes: str | None, series: int | None, mapped: bool
 ) -> tuple[NDArray[Any], str]:
-    found, letters = _series(file, path, axes, series)
+    found, letters, shape = _series(file, path, axes, series)
     try:
         arrays = [_array(one, path, mapped and len(found) == 1) for one in found]
     except MemoryError as error:
-        needed = sum(one.nbytes for one in found) / 2**30
+        needed = sum(one.series.nbytes for one in found) / 2**30
         raise InputError(
             f"{str(path)!r} holds {needed:.3g} GiB of pixels, more than there is memory; if that cannot be, the file "
             "is damaged, else cut it into parts or save it uncompressed, so that it can be mapped"
@@ -163,48 +185,19 @@ def _pixels(
             "save it again from the original, uncompressed if need be"
         ) from error
     data = arrays[0] if len(arrays) == 1 else np.stack(arrays)
-    return data, letters
+    return data.reshape(shape), letters
 
 
-def _array(series: Any, path: Path, mapped: bool) -> NDArray[Any]:
-    offset = series.dataoffset  # None unless the pixels are one uncompressed block
-    if mapped and offset is not None and series.keyframe.is_memmappable:
-        dtype = series.dtype.newbyteorder(series.keyframe.parent.byteorder)
-        return np.memmap(path, dtype, mode="r", offset=offset, shape=series.shape)
-    data: NDArray[Any] = series.asarray()
-    return np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("="))
-
-
-def _file_axes(series: Any, path: Path, axes: str | None, *, several: bool, imagej: bool) -> str:
-    """Letters for the dimensions of a series, in this package's alphabet."""
-    stored: str = series.axes
-    shape: tuple[int, ...] = series.shape
-    if several:
-        shape, stored = (0, *shape), "n" + stored  # n: the series, once stacked
-    if axes is not None:
-        axes = check_axes(axes)
-        if len(axes) != len(shape):
-            raise InputError(
-                f"{str(path)!r} has {len(shape)} dimensions (the file calls them {series.axes}, "
-                f"shape {series.shape}), but axes={axes!r} names {len(axes)}"
-            )
-        return axes
-    if "S" in stored:
-        raise InputError(
-            f"{str(path)!r} is a colour image (RGB; shape {series.shape}), where each channel should be "
-            "one number a pixel; in Fiji use Image > Type > 16-bit, or Image > Color > Split Channels; "
-            f"axes={stored.replace('S', 'C')!r} reads the colours as channels"
-        )
-    letters = stored.replace("n", "S")
-    if imagej and "Z" not in letters:
-        letters = letters.replace("I", "Z")  # ImageJ itself takes a plain stack for slices
-    unknown = [letter for letter in letters if letter not in "STCZYX"]
-    if unknown or len(set(letters)) < len(letters):
-        raise InputError(
-            f"{str(path)!r} (shape {series.shape}) does not say what its dimensions mean; "
-            f"give axes, e.g. axes={'TCZYX'[-len(shape) :] if len(shape) != 3 else 'ZYX'!r}"
-        )
-    return letters
+def _array(found: Layout, path: Path, mapped: bool) -> NDArray[Any]:
+    series = found.series
+    if mapped and found.planes is None and series.dtype.kind != "b":
+        offset = series.dataoffset  # None unless the pixels are one uncompressed block
+        if offset is not None and series.keyframe.is_memmappable:
+            dtype = series.dtype.newbyteorder(series.keyframe.parent.byteorder)
+            return np.memmap(path, dtype, mode="r", offset=offset, shape=found.shape)
+    data = found.read()
+    # One bit a pixel is 0 and 255 in ImageJ, and so it is when a mask is written here.
+    return data.astype(np.uint8) * np.uint8(255) if data.dtype.kind == "b" else data
 
 
 def _signed(file: Any, data: NDArray[Any]) -> NDArray[Any]:
