@@ -201,6 +201,11 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
     path : path
         A zip that "Run your network" opens, or a SavedModel folder.
 
+    Returns
+    -------
+    Bundle
+        Its entries, graphs and `meta.json`; no network is loaded.
+
     Raises
     ------
     InputError

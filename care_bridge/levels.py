@@ -99,6 +99,11 @@ def survey(fiji: str | os.PathLike[str] | None = None) -> Survey:
     ----------
     fiji : path, optional
         A Fiji folder; None takes `CARE_BRIDGE_FIJI`.
+
+    Returns
+    -------
+    Survey
+        Versions, what is fetched, and for each level what keeps it from running.
     """
     from care_bridge import __version__
 
@@ -131,6 +136,11 @@ def why_not(level: str, *, fiji: str | os.PathLike[str] | None = None, version: 
         A Fiji folder; None takes `CARE_BRIDGE_FIJI`.
     version : str
         The TensorFlow 1.x that levels `tf1` and `imagej` need.
+
+    Returns
+    -------
+    str
+        A sentence with the command that would do.
 
     Raises
     ------

@@ -148,6 +148,8 @@ def normalize(
     ----------
     data : ndarray
         Raw intensities; integers or floats.
+    rule : PercentileRule
+        Whose arithmetic is followed.
     axes : str, optional
         Axes of `data`. Where it holds a C, CSBDEEP and BIOIMAGEIO take percentiles channel by channel;
         None and axes without C pool everything. FIJI always pools everything.
@@ -219,6 +221,8 @@ def percentile_range(
     ----------
     data : ndarray
         Raw intensities.
+    rule : PercentileRule
+        Whose arithmetic is followed.
     pmin, pmax : float, optional
         Percentiles, 0-100; None takes the rule's own default.
 

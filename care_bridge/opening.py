@@ -177,6 +177,11 @@ def open_network_predictor(
         As for `open_predictor`.
     runtime : str, optional
         `keras`, `tensorflow`, `onnx` or `tf1`; None takes what the file is made for, see `runtime_of`.
+
+    Returns
+    -------
+    NetworkPredictor
+        A context manager, as of `open_predictor`.
     """
     chosen = _network_runtime(path, runtime)
     _check_keras_only(chosen, weights, precision)
@@ -208,6 +213,11 @@ def open_network(
         As for `open_predictor`.
     runtime : str, optional
         `keras`, `tensorflow`, `onnx` or `tf1`; None takes what the file is made for, see `runtime_of`.
+
+    Returns
+    -------
+    Network
+        A context manager; its worker, if it has one, ends with it.
     """
     runtime = _network_runtime(path, runtime)
     _check_keras_only(runtime, weights, precision)
@@ -230,6 +240,11 @@ def open_members(
     ----------
     path, options, kind, factor, precision
         As for `open_predictor`.
+
+    Returns
+    -------
+    list of Predictor
+        In the order of the members' numbers; each is to be closed.
     """
     path = Path(path)
     if not (path / "config.json").is_file():

@@ -135,7 +135,10 @@ class Predictor(Protocol):
     def network(self) -> Network | None: ...
     @property
     def options(self) -> object: ...
-    def predict(self, image: Image) -> Image: ...
+    def predict(self, image: Image) -> Image:
+        """Restore an image."""
+        ...
+
     def close(self) -> None:
         """End what runs it, such as a worker process, where that is its own."""
         ...
@@ -181,6 +184,11 @@ def apply_repeatedly(predictor: Predictor, image: Image, *, applications: int) -
     Image
         The result of each application, the first one first. Of a probabilistic net's (mean, scale) channels
         only the mean is fed on, because the net has as many input channels as means.
+
+    Raises
+    ------
+    InputError
+        If the image is to be restored less than once.
     """
     if applications < 1:
         raise InputError(f"applications must be at least 1; received {applications}")
@@ -200,6 +208,11 @@ def mean_channels(image: Image, *, like: Image) -> Image:
         A result.
     like : Image
         The input that gave it.
+
+    Returns
+    -------
+    Image
+        The result itself where it has not twice the channels of the input.
     """
     if "C" not in image.axes:
         return image

@@ -16,7 +16,13 @@ def silent(done: int, total: int, what: str) -> None:
 
 @contextmanager
 def bar() -> Iterator[Progress]:
-    """A bar with the time left for each thing told of: on stderr in a terminal, below the cell in a notebook."""
+    """A bar with the time left for each thing told of: on stderr in a terminal, below the cell in a notebook.
+
+    Yields
+    ------
+    callable
+        What goes to the parameter `progress` of anything that has one.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars

@@ -131,6 +131,11 @@ def run_sweep(
         compare only within one number of processes.
     progress : Progress
 
+    Returns
+    -------
+    list of SweepRow
+        One a combination, as in sweep.csv.
+
     Raises
     ------
     InputError

@@ -136,6 +136,11 @@ class CsbdeepTiles:
         cut : str
             Axes that may be cut.
 
+        Returns
+        -------
+        dict of str to int
+            One for each axis of the image.
+
         Raises
         ------
         InputError
@@ -246,6 +251,10 @@ class FijiTiles:
             Sizes in the plugin's order of dimensions: fastest first, X Y C Z T.
         actions : sequence of str
             NONE, SPATIAL or BATCH for each.
+
+        Returns
+        -------
+        FijiLayout
 
         Notes
         -----

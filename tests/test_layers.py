@@ -68,9 +68,19 @@ def part_of(file: Path) -> str:
 
 
 def imports(file: Path) -> set[str]:
-    """Dotted names of everything that a file imports, wherever in the file."""
+    """Dotted names of everything that a file imports, wherever in the file.
+
+    What the package itself shows to type checkers is left out: it is everything public, and never runs.
+    """
     found = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    if file == PACKAGE / "__init__.py":
+        tree.body = [
+            node
+            for node in tree.body
+            if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+        ]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -22,6 +22,11 @@ def check(path: str | os.PathLike[str], **options: Any) -> CheckReport:
     **options
         See `bundles.check_bundle` and `packages.check_package`.
 
+    Returns
+    -------
+    CheckReport
+        Every rule and how it went; whether all readers would take it.
+
     Raises
     ------
     InputError

@@ -90,6 +90,11 @@ def stepwise(
     tuple of Rung
         "network alone", "tiles", "normalisation", "second application, own result", "second application, same
         input", "second application, not normalised again".
+
+    Raises
+    ------
+    InputError
+        If the network projects: its ladder has no rungs.
     """
     tiles = tiles or FijiTiles()
     if reference.lost_axis:

@@ -194,6 +194,10 @@ def recommended_options(bundle: str | os.PathLike[str] | None, **changes: Any) -
         A bundle, or a model folder with one in it.
     **changes
         Options to set otherwise, under the plugin's own names; None changes nothing.
+
+    Returns
+    -------
+    PluginOptions
     """
     from care_bridge.plugin.options import PluginOptions
 

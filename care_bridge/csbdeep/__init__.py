@@ -9,6 +9,9 @@ Where csbdeep does harm, this does not:
 - ``train_tensorboard`` is off, since TensorFlow no longer brings TensorBoard;
 - ``export_TF`` writes what TensorFlow 1.12 to 1.15, and so Fiji, open.
 
+Public are the names in `__all__` of `data`, `io`, `models`, `utils`, `utils.plot_utils`, `utils.six` and
+`utils.tf`, as docs/api.md lists them; they stay as long as csbdeep has them.
+
 What is new comes as keyword arguments behind csbdeep's own: ``create_patches(..., seed=0)``,
 ``save_file="patches.zarr"``, ``no_background_patches(..., background=2)``.
 """

@@ -18,6 +18,8 @@ from care_bridge.images import Image, WriteReport, um_per_unit, write_image
 from care_bridge.patches import LeakingSplitWarning, StoredPatches, load_patches, open_patches
 from care_bridge.patches.store import write_npz
 
+__all__ = ["load_training_data", "save_tiff_imagej_compatible", "save_training_data"]
+
 Array = NDArray[Any]
 
 

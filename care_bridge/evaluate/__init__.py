@@ -2,9 +2,9 @@
 
 ::
 
-    from care_bridge.evaluate import evaluate, read_pairs, write_report
+    from care_bridge import evaluate_pairs, read_pairs, write_report
 
-    found = evaluate(predictor, read_pairs("noisy", "clean"), training=read_pairs("train/noisy", "train/clean"))
+    found = evaluate_pairs(predictor, read_pairs("noisy", "clean"), training=read_pairs("train/noisy", "train/clean"))
     write_report(found, "report.html")
 """
 

@@ -104,6 +104,16 @@ def cross_evaluate(
     datasets : mapping of str to sequence of Pair
         Images that none of the models was trained on, or the diagonal means nothing.
     progress : Progress
+
+    Returns
+    -------
+    Matrix
+        Mean scores by model and data set; its first row is the unrestored images.
+
+    Raises
+    ------
+    InputError
+        If there is no model or no data set, or a model has the name of that first row.
     """
     if not models or not datasets:
         raise InputError("a cross-evaluation needs at least one model and one data set")

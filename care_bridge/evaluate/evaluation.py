@@ -192,6 +192,7 @@ class Evaluation:
         return [row.scores[metric] for row in self.rows if row.method == method]
 
     def summary(self, method: str, metric: str) -> Summary:
+        """Mean of one score of one method over the images, with its interval."""
         return summarise(self.values(method, metric))
 
     @property

@@ -76,6 +76,11 @@ def evaluate(
         Further lines for the end of the report (paths, hashes, seed).
     progress : Progress
 
+    Returns
+    -------
+    Evaluation
+        Every number and the pictures for `write_report`.
+
     Raises
     ------
     InputError

@@ -64,6 +64,11 @@ def read_pairs(
     limit : int, optional
         The first so many by name; None reads all.
 
+    Returns
+    -------
+    list of Pair
+        Sorted by name.
+
     Raises
     ------
     InputError

@@ -151,6 +151,11 @@ def interval_images(results: Sequence[Image], *, like: Image, level: float = INT
     level : float
         Mass of the central interval, 0 to 1, without the ends.
 
+    Returns
+    -------
+    Sure
+        Mean, both bounds, and for an ensemble the disagreement D, each as an image like the input.
+
     Raises
     ------
     InputError

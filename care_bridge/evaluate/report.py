@@ -61,6 +61,11 @@ def write_report(
     -------
     Path
         The HTML file.
+
+    Raises
+    ------
+    InputError
+        If the file's name does not end in .html.
     """
     path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):

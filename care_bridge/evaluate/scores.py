@@ -75,6 +75,7 @@ class Scores:
     frc_px: float
 
     def as_dict(self) -> dict[str, float]:
+        """Scores by their names."""
         return asdict(self)
 
 
@@ -172,6 +173,15 @@ def score_image(prediction: Image, ground_truth: Image, *, mask: Mask | None = N
         Of equal axes and shape (an axis of size 1 may be missing).
     mask : ndarray of bool, optional
         Shape of one field, ([Z,] Y, X): True where pixels count. None counts all that are finite.
+
+    Returns
+    -------
+    Scores
+
+    Raises
+    ------
+    InputError
+        If the two do not show the same field with the same channels, or no pixel can be scored.
     """
     if not comparable(prediction, ground_truth):
         raise InputError(

@@ -96,6 +96,11 @@ def write_package(
     custom_objects : mapping, optional
         Layers of your own by name, for a Keras file that needs them.
 
+    Returns
+    -------
+    Package
+        Where it lies, how complete its metadata are and what would complete them.
+
     Raises
     ------
     InputError

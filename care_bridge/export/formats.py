@@ -56,6 +56,11 @@ def export_model(
     metadata, test_image, ground_truth : path, optional
         For the zoo: see `bioimageio.write_package`.
 
+    Returns
+    -------
+    Exported
+        Where it lies and what to know about it.
+
     Raises
     ------
     InputError

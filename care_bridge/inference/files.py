@@ -43,6 +43,18 @@ class Restored:
 def find_images(paths: Sequence[str | os.PathLike[str]], *, pattern: str = "*.tif*") -> list[Path]:
     """Image files in the order of their names; a folder stands for the files in it that match.
 
+    Parameters
+    ----------
+    paths : sequence of path
+        Files and folders.
+    pattern : str
+        Which files of a folder; ``**/*.tif`` those of its folders too.
+
+    Returns
+    -------
+    list of Path
+        Of each folder sorted; paths in the order in which they were given.
+
     Raises
     ------
     InputError
@@ -159,6 +171,11 @@ def predict_files(
     provenance : str
         Kept in the files.
     progress : Progress
+
+    Returns
+    -------
+    list of Restored
+        One a file, in the order of `files`.
 
     Raises
     ------

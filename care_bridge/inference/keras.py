@@ -88,5 +88,9 @@ class KerasPredictor(NetworkPredictor):
             None predicts as csbdeep: percentiles 2 and 99.8 (or the model's own), reflected padding, no tiles.
         weights, precision
             See `training.folder.load_model`.
+
+        Returns
+        -------
+        KerasPredictor
         """
         return cls(load_model(path, weights=weights, precision=precision), options)

@@ -51,6 +51,13 @@ def run(
     timeout_s : float, optional
         Seconds without a sign of life.
 
+    Returns
+    -------
+    result : MacroResult
+        How it ended for ImageJ.
+    ending : Ending
+        What it said of itself at its end.
+
     Raises
     ------
     InputError, NotInstalledError, WorkerError

@@ -53,7 +53,13 @@ def macros_folder() -> Path:
 
 
 def shipped() -> tuple[Shipped, ...]:
-    """Our macros and scripts, scripts first."""
+    """Our macros and scripts, scripts first.
+
+    Returns
+    -------
+    tuple of Shipped
+        Name, path, kind and purpose of each.
+    """
     found = []
     for path in sorted(macros_folder().iterdir()):
         if path.suffix in (".ijm", ".groovy"):

@@ -57,6 +57,11 @@ def for_model(model: str | os.PathLike[str], image: Image | None = None) -> Gene
     image : Image, optional
         Decides the number of tiles; None takes one tile.
 
+    Returns
+    -------
+    Generated
+        The macro, the bare line, the script's call and deepImageJ's, with what to know of their values.
+
     Raises
     ------
     InputError

@@ -242,7 +242,21 @@ def load_patches(path: str | os.PathLike[str], *, axes: str | None = None) -> St
 
 
 def open_patches(path: str | os.PathLike[str]) -> StoredPatches:
-    """Open patches that `save_patches` wrote: a .zarr is read batch by batch, an .npz whole."""
+    """Open patches that `save_patches` wrote: a .zarr is read batch by batch, an .npz whole.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    StoredPatches
+
+    Raises
+    ------
+    InputError
+        If the file holds no patches.
+    """
     path = Path(path)
     if path.suffix != ".zarr":
         return load_patches(path)

@@ -90,6 +90,8 @@ def advise(
     size_multiple, halo : mapping of str to int, optional
         What the network's sizes must be multiples of, and its receptive field in pixels a side, by axis.
         None works them out of the U-Net's `n_depth`, `kern_size` and `pool`.
+    n_depth, kern_size, pool : int, or for the last two a sequence of int
+        Of the U-Net, as `tiling.receptive_field` takes them.
     n_first : int
         Features of the first level; says how much memory a pixel takes.
     n_channel_out : int
@@ -112,6 +114,8 @@ def advise(
     ------
     PluginRefusal, PluginFailure
         If the plugin gives nothing for such an image, whatever the tiles.
+    InputError
+        If there is no memory to plan with.
     """
     if memory_bytes <= 0:
         raise InputError(f"memory_bytes={memory_bytes} must be more than nothing")

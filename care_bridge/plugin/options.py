@@ -123,6 +123,10 @@ class PluginOptions:
             Names that the plugin does not have are passed over.
         **changes
             Options to set otherwise; None changes nothing.
+
+        Returns
+        -------
+        PluginOptions
         """
         known = {field.name for field in dataclasses.fields(cls)}
         told = {name: value for name, value in values.items() if name in known}
@@ -155,6 +159,10 @@ class PluginOptions:
         source : str
             Title of the image; "" takes the active one. It and `model` may leave the macro's text to compute, as
             ``'" + getTitle() + "'``.
+
+        Returns
+        -------
+        str
         """
         options = " ".join(
             f"{name.lower()}={value}"

@@ -24,6 +24,12 @@ _LABELS = {"X": "X", "Y": "Y", "Z": "Z", "T": "Time", "C": "Channel"}
 class PluginError(InputError):
     """The plugin gives no result.
 
+    Parameters
+    ----------
+    reason : str
+    advice : str
+        What would do, if anything.
+
     Attributes
     ----------
     reason : str

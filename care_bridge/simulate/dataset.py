@@ -82,7 +82,18 @@ def pair_stream(
     clean_images: Sequence[Image] | None = None,
     seed: int | None = None,
 ) -> Iterator[Pair]:
-    """`make_pairs` without end: epoch 0, 1, 2, ... with new draws in each, for training on the fly."""
+    """`make_pairs` without end: epoch 0, 1, 2, ... with new draws in each, for training on the fly.
+
+    Parameters
+    ----------
+    recipe, clean_images, seed
+        As for `make_pairs`.
+
+    Yields
+    ------
+    Pair
+        Never the last one.
+    """
     recipe = load_recipe(recipe)
     for epoch in itertools.count():
         yield from make_pairs(recipe, clean_images, seed, epoch=epoch)
@@ -108,6 +119,11 @@ def image_pairs(
     -------
     list of ImagePair
         Memory holds only what `sample_patches` keeps (its `cache_bytes`); what it let go is made again, the same.
+
+    Raises
+    ------
+    InputError
+        If images are missing or not wanted.
 
     Notes
     -----

@@ -55,6 +55,11 @@ def as_arrays(
     axes : str, optional
         Order of the dimensions; missing ones are added with size 1, so ``"YXC"`` gives channels last. None
         keeps each image's own.
+
+    Yields
+    ------
+    source, target : ndarray of float32
+        One pair after the other.
     """
     for pair in pairs:
         both = (pair.source, pair.target)

@@ -203,7 +203,13 @@ class Recipe(Closed):
 
 
 def builtin_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
+    """Names of the recipes that come with the package.
+
+    Returns
+    -------
+    list of str
+        Sorted; what `load_recipe` takes.
+    """
     folder = resources.files("care_bridge.simulate") / "recipes"
     return sorted(
         entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
@@ -212,6 +218,15 @@ def builtin_recipes() -> list[str]:
 
 def load_recipe(recipe: Recipe | str | os.PathLike[str]) -> Recipe:
     """A recipe by its name, or from a YAML or TOML file.
+
+    Parameters
+    ----------
+    recipe : Recipe, or str or path
+        A recipe is given back as it is; a text is a name of `builtin_recipes` or the path of a file.
+
+    Returns
+    -------
+    Recipe
 
     Raises
     ------

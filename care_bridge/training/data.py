@@ -95,6 +95,11 @@ def data_from_folders(
     seed : int
     progress : Progress
 
+    Returns
+    -------
+    TrainingData
+        Patches that are cut when they are asked for, so that images need not fit into memory.
+
     Raises
     ------
     InputError
@@ -170,6 +175,11 @@ def data_from_file(
         Of X in an .npz that does not say, e.g. "SCYX".
     validation_fraction : float
     seed : int
+
+    Returns
+    -------
+    TrainingData
+        Patches and those of them that validate.
 
     Raises
     ------

@@ -57,6 +57,11 @@ def train_ensemble(
     -------
     CareModel
         The averaged network, see `unet.mean_of`.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than 2 members, and for what `fit.train` refuses.
     """
     if members < 2:
         raise InputError(f"an ensemble has at least 2 members; received {members}")

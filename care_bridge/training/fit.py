@@ -106,6 +106,11 @@ def train(
         Seconds between checkpoints within an epoch.
     progress : Progress
 
+    Returns
+    -------
+    TrainResult
+        The model with its best weights, and the history of its epochs.
+
     Raises
     ------
     InputError

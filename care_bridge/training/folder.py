@@ -57,6 +57,11 @@ def load_model(
     precision : {"float32", "bfloat16"}
         What the network computes in.
 
+    Returns
+    -------
+    CareModel
+        Of an ensemble the average of its members.
+
     Raises
     ------
     InputError
@@ -100,6 +105,11 @@ def save_model(
         As `build(config)` gives it.
     weights : str
         File name of the weights.
+
+    Returns
+    -------
+    CareModel
+        The same network, with the folder as its path.
     """
     folder = Path(path)
     save_weights(network, folder / weights)

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from care_bridge.normalize import CSBDEEP, normalize
 
+__all__ = ["plot_history", "plot_some", "to_color"]
+
 COLORS = ((0, 1, 0), (1, 0, 1), (0, 1, 1))
 """Green, magenta, cyan: colours of the first three channels."""
 

@@ -11,6 +11,8 @@ import numpy as np
 from care_bridge.errors import InputError
 from care_bridge.training.startup import load_tensorflow
 
+__all__ = ["BACKEND", "IS_KERAS_3_PLUS", "IS_TF_1", "keras_import", "limit_gpu_memory"]  # noqa: F822
+
 IS_TF_1 = False
 
 IS_KERAS_3_PLUS = False
