@@ -13,6 +13,7 @@ import platform
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from care_bridge.cache import cache_folder
 from care_bridge.defaults import LEVEL, LEVELS, TF1_VERSION, TF1_VERSIONS
 from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.java import runtimes
@@ -119,7 +120,7 @@ def survey(fiji: str | os.PathLike[str] | None = None) -> Survey:
         tensorflow_1={version: not runtimes.missing(f"tf1-{version}") for version in TF1_VERSIONS},
         imagej=not runtimes.missing("imagej"),
         fiji=_survey_fiji(fiji),
-        cache=str(runtimes.cache_folder()),
+        cache=str(cache_folder()),
         levels=levels,
         best=next((level for level in LEVELS if not levels[level]), ""),
     )

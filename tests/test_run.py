@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ import typer
 from typer.testing import CliRunner
 
 from care_bridge.cli import _run
+from care_bridge.csbdeep.scripts.care_predict import REQUIRED
+from care_bridge.endings import WRONG_USE, write_report
 from care_bridge.errors import InputError, NotInstalledError, WorkerError
 from care_bridge.progress import silent
 from care_bridge.surroundings import settle
@@ -24,7 +27,7 @@ def invoke(function):
     return CliRunner().invoke(app, [])
 
 
-@pytest.mark.parametrize("code", [_run.DONE, _run.NO, _run.WRONG_USE, None])
+@pytest.mark.parametrize("code", [_run.DONE, _run.NO, WRONG_USE, None])
 def test_what_a_command_returns_is_the_exit_code(code) -> None:
     assert invoke(lambda: code).exit_code == (code or 0)
 
@@ -55,12 +58,142 @@ def test_what_a_user_can_cause_is_one_line_on_stderr(error, line, code) -> None:
     assert result.stdout == ""
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError("bug"), OSError("no errno: a bug of ours")])
-def test_a_bug_stays_a_traceback(error) -> None:
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("bug"), OSError("no errno: a bug of ours"), EOFError(), RecursionError()]
+)
+def test_a_fault_of_ours_is_70_and_one_line_that_names_its_report(
+    error, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARE_BRIDGE_CACHE", str(tmp_path))
+
     def fail() -> None:
         raise error
 
-    assert invoke(fail).exception is error
+    result = invoke(fail)
+    assert result.exit_code == 70
+    (path,) = (tmp_path / "crashes").iterdir()
+    assert type(error).__name__ in result.stderr
+    assert f"the report lies at {path}: " in result.stderr
+    assert result.stderr.count("\n") == 1
+    text = path.read_text()
+    assert "test_run.py" in text
+    assert "raise error" in text
+    assert f"Python {sys.version.split()[0]}" in text
+    assert f"numpy {np.__version__}" in text
+
+
+def test_a_report_holds_neither_pixels_nor_the_environment(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARE_BRIDGE_CACHE", str(tmp_path))
+    monkeypatch.setenv("UPLOAD_TOKEN", "s3cr3t-0f-mine")
+    pixels = np.arange(1000, 1144).reshape(12, 12)
+
+    def fail() -> None:
+        try:
+            raise KeyError(pixels)
+        except KeyError:
+            raise RuntimeError(
+                f"{pixels.tolist()} came, {pixels / 7} too; {os.environ['UPLOAD_TOKEN']}"
+            ) from None
+
+    assert invoke(fail).exit_code == 70
+    (path,) = (tmp_path / "crashes").iterdir()
+    text = path.read_text()
+    assert "s3cr3t" not in text
+    assert "PATH" not in text
+    assert not any(str(number) in text.partition("RuntimeError")[2] for number in (1001, 1072, 1143))
+
+
+@pytest.mark.parametrize("entry", ["care_bridge.cli", "care_bridge.csbdeep.scripts.care_predict"])
+def test_a_fault_outside_of_any_command_is_70_too(entry: str, tmp_path) -> None:
+    broken = "app" if entry.endswith("cli") else "_predict_all"
+    words = [f"--{name.replace('_', '-')}=x" for name in REQUIRED] if broken != "app" else []
+    code = f"import sys, {entry} as m; m.{broken} = lambda *_: 1 / 0; sys.exit(m.main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CARE_BRIDGE_CACHE": str(tmp_path)},
+    )
+    assert done.returncode == 70, done.stderr
+    assert "ZeroDivisionError" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert len(list((tmp_path / "crashes").iterdir())) == 1
+
+
+def test_twenty_reports_are_kept(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARE_BRIDGE_CACHE", str(tmp_path))
+    (tmp_path / "crashes").mkdir()
+    for number in range(30):
+        (tmp_path / "crashes" / f"crash-20200101-0000{number:02}-1.txt").touch()
+    path = write_report(ValueError("bug"))
+    left = sorted(file.name for file in (tmp_path / "crashes").iterdir())
+    assert len(left) == 20
+    assert left[-1] == path.name
+
+
+def test_a_cache_that_cannot_be_written_to_does_not_hide_a_crash(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CARE_BRIDGE_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert write_report(ValueError("bug")).parent == tmp_path
+
+
+COMMANDS = {
+    "help": ["--help"],
+    "a command's help": ["predict", "--help"],
+    "version": ["--version"],
+    "list": ["simulate", "--list"],
+    "recipe": ["simulate", "mito", "--show"],
+    "macros": ["macros", "list"],
+    "text": ["doctor"],
+    "json": ["doctor", "--json"],
+    "wrong": ["simulate", "--no-such-option"],
+    "nothing": ["macros"],
+}
+
+full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="has no device that is always full")
+
+
+@full
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
+def test_output_to_a_full_device_is_one_sentence(words: list[str]) -> None:
+    with open("/dev/full", "w") as sink:
+        done = subprocess.run(
+            [sys.executable, "-m", "care_bridge", *words], stdout=sink, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    if words not in (COMMANDS["wrong"], COMMANDS["nothing"]):  # they say nothing on stdout
+        assert done.stderr.startswith("care-bridge: No space left on device; free some space")
+        assert done.stderr.count("\n") == 1
+
+
+@full
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
+def test_errors_to_a_full_device_leave_the_exit_code(words: list[str]) -> None:
+    command = [sys.executable, "-m", "care_bridge", *words]
+    expected = subprocess.run(command, capture_output=True, text=True)
+    with open("/dev/full", "w") as sink:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=sink, text=True)
+    assert (done.returncode, done.stdout) == (expected.returncode, expected.stdout)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="another kind of pipe")
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
+def test_output_into_a_closed_pipe_ends_in_silence(words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "care_bridge", *words], stdout=writing, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        os.close(writing)
+    if words in (COMMANDS["wrong"], COMMANDS["nothing"]):
+        assert done.returncode == 2
+    else:
+        assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_nothing_is_drawn_in_a_pipe() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import sys
 
 from care_bridge.surroundings import settle, settle_warnings
 
@@ -14,6 +15,7 @@ settle(os.environ)
 
 import typer  # noqa: E402
 
+from care_bridge.cli._run import end  # noqa: E402
 from care_bridge.cli._typer import Commands  # noqa: E402
 
 app = typer.Typer(
@@ -54,4 +56,7 @@ for _module in sorted(
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    try:
+        app()
+    except Exception as error:  # outside of any command: reading the command line, showing help
+        sys.exit(end(error))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import sys
 import warnings
@@ -12,18 +11,15 @@ from typing import Any, TextIO
 
 import typer
 
-from care_bridge.errors import InputError, NotInstalledError, WorkerError
+from care_bridge.endings import WRONG_USE, ending, let_go_of_output, one_line, say
 from care_bridge.progress import Progress, bar, silent
 
-DONE, NO, WRONG_USE = 0, 1, 2
-"""Exit codes: done and good; done and the answer is no; wrong use or bad input."""
-
-MOST_PROBLEMS = 10
-"""So many of one message are said; a folder of a thousand unreadable files fills no screen."""
+DONE, NO = 0, 1
+"""Exit codes: done and good; done and the answer is no. Those of what could not be done are in `endings`."""
 
 
 def command(function: Callable[..., int | None]) -> Callable[..., None]:
-    """Turn a function that returns an exit code into a command: a user's mistake is one line, a bug a traceback."""
+    """Turn a function that returns an exit code into a command: a mistake is one line, a fault of ours a report too."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -31,25 +27,10 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
             with warnings.catch_warnings():
                 warnings.showwarning = _show_warning
                 code = function(*args, **kwargs)
-        except (InputError, NotInstalledError, WorkerError) as error:
-            fail(str(error))
-        except KeyboardInterrupt:
-            fail("interrupted; what was finished is kept", code=130)
-        except MemoryError as error:
-            # NumPy's own says how much was wanted.
-            fail(
-                f"not enough memory{f' ({error})' if str(error) else ''}; work on smaller images, or in more tiles"
-            )
-        except OSError as error:
-            if error.errno is None:
-                raise
-            if error.filename and isinstance(error, FileNotFoundError):
-                fail(f"no file or folder at {str(error.filename)!r}; look at how the path is written")
-            if error.filename and isinstance(error, IsADirectoryError):
-                fail(f"{str(error.filename)!r} is a folder where a file is needed; name the file itself")
-            where = f"{error.filename}: " if error.filename else ""
-            hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
-            fail(f"{where}{error.strerror}{hint}")
+        except (typer.Exit, typer.Abort, typer.TyperException):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            raise typer.Exit(end(error)) from None
         raise typer.Exit(code or DONE)
 
     return run
@@ -65,22 +46,22 @@ def _show_warning(
 ) -> None:
     """What a person should know as one line; what a programmer should (deprecations of libraries), not at all."""
     if issubclass(category, UserWarning | RuntimeWarning):
-        typer.echo(f"care-bridge: warning: {message}", err=True)
+        say(f"warning: {message}")
+
+
+def end(error: BaseException) -> int:
+    """Say in one line on stderr why a command ended; its exit code."""
+    message, code = ending(error)
+    let_go_of_output()
+    if message:
+        say(message)
+    return code
 
 
 def fail(message: str, *, code: int = WRONG_USE) -> None:
     """Say what is wrong on stderr, in one line, and leave."""
-    typer.echo(f"care-bridge: {_one_line(message)}", err=True)
+    say(one_line(message))
     raise typer.Exit(code)
-
-
-def _one_line(message: str) -> str:
-    """All problems of a message in one line: scripts read lines, and people mend all of them at once."""
-    problems = [line.strip() for line in message.splitlines() if line.strip()]
-    if len(problems) > MOST_PROBLEMS:
-        more = len(problems) - MOST_PROBLEMS
-        problems = [*problems[:MOST_PROBLEMS], f"and {more} more"]
-    return "; ".join(problems).replace(":; ", ": ")  # a headline and what stands below it
 
 
 @contextmanager

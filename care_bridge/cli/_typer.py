@@ -13,6 +13,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from care_bridge.cli._run import end
+from care_bridge.endings import say
+
 
 class Commands(TyperGroup):
     """A group of commands that says what is wrong with a command line in one line, as all other mistakes are said."""
@@ -45,15 +48,15 @@ def old_spellings(names: Mapping[str, str]) -> dict[str, Any]:
 def _one_line() -> Iterator[None]:
     try:
         yield
+    except BrokenPipeError as error:  # typer would end with 1
+        raise typer.Exit(end(error)) from None
     except typer.TyperException as error:
         context: Any = getattr(error, "ctx", None)
         # Without arguments the help is the answer, and typer shows it as an error with a whole page.
         if context is None or type(error).__name__ == "NoArgsIsHelpError":
             raise
         message = " ".join(str(error.format_message()).split()).rstrip(".")
-        typer.echo(
-            f"care-bridge: {message[:1].lower()}{message[1:]}; see {context.command_path} --help", err=True
-        )
+        say(f"{message[:1].lower()}{message[1:]}; see {context.command_path} --help")
         raise typer.Exit(2) from None
 
 
@@ -64,5 +67,5 @@ def _refuse_blanks(words: list[str]) -> None:
         if option or not word.strip():
             named = option or (before if before.startswith("--") else "")
             what = f"{named} is given nothing" if named else "an argument is empty"
-            typer.echo(f"care-bridge: {what}; give a value, or look whether a variable is not set", err=True)
+            say(f"{what}; give a value, or look whether a variable is not set")
             raise typer.Exit(2)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from care_bridge.cache import cache_folder
 from care_bridge.defaults import TF1_VERSION
 from care_bridge.errors import InputError, NotInstalledError, WorkerError
 from care_bridge.files import atomic_file
@@ -349,7 +350,7 @@ def overlay_jar() -> Path:
     Unpatched, every dialog of ImageJ falls back to its defaults without a word.
     """
     jars = runtimes.imagej_jars()
-    target = runtimes.cache_folder() / "overlay" / _OVERLAY
+    target = cache_folder() / "overlay" / _OVERLAY
     if target.is_file():
         return target
     with atomic_file(target) as part:

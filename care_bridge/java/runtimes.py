@@ -35,11 +35,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
-import platformdirs
 
+from care_bridge.cache import cache_folder
 from care_bridge.defaults import TF1_OF_FIJI, TF1_VERSIONS
 from care_bridge.errors import InputError, NotInstalledError
-from care_bridge.files import atomic_folder, sha256, writable_folder
+from care_bridge.files import atomic_folder, owned, sha256, writable_folder
 from care_bridge.progress import Progress, silent
 
 DEFAULT_TF1_VERSIONS = TF1_OF_FIJI
@@ -148,15 +148,6 @@ _TENSORFLOW_NATIVE = {
 
 _UNPACKED_PER_PACKED = 4
 """Free space asked for before fetching a native jar: for itself and what is unpacked from it."""
-
-
-def cache_folder() -> Path:
-    """Where fetched files lie: `CARE_BRIDGE_CACHE`, else the user's cache folder; not made by this call."""
-    named = os.environ.get("CARE_BRIDGE_CACHE")
-    if named:
-        return Path(named).expanduser().absolute()
-    # Without platformdirs' own opinion of a folder "Cache" on Windows: the files of earlier installations lie here.
-    return platformdirs.user_cache_path("care_bridge", appauthor=False, opinion=False)
 
 
 def offline() -> bool:
@@ -446,7 +437,10 @@ def _fetch(artifact: Artifact, progress: Progress) -> None:
         )
     reasons = []
     for name, fetch in _sources():
-        with _full_disk_named(), tempfile.TemporaryDirectory(prefix=".part-", dir=cache_folder()) as folder:
+        with (
+            _full_disk_named(),
+            tempfile.TemporaryDirectory(prefix=owned(".part-"), dir=cache_folder()) as folder,
+        ):
             try:
                 file = fetch(artifact, Path(folder), progress)
             except OSError as error:
@@ -541,7 +535,7 @@ def _place(artifact: Artifact, file: Path) -> None:
     if file.is_relative_to(cache_folder()):
         os.replace(file, target)
         return
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=cache_folder()) as folder:
+    with tempfile.TemporaryDirectory(prefix=owned(".part-"), dir=cache_folder()) as folder:
         copy = Path(shutil.copyfile(file, Path(folder) / file.name))
         os.replace(copy, target)
 

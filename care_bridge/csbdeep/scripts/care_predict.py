@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from care_bridge.errors import InputError, NotInstalledError
+from care_bridge.endings import ending, let_go_of_output, say
+from care_bridge.errors import InputError
 from care_bridge.surroundings import settle, settle_warnings
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def main(words: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0 done, 2 wrong use or bad input.
+        Exit code: 0 done, otherwise as `endings` says.
     """
     settle_warnings(os.environ)
     settle(os.environ)
@@ -46,9 +47,14 @@ def main(words: Sequence[str] | None = None) -> int:
         parser.error(f"the following arguments are required: {', '.join(missing)}")
     try:
         _predict_all(options)
-    except (InputError, NotInstalledError, MemoryError, OSError) as error:
-        print(f"care_predict: {error}", file=sys.stderr)
-        return 2
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        message, code = ending(error)
+        let_go_of_output()
+        if message:
+            say(message, program="care_predict")
+        return code
     return 0
 
 
