@@ -144,6 +144,8 @@ def in_words_of_keras_3(layer: Mapping[str, Any]) -> dict[str, Any]:
             f"layer {config.get('name')!r} is a Lambda, whose code is not run from a file of others; build the model "
             "with a layer that does the same, e.g. Rescaling, Activation, Add"
         )
+    if name == "LeakyReLU" and "alpha" in config:
+        config["negative_slope"] = config.pop("alpha")
     if name == "ThresholdedReLU":
         new["class_name"], config = "ReLU", {"name": config["name"], "threshold": config["theta"]}
     if name == "InputLayer":

@@ -159,7 +159,7 @@ def test_wrong_training_is_one_line_and_exit_code_2(images, tmp_path, more, sent
 
 
 # A file of csbdeep does not say where its patches lie.
-@pytest.mark.filterwarnings("ignore::care_bridge.patches.LeakingSplitWarning")
+@pytest.mark.filterwarnings("default::care_bridge.patches.LeakingSplitWarning")  # the command prints it
 def test_file_of_csbdeep_trains_from_the_command_line_and_ensembles_predict(tmp_path):
     random = np.random.default_rng(0)
     x, y = (random.random((20, 1, 8, 8), np.float32) for _ in range(2))
