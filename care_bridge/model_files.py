@@ -167,6 +167,19 @@ def _onnx_file(path: Path) -> Path:
     return found[0]
 
 
+def stated_percentiles(path: str | os.PathLike[str]) -> tuple[float | None, float | None]:
+    """The percentiles that a model states, from its config.json, meta.json or rdf.yaml; None where it states none."""
+    path = Path(path)
+    if (path / "config.json").is_file():
+        config = read_config(path)
+        return config.norm_pmin, config.norm_pmax
+    if is_package(path):
+        with tempfile.TemporaryDirectory(prefix="package-") as folder:
+            return percentiles_of(read_description(unpack_package(path, Path(folder)), path)) or (None, None)
+    told = read_meta(path)
+    return told.pmin, told.pmax
+
+
 def stated_axes(file: Path, rank: int) -> str | None:
     """Axes from a bundle's meta.json, where they fit; else None, which reads them from the rank."""
     axes = read_meta(file).axes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from care_bridge.config import CareConfig, Kind, read_config
 from care_bridge.defaults import LEVEL, LEVELS, PRECISION, TF1_VERSION
@@ -20,6 +20,7 @@ from care_bridge.model_files import (
     kind_of,
     runtime_of,
     stated_axes,
+    stated_percentiles,
 )
 from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.predictor import Network, PredictOptions, Predictor
@@ -93,7 +94,8 @@ def open_predictor(
         One of `RUNTIMES`.
     options : PredictOptions or PluginOptions, optional
         Python's own way takes `PredictOptions`; None predicts as csbdeep, with the percentiles that the model states.
-        A level takes `PluginOptions`, what one would type in the plugin's dialog; None takes its defaults.
+        A level takes `PluginOptions`, what one would type in the plugin's dialog; None takes its defaults, which are
+        not the model's own percentiles (`own_plugin_options`).
     version : str
         The TensorFlow 1.x of `tf1` and `imagej`; a Fiji has its own.
     fiji : path, optional
@@ -257,6 +259,23 @@ def open_members(
         )
         for name in members_of(read_config(path))
     ]
+
+
+def own_plugin_options(path: str | os.PathLike[str], **changes: Any) -> PluginOptions:
+    """The plugin's defaults with a model's own percentiles, as a person should type them for it.
+
+    Parameters
+    ----------
+    path : path
+        Whatever `open_predictor` opens.
+    **changes
+        Options to set otherwise, under the plugin's own names; None changes nothing.
+    """
+    from care_bridge.plugin.options import PluginOptions
+
+    pmin, pmax = stated_percentiles(path)
+    own = {"percentileBottom": pmin, "percentileTop": pmax}
+    return PluginOptions.told({name: value for name, value in own.items() if value is not None}, **changes)
 
 
 # --- what is asked for
@@ -429,7 +448,6 @@ def _open_with_config(
 
 def _by_what_is_stated(network: Network, source: Source, options: PredictOptions) -> NetworkPredictor:
     from care_bridge.inference.volumes import with_own_percentiles
-    from care_bridge.normalize import CSBDEEP
 
     config = source.config
     if config is not None:
@@ -442,13 +460,22 @@ def _by_what_is_stated(network: Network, source: Source, options: PredictOptions
             probabilistic=config.probabilistic,
             lost_axis=config.proj_axis or "",
         )
-    if options.rule is CSBDEEP:
-        pmin, pmax = source.percentiles
+    if options.rule is not None:
+        pmin, pmax = _stated_by(network) if source.percentiles == (None, None) else source.percentiles
         options = options.replace(
             pmin=pmin if options.pmin is None else options.pmin,
             pmax=pmax if options.pmax is None else options.pmax,
         )
     return NetworkPredictor(network, options, axes=stated_axes(source.file, len(network.input_shape)))
+
+
+def _stated_by(network: Network) -> tuple[float | None, float | None]:
+    """Percentiles that an .onnx file of ours carries; nothing else can ask for them before it is opened."""
+    if network.runtime.name != "onnx":
+        return None, None
+    from care_bridge.inference.onnx import OnnxNetwork
+
+    return network.percentiles if isinstance(network, OnnxNetwork) else (None, None)
 
 
 def _check_whole(path: Path, *, asks_for_kind: bool) -> None:
@@ -502,5 +529,6 @@ __all__: Sequence[str] = (
     "open_network",
     "open_network_predictor",
     "open_predictor",
+    "own_plugin_options",
     "runtime_of",
 )

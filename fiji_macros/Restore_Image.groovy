@@ -4,15 +4,15 @@
 // size and units, slice labels, lookup tables, display range, title. The image itself stays as it is. The result has
 // values around 0 to 1 in 32 bits; 16 bits hold the grey levels of the input, rounded and clipped. With and without
 // windows, from Plugins > CARE bridge, and from macros (without windows the script needs every option):
-//   run("Restore Image", "imp=[cell.tif] model=[/folder/my model.zip] normalizeinput=true percentilebottom=3.0 "
-//       + "percentiletop=99.8 clip=false ntiles=8 blockmultiple=32 overlap=32 batchsize=1 bits=32 output=[] sentinel=[]");
+//   run("Restore Image", "imp=[cell.tif] model=[/folder/my model.zip] normalizeinput=true percentilebottom=-1 "
+//       + "percentiletop=-1 clip=false ntiles=8 blockmultiple=32 overlap=32 batchsize=1 bits=32 output=[] sentinel=[]");
 //   selectWindow("cell_restored");
 
 #@ ImagePlus (label="Image", persist=false) imp
 #@ File (label="Model for Fiji (.zip)", style="file", persist=false) model
 #@ Boolean (label="Normalize first", value=true, required=false, persist=false) normalizeInput
-#@ Double (label="Bottom percentile", value=3.0, required=false, persist=false) percentileBottom
-#@ Double (label="Top percentile", value=99.8, required=false, persist=false) percentileTop
+#@ Double (label="Bottom percentile (-1: the model's own)", value=-1.0, required=false, persist=false) percentileBottom
+#@ Double (label="Top percentile (-1: the model's own)", value=-1.0, required=false, persist=false) percentileTop
 #@ Boolean (label="Clip above the top percentile", value=false, required=false, persist=false) clip
 #@ Integer (label="Number of tiles", value=8, min=1, required=false, persist=false) nTiles
 #@ Integer (label="Tile size is a multiple of", value=32, min=1, required=false, persist=false) blockMultiple
@@ -50,6 +50,7 @@ import ij.process.ImageProcessor
 import ij.process.LUT
 import java.nio.file.Files
 import java.nio.file.StandardCopyOption
+import java.util.zip.ZipFile
 import net.imagej.axis.Axes
 import net.imglib2.RandomAccess
 import net.imglib2.RandomAccessibleInterval
@@ -120,10 +121,35 @@ void checkSettings() {
     if (model.isDirectory()) throw new Refused("the model ${model} is a folder; give the .zip that was exported for Fiji")
     if (!model.name.toLowerCase().endsWith('.zip'))
         throw new Refused("the model ${model} is no .zip; give the one that was exported for Fiji")
+    if (percentileBottom == -1 || percentileTop == -1) takeTheModelsPercentiles()
     if (!(percentileBottom >= 0 && percentileBottom < percentileTop && percentileTop <= 100))
         throw new Refused("percentiles ${percentileBottom} and ${percentileTop}: give two from 0 to 100, the lower one first")
     if (nTiles < 1 || blockMultiple < 1 || overlap < 0 || batchSize < 1)
         throw new Refused('nTiles, blockMultiple and batchSize start at 1, overlap at 0')
+}
+
+// -1 stands for the percentiles that the model states in its meta.json; the plugin's defaults where it states none.
+void takeTheModelsPercentiles() {
+    def own = [pmin: 3.0d, pmax: 99.8d]
+    try {
+        def zip = new ZipFile(model)
+        try {
+            def entry = zip.getEntry('meta.json')
+            def text = entry == null ? '' : zip.getInputStream(entry).getText('UTF-8')
+            def block = (text =~ /"normalisation"\s*:\s*\{([^}]*)\}/)
+            def stated = block.find() ? block.group(1) : ''
+            own.keySet().toList().each { name ->
+                def number = (stated =~ ('"' + name + '"\\s*:\\s*([-+.0-9eE]+)'))
+                if (number.find()) own[name] = number.group(1) as double
+            }
+        } finally {
+            zip.close()
+        }
+    } catch (IOException e) {
+        throw new Refused("the model ${model} cannot be read (${e.message}); copy it again")
+    }
+    if (percentileBottom == -1) percentileBottom = own.pmin
+    if (percentileTop == -1) percentileTop = own.pmax
 }
 
 // The plugin's percentile: nearest rank in single precision, all planes together.

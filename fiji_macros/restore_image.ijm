@@ -10,7 +10,7 @@
 
 var model = "";                // the .zip that was exported for Fiji; forward slashes also on Windows
 var normalize = "true";        // scale to the percentiles first, as in training
-var bottom = 3;                // lower percentile, 0-100
+var bottom = 3;                // lower percentile, 0-100; the model's own are in its HOW-TO
 var top = 99.8;                // upper percentile, 0-100
 var clip = "false";            // also cut off above the upper percentile
 var nTiles = 8;                // pieces the image is cut into, to save memory

@@ -46,6 +46,7 @@ def advise(
     Says which nTiles, blockMultiple and overlap to type for this image.
     """
     from care_bridge.images import read_image
+    from care_bridge.opening import own_plugin_options
     from care_bridge.plugin import advice as advising
 
     predictor, features = _open(model)
@@ -60,6 +61,7 @@ def advise(
         space=predictor.space,
         output_rank_lost=1 if predictor.lost_axis else 0,
         memory_bytes=_bytes(memory),
+        options=own_plugin_options(model),
     )
     expected: tuple[Expected, ...] = ()
     if compare:
@@ -94,6 +96,8 @@ def _text(found: Advice, expected: tuple[Expected, ...]) -> str:
     options, plan = found.options, found.plan
     lines = [
         "Type into Plugins > CSBDeep > Run your network:",
+        f"  Bottom percentile (percentileBottom)              {options.percentileBottom:g}",
+        f"  Top percentile (percentileTop)                    {options.percentileTop:g}",
         f"  Number of tiles (nTiles)                          {options.nTiles}",
         f"  Tile size has to be multiple of (blockMultiple)   {options.blockMultiple}",
         f"  Overlap between tiles (overlap)                   {options.overlap}",

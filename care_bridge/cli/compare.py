@@ -81,6 +81,7 @@ def compare(
 
     options = recommended_options(
         bundle,
+        model=model,
         nTiles=n_tiles,
         blockMultiple=block_multiple,
         overlap=overlap,

@@ -111,7 +111,7 @@ def predict(
     written_as = _dtype(dtype)
     wanted: Any = _options(rule, pmin, pmax, norm_undo, n_tiles)
     if runtime == "fiji":
-        wanted = _plugin_options(wanted, n_tiles)
+        _check_fijis_own(wanted, n_tiles)
     model, paths = _named(model, images, model_basedir, model_name, input_dir)
     files = find_images(paths, pattern=input_pattern)
 
@@ -124,6 +124,7 @@ def predict(
         load_tensorflow()
     elif runtime == "fiji":
         _check_runs_in_fiji(model, kind=kind, factor=factor)
+        wanted = _plugin_options(model, wanted, n_tiles)
     from care_bridge.opening import open_predictor
 
     with (
@@ -256,22 +257,25 @@ def _check_runs_in_fiji(model: Path, *, kind: str | None, factor: float | None) 
         )
 
 
-def _plugin_options(options: PredictOptions, n_tiles: str | None) -> PluginOptions:
+def _check_fijis_own(options: PredictOptions, n_tiles: str | None) -> None:
     from care_bridge.normalize import FIJI
-    from care_bridge.plugin.options import PluginOptions
 
     if options.rule not in (None, FIJI):
         raise InputError(
             f"--runtime fiji normalises as the plugin does, not by --rule {options.rule}; "
             "leave --rule out, or give none"
         )
-    given: dict[str, Any] = {"normalizeInput": options.rule is not None}
-    if options.pmin is not None:
-        given["percentileBottom"] = options.pmin
-    if options.pmax is not None:
-        given["percentileTop"] = options.pmax
-    if n_tiles is not None:
-        if not n_tiles.strip().isdigit():
-            raise InputError(f"--n-tiles {n_tiles!r}: the plugin of --runtime fiji takes one number, e.g. 4")
-        given["nTiles"] = int(n_tiles)
-    return PluginOptions(**given)
+    if n_tiles is not None and not n_tiles.strip().isdigit():
+        raise InputError(f"--n-tiles {n_tiles!r}: the plugin of --runtime fiji takes one number, e.g. 4")
+
+
+def _plugin_options(model: Path, options: PredictOptions, n_tiles: str | None) -> PluginOptions:
+    from care_bridge.opening import own_plugin_options
+
+    return own_plugin_options(
+        model,
+        normalizeInput=options.rule is not None,
+        percentileBottom=options.pmin,
+        percentileTop=options.pmax,
+        nTiles=None if n_tiles is None else int(n_tiles),
+    )

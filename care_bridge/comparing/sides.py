@@ -16,7 +16,7 @@ from care_bridge.comparing.where import geometry_of
 from care_bridge.defaults import APPLICATIONS, LEVEL, TF1_VERSION, TOLERANCE, TOLERANCE_REPEATED
 from care_bridge.errors import InputError
 from care_bridge.images import Image
-from care_bridge.model_files import ISOTROPIC, factor_of, kind_of
+from care_bridge.model_files import ISOTROPIC, factor_of, kind_of, stated_percentiles
 from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.normalize import FIJI
 from care_bridge.opening import open_predictor, runtime_of
@@ -90,7 +90,8 @@ def compare(
     with ExitStack() as stack:
         if options is None:
             bundle = candidate if isinstance(candidate, str | os.PathLike) else None
-            options = recommended_options(bundle, **_percentiles_of(reference))
+            model = reference if isinstance(reference, str | os.PathLike) else None
+            options = recommended_options(bundle, model=model, **_percentiles_of(reference))
         sides = [side for side in (reference, candidate) if isinstance(side, str | os.PathLike)]
         kind: Kind | None = ISOTROPIC if any(kind_of(side) == ISOTROPIC for side in sides) else None
         if kind and factor is None:
@@ -185,13 +186,17 @@ def _as_network_predictor(predictor: Predictor) -> NetworkPredictor | None:
     return None if predictor.network is None else NetworkPredictor(predictor.network)
 
 
-def recommended_options(bundle: str | os.PathLike[str] | None, **changes: Any) -> PluginOptions:
+def recommended_options(
+    bundle: str | os.PathLike[str] | None, *, model: str | os.PathLike[str] | None = None, **changes: Any
+) -> PluginOptions:
     """The values that a bundle's meta.json tells people to type; the plugin's defaults where it tells none.
 
     Parameters
     ----------
     bundle : path, optional
         A bundle, or a model folder with one in it.
+    model : path, optional
+        What the bundle was made of: its own percentiles are taken where the bundle tells none.
     **changes
         Options to set otherwise, under the plugin's own names; None changes nothing.
 
@@ -201,4 +206,9 @@ def recommended_options(bundle: str | os.PathLike[str] | None, **changes: Any) -
     """
     from care_bridge.plugin.options import PluginOptions
 
-    return PluginOptions.told({} if bundle is None else read_meta(find_bundle(bundle)).fiji, **changes)
+    low, high = (None, None) if model is None else stated_percentiles(model)
+    own = {"percentileBottom": low, "percentileTop": high}
+    told = {name: value for name, value in own.items() if value is not None}
+    if bundle is not None:
+        told |= read_meta(find_bundle(bundle)).fiji
+    return PluginOptions.told(told, **changes)

@@ -30,7 +30,7 @@ from care_bridge.export.onnx import OPSET, check_against_keras, onnx_bytes
 from care_bridge.export.probe import measure
 from care_bridge.export.sample import as_tensor, cover, scale_range, test_pair, write_tensors
 from care_bridge.export.savedmodel import bundle_bytes, check_written, describe
-from care_bridge.export.source import Model, Source, open_source
+from care_bridge.export.source import Model, Source, open_source, own_percentiles
 from care_bridge.export.zoo_spec import RDF, as_yaml, save_package, validate
 from care_bridge.files import atomic_file
 from care_bridge.images import Image
@@ -39,9 +39,6 @@ from care_bridge.page import NOT_FOR_QUANTIFICATION
 
 TENSORFLOW_1 = "1.15"
 """As a text of two numbers: with "1.15.0" deepImageJ may take the ONNX weights, and its engine ends Fiji."""
-
-PMIN, PMAX = 3.0, 99.8
-"""Percentiles written down: the plugin's defaults, so that Fiji and the package agree."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -92,7 +89,7 @@ def write_package(
         What the test image should become; makes an evaluation (PSNR before and after). None leaves the errors
         on the validation patches of training.
     pmin, pmax : float, optional
-        Percentiles written down; None takes 3 and 99.8, Fiji's defaults.
+        Percentiles written down; None takes the model's own, as the bundle does.
     custom_objects : mapping, optional
         Layers of your own by name, for a Keras file that needs them.
 
@@ -134,9 +131,7 @@ def write_package(
 def _subject(model: Model, metadata: Any, pmin: float | None, pmax: float | None, custom: Any) -> Subject:
     source = open_source(model, custom_objects=custom)
     card = _card(metadata, source)
-    low, high = (PMIN if pmin is None else pmin), (PMAX if pmax is None else pmax)
-    if not 0 <= low < high <= 100:
-        raise InputError(f"pmin={low} must be below pmax={high}, both of 0-100")
+    low, high = own_percentiles(source, pmin=pmin, pmax=pmax)
     graph = freeze(source.network)
     return Subject(source, card, graph, measure(graph), low, high)
 
@@ -208,7 +203,9 @@ def _write_weights(
     bundle = folder / f"{source.name}.zip"
     bundle.write_bytes(bundle_bytes(graph, meta))
     to_bundle = check_written(bundle, source, geometry)
-    content = onnx_bytes(freeze(source.network, target=None), space=source.space)
+    content = onnx_bytes(
+        freeze(source.network, target=None), space=source.space, percentiles=(subject.pmin, subject.pmax)
+    )
     (folder / f"{source.name}.onnx").write_bytes(content)
     to_onnx = check_against_keras(content, source, graph, geometry)
     others = [run(graph, normalised), OnnxNetwork(content)(normalised)]

@@ -15,8 +15,9 @@ from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.export.graph import INPUT, OUTPUT, freeze, runner, signature
 from care_bridge.export.probe import measure
 from care_bridge.export.rewrites import rewrite
-from care_bridge.export.source import Model, Source, open_source
+from care_bridge.export.source import Model, Source, open_source, own_percentiles
 from care_bridge.files import atomic_file
+from care_bridge.inference.onnx import PMAX_KEY, PMIN_KEY
 from care_bridge.reach import Geometry
 
 OPSET, IR_VERSION = 17, 8
@@ -69,7 +70,7 @@ def write_onnx(
     source = open_source(model, custom_objects=custom_objects)
     graph = freeze(source.network, target=None)
     geometry = measure(graph)
-    content = onnx_bytes(graph, space=source.space, opset=opset)
+    content = onnx_bytes(graph, space=source.space, opset=opset, percentiles=own_percentiles(source))
     check_against_keras(content, source, graph, geometry)
     given = Path(path)
     target = given if given.suffix.lower() == ".onnx" else given / f"{source.name}.onnx"
@@ -78,7 +79,9 @@ def write_onnx(
     return target
 
 
-def onnx_bytes(graph: Any, *, space: str, opset: int = OPSET) -> bytes:
+def onnx_bytes(
+    graph: Any, *, space: str, opset: int = OPSET, percentiles: tuple[float, float] | None = None
+) -> bytes:
     """A frozen graph as a serialised ONNX model, checked by onnx.checker.
 
     The order in which tf2onnx's optimisers visit nodes is chance, and once in several hundred conversions they left
@@ -91,14 +94,17 @@ def onnx_bytes(graph: Any, *, space: str, opset: int = OPSET) -> bytes:
     space : str
         Axes between batch and channels, e.g. "ZYX"; they name the free dimensions.
     opset : int
+    percentiles : tuple of two floats, optional
+        Written into the file's metadata, for those who normalise its input.
     """
+    told = {} if percentiles is None else dict(zip((PMIN_KEY, PMAX_KEY), map(repr, percentiles), strict=True))
     for _ in range(ATTEMPTS - 1):
         with contextlib.suppress(InputError):
-            return _converted(graph, space=space, opset=opset)
-    return _converted(graph, space=space, opset=opset)
+            return _converted(graph, space=space, opset=opset, metadata=told)
+    return _converted(graph, space=space, opset=opset, metadata=told)
 
 
-def _converted(graph: Any, *, space: str, opset: int) -> bytes:
+def _converted(graph: Any, *, space: str, opset: int, metadata: Mapping[str, str]) -> bytes:
     try:
         import onnx
         import tf2onnx
@@ -131,6 +137,7 @@ def _converted(graph: Any, *, space: str, opset: int) -> bytes:
         _name_dimensions(value, ["batch", *letters.lower(), "channel"], shape)
     # Inferred shapes of what lies between carry names such as unk__270, which help nobody.
     del model.graph.value_info[:]
+    onnx.helper.set_model_props(model, dict(metadata))
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:

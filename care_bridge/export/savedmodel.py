@@ -21,12 +21,11 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from care_bridge import __version__
 from care_bridge.bundle import MEAN_SUFFIX, META, SAVED_MODEL, SIGNATURE, TAG
-from care_bridge.config import PMAX, PMIN
 from care_bridge.defaults import OLDEST_TF1
 from care_bridge.errors import InputError
 from care_bridge.export.graph import INPUT, OUTPUT, Shape, freeze, signature
 from care_bridge.export.probe import measure
-from care_bridge.export.source import Model, Source, open_source
+from care_bridge.export.source import Model, Source, open_source, own_percentiles
 from care_bridge.files import atomic_file, write_text
 from care_bridge.page import NOT_FOR_QUANTIFICATION
 from care_bridge.plugin.options import COMMAND, FORGET, LABELS, PluginOptions
@@ -156,10 +155,7 @@ def describe(
     config = source.config
     inputs, outputs = signature(graph)
     space = source.space
-    low = pmin if pmin is not None else config.norm_pmin if config else PMIN
-    high = pmax if pmax is not None else config.norm_pmax if config else PMAX
-    if not 0 <= low < high <= 100:
-        raise InputError(f"pmin={low} must be below pmax={high}, both of 0-100")
+    low, high = own_percentiles(source, pmin=pmin, pmax=pmax)
     reach = dict(zip(space, geometry.receptive_field, strict=True))
     projected = None if geometry.dropped is None else space[geometry.dropped]
     own: dict[str, Any] = {

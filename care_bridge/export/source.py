@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import keras
 
-from care_bridge.config import CareConfig
+from care_bridge.config import PMAX, PMIN, CareConfig
 from care_bridge.errors import InputError
 from care_bridge.export import keras2
 from care_bridge.training.folder import CareModel, load_model
@@ -46,6 +46,29 @@ class Source:
         if self.config is not None:
             return self.config.axes.replace("C", "")
         return "ZYX"[-(len(self.network.inputs[0].shape) - 2) :]
+
+
+def own_percentiles(
+    source: Source, *, pmin: float | None = None, pmax: float | None = None
+) -> tuple[float, float]:
+    """The percentiles that everything which leaves a model states: its bundle, ONNX file, package, macros and texts.
+
+    Parameters
+    ----------
+    source : Source
+    pmin, pmax : float, optional
+        Given for this export, 0-100; None takes the model's own, and for a network without a config csbdeep's.
+
+    Raises
+    ------
+    InputError
+        If the lower is not below the upper.
+    """
+    own = (source.config.norm_pmin, source.config.norm_pmax) if source.config else (PMIN, PMAX)
+    low, high = (own[0] if pmin is None else pmin), (own[1] if pmax is None else pmax)
+    if not 0 <= low < high <= 100:
+        raise InputError(f"pmin={low:g} must be below pmax={high:g}, both of 0-100")
+    return float(low), float(high)
 
 
 Model: TypeAlias = "keras.Model | CareModel | Source | str | os.PathLike[str]"

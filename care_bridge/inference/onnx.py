@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.predictor import Runtime, Tensor, UnhintedNetwork
+
+PMIN_KEY, PMAX_KEY = "care_bridge.pmin", "care_bridge.pmax"
+"""Metadata of an .onnx file: the percentiles, 0-100, that its input is normalised by."""
 
 
 class OnnxNetwork(UnhintedNetwork):
@@ -26,6 +30,8 @@ class OnnxNetwork(UnhintedNetwork):
     runtime : Runtime
     input_shape, output_shape : tuple of int or None
         As written in the file; None for free (named) dimensions.
+    percentiles : tuple of two floats or None
+        What the file says its input is normalised by; None where it says nothing.
 
     Raises
     ------
@@ -66,6 +72,7 @@ class OnnxNetwork(UnhintedNetwork):
         if inputs[0].type != "tensor(float)":
             raise InputError(f"{name} takes {inputs[0].type}; float32 is needed")
         self._input, self._output = inputs[0].name, outputs[0].name
+        self.percentiles = _percentiles(self._session.get_modelmeta().custom_metadata_map)
         self.runtime = Runtime("onnx", {"onnxruntime": onnxruntime.__version__})
         self.input_shape: tuple[int | None, ...] = _shape(inputs[0].shape)
         self.output_shape: tuple[int | None, ...] = _shape(outputs[0].shape)
@@ -84,6 +91,14 @@ class OnnxNetwork(UnhintedNetwork):
                 f"ONNX Runtime fails on a tensor of shape {tensor.shape}: {_first_line(error)}"
             ) from error
         return result
+
+
+def _percentiles(metadata: Mapping[str, str]) -> tuple[float | None, float | None]:
+    try:
+        low, high = float(metadata[PMIN_KEY]), float(metadata[PMAX_KEY])
+    except (KeyError, ValueError):
+        return None, None
+    return (low, high) if 0 <= low < high <= 100 else (None, None)
 
 
 def _shape(sizes: list[int | str | None]) -> tuple[int | None, ...]:

@@ -12,7 +12,7 @@ from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.network_predictor import NetworkPredictor
-from care_bridge.normalize import CSBDEEP, Undo, normalize
+from care_bridge.normalize import Undo, normalize
 from care_bridge.predictor import ImagesOnly, PredictOptions, Predictor, Runtime, Tensor
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import CsbdeepTiles, FijiTiles, round_up
@@ -262,8 +262,8 @@ def of_kind(predictor: NetworkPredictor, config: CareConfig, *, factor: float | 
 
 
 def with_own_percentiles(options: PredictOptions, config: CareConfig) -> PredictOptions:
-    """Fill in a model's own percentiles where csbdeep's rule is followed and none are given."""
-    if options.rule is not CSBDEEP:
+    """Fill in a model's own percentiles where none are given, whichever rule says how they are taken."""
+    if options.rule is None:
         return options
     return options.replace(
         pmin=config.norm_pmin if options.pmin is None else options.pmin,

@@ -5,7 +5,7 @@
 // the largest one is, and whether both agree within the tolerance; shows the difference as an image.
 // Use one tile for the comparison: borders of tiles are Fiji's own. From a macro:
 //   run("Compare With Python", "imp=[cell.tif] python=[/out/cell.tif] tolerance=0.0001 model=[/folder/my model.zip] "
-//       + "normalizeinput=true percentilebottom=3.0 percentiletop=99.8 clip=false ntiles=1 blockmultiple=32 "
+//       + "normalizeinput=true percentilebottom=-1 percentiletop=-1 clip=false ntiles=1 blockmultiple=32 "
 //       + "overlap=32 batchsize=1 sentinel=[]");
 
 #@ ImagePlus (label="Image", persist=false) imp

@@ -4,8 +4,8 @@
 // size and units, slice labels, lookup tables, display range, title. The image itself stays as it is. The result has
 // values around 0 to 1 in 32 bits; 16 bits hold the grey levels of the input, rounded and clipped. With and without
 // windows, from Plugins > CARE bridge, and from macros (without windows the script needs every option):
-//   run("Restore Image", "imp=[cell.tif] model=[/folder/my model.zip] normalizeinput=true percentilebottom=3.0 "
-//       + "percentiletop=99.8 clip=false ntiles=8 blockmultiple=32 overlap=32 batchsize=1 bits=32 output=[] sentinel=[]");
+//   run("Restore Image", "imp=[cell.tif] model=[/folder/my model.zip] normalizeinput=true percentilebottom=-1 "
+//       + "percentiletop=-1 clip=false ntiles=8 blockmultiple=32 overlap=32 batchsize=1 bits=32 output=[] sentinel=[]");
 //   selectWindow("cell_restored");
 
 #@ ImagePlus (label="Image", persist=false) imp

@@ -4,8 +4,8 @@
 // named ..._once and ..._twice. Normalize again is what pressing the plugin's button twice does; without it the first
 // result is fed on as it is. Of a model that also gives an uncertainty only the mean is fed on.
 // With and without windows, from Plugins > CARE bridge, and from macros:
-//   run("Restore Twice", "imp=[cell.tif] model=[/folder/my model.zip] normalizeinput=true percentilebottom=3.0 "
-//       + "percentiletop=99.8 clip=false ntiles=8 blockmultiple=32 overlap=32 batchsize=1 normalizeagain=true output=[] sentinel=[]");
+//   run("Restore Twice", "imp=[cell.tif] model=[/folder/my model.zip] normalizeinput=true percentilebottom=-1 "
+//       + "percentiletop=-1 clip=false ntiles=8 blockmultiple=32 overlap=32 batchsize=1 normalizeagain=true output=[] sentinel=[]");
 
 #@ ImagePlus (label="Image", persist=false) imp
 // include: parameters.groovy

@@ -1,7 +1,7 @@
 #@ File (label="Model for Fiji (.zip)", style="file", persist=false) model
 #@ Boolean (label="Normalize first", value=true, required=false, persist=false) normalizeInput
-#@ Double (label="Bottom percentile", value=3.0, required=false, persist=false) percentileBottom
-#@ Double (label="Top percentile", value=99.8, required=false, persist=false) percentileTop
+#@ Double (label="Bottom percentile (-1: the model's own)", value=-1.0, required=false, persist=false) percentileBottom
+#@ Double (label="Top percentile (-1: the model's own)", value=-1.0, required=false, persist=false) percentileTop
 #@ Boolean (label="Clip above the top percentile", value=false, required=false, persist=false) clip
 #@ Integer (label="Number of tiles", value=8, min=1, required=false, persist=false) nTiles
 #@ Integer (label="Tile size is a multiple of", value=32, min=1, required=false, persist=false) blockMultiple

@@ -152,7 +152,8 @@ def test_fiji_is_asked_with_the_plugins_own_rule(
     out = str(image.parent / "out")
     result = run(app, ["predict", str(model_folder), str(image), "--out", out, "--runtime", "fiji", *options])
     assert result.output == "care-bridge: asked\n"
-    assert plugin_options == [("fiji", PluginOptions(**wanted))]
+    # The lower percentile is the model's own, not the plugin's 3.
+    assert plugin_options == [("fiji", PluginOptions(**{"percentileBottom": 2.0} | wanted))]
 
 
 def test_fiji_is_not_asked_for_what_upsamples_before_its_network(

@@ -256,6 +256,26 @@ def test_two_hundred_images_killed_in_the_middle(tf1, bundles, write_image, bad_
 
 
 @pytest.mark.parametrize(
+    ("typed", "top"),
+    [({}, 97.5), ({"percentileBottom": -1.0, "percentileTop": -1.0}, 97.5), ({"percentileTop": 90.0}, 90.0)],
+)
+def test_percentiles_are_the_models_own_unless_others_are_typed(imagej, write_image, tmp_path, typed, top):
+    from care_bridge.config import CareConfig
+    from care_bridge.export.savedmodel import write_bundle
+    from care_bridge.training.folder import save_model
+    from care_bridge.training.unet import build
+
+    config = CareConfig(unet_n_first=4, unet_kern_size=3, unet_n_depth=1, norm_pmin=1.25, norm_pmax=97.5)
+    save_model(tmp_path / "unusual", config, build(config))
+    model = write_bundle(tmp_path / "unusual", tmp_path / "unusual.zip")
+    image, output = write_image("cell.tif"), tmp_path / "out" / "cell.tif"
+    _, sentinel = run(imagej, "Restore_Image", tmp_path, image, model=model, output=output, **typed)
+    assert sentinel["status"] == "done", sentinel
+    with tifffile.TiffFile(output) as file:
+        assert f"percentiles 1.25-{top} " in file.imagej_metadata["Info"]
+
+
+@pytest.mark.parametrize(
     ("script", "parameters", "message"),
     [
         ("Restore_Image", {}, "no image is open"),
