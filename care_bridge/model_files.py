@@ -167,6 +167,17 @@ def _onnx_file(path: Path) -> Path:
     return found[0]
 
 
+def stated_config(path: str | os.PathLike[str]) -> CareConfig | None:
+    """The settings that a model folder or a package of ours carries; None where there are none."""
+    path = Path(path)
+    if (path / "config.json").is_file():
+        return read_config(path)
+    if is_package(path):
+        with tempfile.TemporaryDirectory(prefix="package-") as folder:
+            return config_of_package(unpack_package(path, Path(folder)), path)
+    return None
+
+
 def stated_percentiles(path: str | os.PathLike[str]) -> tuple[float | None, float | None]:
     """The percentiles that a model states, from its config.json, meta.json or rdf.yaml; None where it states none."""
     path = Path(path)

@@ -18,7 +18,8 @@ from care_bridge.defaults import PATCH_2D, PATCHES_PER_IMAGE, SEED
 from care_bridge.errors import InputError
 from care_bridge.evaluate.cross import score_pairs
 from care_bridge.evaluate.pairs import read_pairs
-from care_bridge.files import atomic_file, write_text
+from care_bridge.files import atomic_file, sha256, write_text
+from care_bridge.patches import pairs_from_folders
 from care_bridge.pools import pool
 from care_bridge.progress import Progress, silent
 from care_bridge.training.startup import load_tensorflow
@@ -145,6 +146,7 @@ def run_sweep(
     points = sweep.points()
     _check_possible(sweep, points)
     _check_same(sweep, folder)
+    _check_pairs(sweep)
     write_text(folder / "sweep-settings.json", json.dumps(_plain(asdict(sweep)), indent=1) + "\n")
     rows: dict[str, SweepRow] = {}
     wanted = [name for name in points if not _finished(folder / name, rows)]
@@ -176,6 +178,23 @@ def _check_possible(sweep: Sweep, points: Mapping[str, Mapping[str, Any]]) -> No
         CareConfig(
             axes, **{**sweep.settings, **{key: one for key, one in point.items() if key != PATCH_SIZE}}
         )
+
+
+def _check_pairs(sweep: Sweep) -> None:
+    """Refuse pairs that are their own truth, by the one rule of all commands."""
+    pairs_from_folders(sweep.source, sweep.target, look=True)
+    if sweep.test_source:
+        pairs_from_folders(sweep.test_source, sweep.test_target, look=True)
+
+
+def trained_and_tested(sweep: Sweep) -> list[str]:
+    """Names of test images that are training images as well, by the SHA-256 of their files."""
+    if not sweep.test_source:
+        return []
+    trained = pairs_from_folders(sweep.source, sweep.target)
+    known = {sha256(file) for pair in trained for file in pair.files}
+    tested = pairs_from_folders(sweep.test_source, sweep.test_target)
+    return [pair.name for pair in tested if any(sha256(file) in known for file in pair.files)]
 
 
 def _one(sweep: Sweep, name: str, out: str, threads: int) -> SweepRow:

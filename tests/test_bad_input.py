@@ -225,8 +225,8 @@ def test_a_mistyped_setting_is_known_before_patches_are_cut(
 
 
 def test_resume_where_nothing_was_begun_begins_and_says_so(tmp_path: Path) -> None:
-    for side in ("source", "target"):
-        tiff(tmp_path / side / "a.tif", noise(150, 150))
+    for seed, side in enumerate(("source", "target")):
+        tiff(tmp_path / side / "a.tif", noise(150, 150, seed=seed))
     short = [*train(tmp_path), "--epochs", 1, "--steps", 1, "--patch-size", "32,32", "--resume"]
     first, second = (CliRunner().invoke(app, [str(word) for word in short]) for _ in range(2))
     assert (first.exit_code, second.exit_code) == (0, 0), first.output
@@ -389,7 +389,7 @@ def test_what_cannot_be_is_said_by_the_option_that_is_shown(
     model: Path, tmp_path: Path, arguments: str, words: str
 ) -> None:
     image = tiff(tmp_path / "source" / "a.tif", noise(80, 80))
-    shutil.copytree(tmp_path / "source", tmp_path / "target")
+    tiff(tmp_path / "target" / "a.tif", noise(80, 80, seed=1))
     (tmp_path / "file").write_text("no model", encoding="utf-8")
     places = {
         "pairs": f"{tmp_path / 'source'} {tmp_path / 'target'}",

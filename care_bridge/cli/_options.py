@@ -16,6 +16,19 @@ NetworkAxes = Annotated[
     str | None,
     Option("--network-axes", help="Axes that the network works along, e.g. YX; else the images' own."),
 ]
+SourceSuffix = Annotated[
+    str | None,
+    Option(
+        "--source-suffix",
+        help="What source names end with where those of a pair differ, e.g. _noisy; found when left out.",
+    ),
+]
+TargetSuffix = Annotated[
+    str | None, Option("--target-suffix", help="The same of target names, e.g. _gt; found when left out.")
+]
+Channel = Annotated[
+    int | None, Option("--channel", min=0, help="Take one channel of the images, from 0; else all of them.")
+]
 Applications = Annotated[int, Option("--applications", min=1, help="How many times in a row.")]
 Level = Annotated[
     str, Option("--level", help=f"How much of Fiji: best, {', '.join(LEVELS)}; one named is never lowered.")

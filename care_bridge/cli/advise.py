@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _UNITS = {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
+LEAST_BYTES = 1 << 20
+"""Less than this is a number without its unit rather than memory."""
+
+
 def register(app: typer.Typer) -> None:
     app.command("advise", context_settings=old_spellings({"--axes": "--image-axes"}))(command(advise))
 
@@ -89,6 +93,9 @@ def _bytes(text: str) -> int:
         count = 0
     if count < 1:
         raise InputError(f"--memory {text!r} is no amount; use e.g. 900MB or 2GiB")
+    if count < LEAST_BYTES:
+        meant = "" if unit else f" ({count} bytes); {text.strip()}GiB may be meant"
+        raise InputError(f"--memory {text!r} is less than any network takes{meant}; use e.g. 900MB or 2GiB")
     return count
 
 

@@ -11,6 +11,7 @@ from care_bridge.cli import _options as options
 from care_bridge.cli._run import DONE, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.errors import InputError
+from care_bridge.words import counted
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +34,7 @@ def cross_eval(
     """
     load_tensorflow()
     from care_bridge.evaluate.cross import cross_evaluate
-    from care_bridge.evaluate.pairs import read_pairs
+    from care_bridge.evaluate.pairs import files_trained_on, read_pairs, seen_in_training
     from care_bridge.opening import open_predictor
 
     folders = _by_name("--model", [_model(text) for text in model])
@@ -46,6 +47,15 @@ def cross_eval(
             progress=progress,
         )
     matrix.save(out)
+    for name, folder in folders.items():
+        known = files_trained_on(folder)
+        for dataset, pairs in sets.items():
+            if seen := seen_in_training(pairs, known):
+                typer.echo(
+                    f"{name} was trained on {len(seen)} of {counted(len(pairs), 'image')} of {dataset}: that cell says how "
+                    "well it remembers them",
+                    err=True,
+                )
     if not quiet:
         typer.echo(str(matrix))
     return DONE

@@ -81,6 +81,7 @@ def predict(
     input_dir: Annotated[Path | None, Option(help="Folder of images.")] = None,
     input_pattern: Annotated[str, Option(help="Which files of a folder.")] = "*.tif*",
     image_axes: options.ImageAxes = None,
+    channel: options.Channel = None,
     pmin: options.Pmin = None,
     pmax: options.Pmax = None,
     norm_undo: Annotated[
@@ -147,6 +148,7 @@ def predict(
             files,
             target=lambda file: out / name(file),
             axes=image_axes,
+            channel=channel,
             applications=applications,
             dtype=written_as,
             scales=scale,

@@ -15,6 +15,7 @@ from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.cli._typer import old_spellings
 from care_bridge.defaults import PATCH_2D, PATCHES_PER_IMAGE, SEED
 from care_bridge.errors import InputError
+from care_bridge.words import counted, listed
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +46,7 @@ def sweep(
     Run it again to go on where it stopped.
     """
     load_tensorflow()
-    from care_bridge.sweep import Sweep, run_sweep
+    from care_bridge.sweep import Sweep, run_sweep, trained_and_tested
 
     if (test_source is None) != (test_target is None):
         raise InputError("--test-source and --test-target belong together; give both or none")
@@ -66,6 +67,12 @@ def sweep(
     )
     with progress_bar(quiet=quiet) as progress:
         rows = run_sweep(wanted, out, processes=processes, progress=progress)
+    if seen := trained_and_tested(wanted):
+        typer.echo(
+            f"{counted(len(seen), 'test image')} ({listed(seen)}) are trained on as well: the scores say which settings "
+            "remember best, not which restore best",
+            err=True,
+        )
     if not quiet:
         for row in rows:
             quality = f", {row.psnr:.2f} dB, SSIM {row.ssim:.3f}" if row.psnr is not None else ""

@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def train(
     source: Annotated[Path, Argument(help="Folder of low-quality images, or one .npz or .zarr of patches.")],
-    target: Annotated[Path | None, Argument(help="Folder of high-quality images of the same names.")] = None,
+    target: Annotated[Path | None, Argument(help="Folder of their high-quality partners.")] = None,
     *,
     out: Annotated[Path, Option(help="The model folder to write.")],
     preset: Annotated[str, Option(help="csbdeep, mito, cardio or planaria.")] = PRESET,
@@ -44,6 +44,9 @@ def train(
     factor: options.Factor = None,
     network_axes: options.NetworkAxes = None,
     image_axes: options.ImageAxes = None,
+    channel: options.Channel = None,
+    source_suffix: options.SourceSuffix = None,
+    target_suffix: options.TargetSuffix = None,
     patch_size: Annotated[str | None, Option(help="E.g. 64,64; else the preset's.")] = None,
     patches_per_image: options.PatchesPerImage = PATCHES_PER_IMAGE,
     validation: Annotated[
@@ -108,6 +111,9 @@ def train(
             scaled_down=smoke,
             axes=network_axes,
             image_axes=image_axes,
+            channel=channel,
+            source_suffix=source_suffix,
+            target_suffix=target_suffix,
             patch_size=patch,
             n_patches_per_image=patches_per_image,
             validation_fraction=validation,

@@ -20,7 +20,7 @@ def add_applications(page: Page, evaluation: Evaluation) -> None:
     """Whether to apply once or twice, and what is invented or left out."""
     if not evaluation.series or evaluation.applications_verdict is None:
         return
-    page.section("Once or twice?", evaluation.applications_verdict.text)
+    page.section("Once or twice?", evaluation.applications_text)
     page.text(
         "A further application is recommended if it lowers the mean NRMSE by at least 1 % and on most images, is not "
         "contradicted by the test where there are images enough for one, and does not invent more than 10 % more "

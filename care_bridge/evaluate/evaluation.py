@@ -33,6 +33,7 @@ from care_bridge.evaluate.scores import (
     paired_test,
     summarise,
 )
+from care_bridge.words import counted, listed
 
 Array = NDArray[np.float64]
 
@@ -166,6 +167,8 @@ class Evaluation:
     settings : mapping
     shown : tuple of Shown
         The middle image first, then the worst and the best.
+    trained_on : tuple of str
+        Images whose source or truth the model was trained on; with any there is no verdict.
     """
 
     model: str
@@ -186,6 +189,7 @@ class Evaluation:
     foreign: Mapping[str, tuple[str, ...]]
     settings: Mapping[str, Any]
     shown: tuple[Shown, ...] = field(default=())
+    trained_on: tuple[str, ...] = ()
 
     def values(self, method: str, metric: str) -> list[float]:
         """Scores of one method, image by image."""
@@ -197,15 +201,20 @@ class Evaluation:
 
     @property
     def kept(self) -> str:
-        """The number of applications that the verdict recommends, as a method; at least once."""
+        """The number of applications that is judged, as a method: the recommended one, at least once.
+
+        It is recommended by one plane of each image; never more than the whole images bear out.
+        """
         found = self.applications_verdict
-        return application_name(max(1, found.applications if found else 1))
+        number = max(1, found.applications if found else 1)
+        while number > 1 and self._mean(application_name(number)) < self._mean(application_name(number - 1)):
+            number -= 1
+        return application_name(number)
 
     @property
     def best_filter(self) -> str | None:
         """The filter with the highest mean PSNR; None without filters."""
-        names = [baseline.name for baseline in self.baselines if self.values(baseline.name, "psnr")]
-        return max(names, key=lambda name: self.summary(name, "psnr").mean, default=None)
+        return self._best_filter("psnr")
 
     def against(self, method: str, *, metric: str = "psnr") -> PairedTest:
         """The kept restoration against another method on the same images."""
@@ -216,37 +225,115 @@ class Evaluation:
 
     @property
     def rivals(self) -> list[str]:
-        """What the restoration has to beat: its input and the best filter, where they could be scored."""
-        return [name for name in (INPUT, self.best_filter) if name and self.values(name, "psnr")]
+        """What the restoration has to beat: its input, and the best filter by PSNR and by SSIM, where they are scored."""
+        names = (INPUT, self.best_filter, self._best_filter("ssim"))
+        return [name for name in dict.fromkeys(names) if name and self.values(name, "psnr")]
+
+    @property
+    def unbeaten(self) -> list[str]:
+        """Rivals that do no worse than the restoration, in PSNR or in SSIM."""
+        return [rival for rival in self.rivals if len(self._better_in(rival)) < 2]
 
     @property
     def good(self) -> bool:
-        """Whether the mean PSNR is above the input's and the best filter's, and the advice is to apply the network."""
-        ours = self.summary(self.kept, "psnr").mean
+        """Whether the mean PSNR and SSIM beat the input's and the best filter's, on images that were not trained on."""
         advised = self.applications_verdict is None or self.applications_verdict.applications > 0
-        return advised and all(_beats(ours, self.summary(rival, "psnr").mean) for rival in self.rivals)
+        return advised and not self.trained_on and not self.unbeaten
+
+    @property
+    def advice(self) -> str:
+        """How often to apply; never a network that loses to something simpler. "" where it could not be asked."""
+        found = self.applications_verdict
+        if self.trained_on or found is None:
+            return ""
+        unbeaten = self.unbeaten
+        if found.applications < 1 or INPUT in unbeaten:
+            return "Do not apply this network to such images"
+        if unbeaten:
+            return f"Do not apply this network to such images: {_called(unbeaten[0])} does as well or better"
+        return f"Apply {self.kept}"
 
     @property
     def verdict(self) -> str:
         """The answer in a few sentences."""
-        ours = self.summary(self.kept, "psnr").mean
-        parts = []
-        for rival in self.rivals:
-            theirs, test = self.summary(rival, "psnr").mean, self.against(rival)
-            word = "better" if _beats(ours, theirs) else "no better"
-            label = "its input" if rival == INPUT else f"the best filter ({rival})"
-            count = f", on {test.better} of {test.n} images" if test.n > 1 else ""
-            sure = "" if math.isnan(test.p_value) else f", {test}"
-            parts.append(f"{word} than {label} ({theirs:.1f} dB{count}{sure})")
-        text = f"The restoration ({ours:.1f} dB PSNR) is {' and '.join(parts)}." if parts else ""
+        if self.trained_on:
+            return self._no_verdict()
+        parts = [self._standing(rival) for rival in self.rivals]
+        text = (
+            f"Applied {self.kept}, it gives {self._level(self.kept)}: {' and '.join(parts)}." if parts else ""
+        )
         if len(self.images) < MIN_IMAGES:
             number = "one image is" if len(self.images) == 1 else f"{len(self.images)} images are"
             text += f" {number.capitalize()} too few for a test."
-        if self.applications_verdict:
-            text += f" {self.applications_verdict.text.split(':')[0]}."
+        if self.advice:
+            text += f" {self.advice}."
         if self.warnings:
-            text += f" Read the warnings below: {len(self.warnings)} of {len(self.images)} pairs have some."
+            text += f" Read the warnings below: {len(self.warnings)} of {counted(len(self.images), 'pair')} have some."
         return text.strip()
+
+    def _no_verdict(self) -> str:
+        count = counted(len(self.images), "image")
+        which = "All" if len(self.trained_on) == len(self.images) > 1 else f"{len(self.trained_on)} of"
+        were = "was" if len(self.images) == 1 else "were"
+        subject = "The image" if len(self.images) == 1 else f"{which} {count}"
+        return (
+            f"No verdict: {subject[0].lower()}{subject[1:]} {were} in this model's training ({listed(self.trained_on)}; by "
+            "the SHA-256 of the files), so the scores say how well it remembers, not how well it restores. Evaluate it "
+            "on images that it never saw."
+        )
+
+    def _applications(self) -> dict[str, Any] | None:
+        """The recommended number of applications and why; 0 of a network that loses to something simpler."""
+        found = self.applications_verdict
+        if found is None:
+            return None
+        number = 0 if self.unbeaten else found.applications
+        return {"applications": number, "text": self.applications_text, "judged": self.kept}
+
+    @property
+    def applications_text(self) -> str:
+        """The advice, and what each further application did."""
+        if self.applications_verdict is None:
+            return ""
+        reasons = self.applications_verdict.text.partition(": ")[2]
+        return f"{self.advice}: {reasons}" if self.advice else reasons[:1].upper() + reasons[1:]
+
+    def _mean(self, method: str, metric: str = "psnr") -> float:
+        return self.summary(method, metric).mean
+
+    def _best_filter(self, metric: str) -> str | None:
+        known = {
+            baseline.name: self._mean(baseline.name, metric)
+            for baseline in self.baselines
+            if self.values(baseline.name, metric)
+        }
+        known = {name: mean for name, mean in known.items() if not math.isnan(mean)}
+        return max(known, key=known.__getitem__, default=None)
+
+    def _better_in(self, rival: str) -> list[str]:
+        """In which of PSNR and SSIM, as they are shown, the kept restoration beats a rival; unknown SSIM is no objection."""
+        better = []
+        # "Better, 15.7 against 15.7" convinces nobody; an SSIM that both have, near 1, takes nothing from a better PSNR.
+        if round(self._mean(self.kept), 1) > round(self._mean(rival), 1):
+            better.append("PSNR")
+        ours, theirs = (round(self._mean(method, "ssim"), 3) for method in (self.kept, rival))
+        if not ours < theirs and (ours != theirs or "PSNR" in better):
+            better.append("SSIM")
+        return better
+
+    def _standing(self, rival: str) -> str:
+        better, test = self._better_in(rival), self.against(rival)
+        count = f", in PSNR on {test.better} of {test.n} images" if test.n > 1 else ""
+        sure = "" if math.isnan(test.p_value) else f", {test}"
+        said = f"{'better' if len(better) == 2 else 'no better'} than {_called(rival)}"
+        if len(better) == 1:
+            worse = "SSIM" if "PSNR" in better else "PSNR"
+            said += f" in {worse}, only in {better[0]}"
+        return f"{said} ({self._level(rival)}{count}{sure})"
+
+    def _level(self, method: str) -> str:
+        ssim = self._mean(method, "ssim")
+        return f"{self._mean(method):.1f} dB PSNR" + ("" if math.isnan(ssim) else f", SSIM {ssim:.3f}")
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers as JSON can hold them; NaN and infinity become null."""
@@ -276,7 +363,8 @@ class Evaluation:
             "warnings": self.warnings,
             "baselines": [asdict(baseline) for baseline in self.baselines],
             "applications": [[step.as_dict() for step in series] for series in self.series],
-            "applications_verdict": asdict(self.applications_verdict) if self.applications_verdict else None,
+            "applications_verdict": self._applications(),
+            "trained_on": self.trained_on,
             "omissions": [asdict(omission) for omission in self.omissions],
             "peaks": [
                 {"image": p.image, "method": p.method, "line": asdict(p.line), **asdict(p.match)}
@@ -304,6 +392,10 @@ def application_name(application: int) -> str:
     return {1: "once", 2: "twice"}.get(application, f"{application} times")
 
 
+def _called(rival: str) -> str:
+    return "its input" if rival == INPUT else f"the best filter ({rival})"
+
+
 def _jsonable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _jsonable(part) for key, part in value.items()}
@@ -314,8 +406,3 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, np.integer):
         return int(value)
     return value
-
-
-def _beats(ours_db: float, theirs_db: float) -> bool:
-    # As they are shown, to 0.1 dB: "better, 15.7 against 15.7" convinces nobody.
-    return round(ours_db, 1) > round(theirs_db, 1)

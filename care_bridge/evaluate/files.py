@@ -15,7 +15,7 @@ from care_bridge.errors import InputError
 from care_bridge.evaluate.baselines import FILTERS
 from care_bridge.evaluate.evaluation import Evaluation
 from care_bridge.evaluate.measure import evaluate
-from care_bridge.evaluate.pairs import Pair, read_pairs
+from care_bridge.evaluate.pairs import Pair, files_trained_on, read_pairs
 from care_bridge.evaluate.profiles import Line
 from care_bridge.evaluate.reliability import interval_images
 from care_bridge.evaluate.report import write_json, write_report
@@ -39,6 +39,9 @@ def evaluate_files(
     train_target: str | os.PathLike[str] | None = None,
     masks: str | os.PathLike[str] | None = None,
     axes: str | None = None,
+    channel: int | None = None,
+    source_suffix: str | None = None,
+    target_suffix: str | None = None,
     applications: int = APPLICATIONS,
     filters: Sequence[str] = tuple(FILTERS),
     robustness: bool = False,
@@ -65,7 +68,7 @@ def evaluate_files(
         Mass of that interval, 0-1.
     train_source, train_target : path, optional
         Training images, on which filters are tuned.
-    masks, axes
+    masks, axes, channel, source_suffix, target_suffix
         See `pairs.read_pairs`.
     applications, filters, robustness, line
         See `measure.evaluate`; `filters` is its `baselines`.
@@ -93,8 +96,11 @@ def evaluate_files(
         if place is not None:
             writable_folder(place)
     tables = [read_table(path) if path else [] for path in (sweep, cross)]
-    pairs = read_pairs(source, target, masks=masks, axes=axes)
-    training = read_pairs(train_source, train_target, axes=axes) if train_source and train_target else []
+    naming: dict[str, Any] = {
+        "axes": axes, "channel": channel, "source_suffix": source_suffix, "target_suffix": target_suffix
+    }  # fmt: skip
+    pairs = read_pairs(source, target, masks=masks, **naming)
+    training = read_pairs(train_source, train_target, **naming) if train_source and train_target else []
     members = open_members(model)
     predictor = members[0] if members else open_predictor(model, runtime="keras")
     found = evaluate(
@@ -102,6 +108,7 @@ def evaluate_files(
         pairs,
         members=members,
         training=training,
+        trained_on=files_trained_on(model),
         applications=applications,
         baselines=filters,
         robustness=robustness,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -21,7 +21,7 @@ from care_bridge.evaluate.baselines import FILTERS, Baseline, tune
 from care_bridge.evaluate.certainty import Familiar, familiar, judge
 from care_bridge.evaluate.evaluation import INPUT, SINGLE, Evaluation, Row, Shown, application_name
 from care_bridge.evaluate.histograms import Saturation, made_by_writer, wasserstein_1
-from care_bridge.evaluate.pairs import Pair, naming
+from care_bridge.evaluate.pairs import Pair, naming, seen_in_training
 from care_bridge.evaluate.profiles import Line
 from care_bridge.evaluate.registration import pair_warnings
 from care_bridge.evaluate.robustness import Point, curves
@@ -31,6 +31,7 @@ from care_bridge.images import Image
 from care_bridge.metrics import align
 from care_bridge.predictor import ImagesOnly, Predictor, Runtime, apply_repeatedly, mean_channels
 from care_bridge.progress import Progress, silent
+from care_bridge.words import counted
 
 SHOWN = 12
 """Images whose pictures are kept until it is known which are the best, the middle and the worst."""
@@ -42,6 +43,7 @@ def evaluate(
     *,
     members: Sequence[Predictor] = (),
     training: Sequence[Pair] = (),
+    trained_on: Collection[str] = (),
     applications: int = APPLICATIONS,
     baselines: Sequence[str] = tuple(FILTERS),
     robustness: bool = False,
@@ -62,6 +64,9 @@ def evaluate(
     training : sequence of Pair
         Training pairs: baselines are tuned on these, and inputs unlike them are flagged. Without any, the
         baselines are tuned on the evaluated pairs, which flatters the filters, and the report says so.
+    trained_on : collection of str
+        SHA-256 of files that the model was trained on; with such images, or with those of `training`, among the
+        pairs there is no verdict.
     applications : int
         How many times in a row.
     baselines : sequence of str
@@ -118,7 +123,15 @@ def evaluate(
         **_versions(),
         "platform": f"{platform.platform()}, Python {platform.python_version()}",
     }
-    return _gather(measured, asked, model=model, robustness=points, settings=about)
+    known = {*trained_on, *(sha for pair in training for sha in pair.hashes)}
+    return _gather(
+        measured,
+        asked,
+        model=model,
+        robustness=points,
+        settings=about,
+        trained_on=seen_in_training(pairs, known),
+    )
 
 
 @dataclass(frozen=True)
@@ -193,7 +206,7 @@ def _tuned(
     if not usable:
         return []
     where = (
-        f"{len(usable)} training image{'s' * (len(usable) > 1)}"
+        counted(len(usable), "training image")
         if training
         else "the evaluated images themselves, which flatters the filters (give the training images)"
     )
@@ -279,6 +292,7 @@ def _gather(
     model: str,
     robustness: Sequence[Point],
     settings: Mapping[str, Any],
+    trained_on: tuple[str, ...],
 ) -> Evaluation:
     """All images in one value."""
     rows = [row for one in measured for row in one.rows]
@@ -310,6 +324,7 @@ def _gather(
         foreign={name: seen.foreign for name, seen in views if seen.foreign},
         settings=settings,
         shown=shown,
+        trained_on=trained_on,
     )
 
 

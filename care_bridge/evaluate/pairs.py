@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,10 @@ import numpy as np
 from care_bridge.errors import InputError
 from care_bridge.evaluate.scores import Mask, fields
 from care_bridge.files import sha256
-from care_bridge.images import Image, read_image
-from care_bridge.patches.pairs import PATTERN, pairs_from_folders
+from care_bridge.images import Image, only_channel, read_image
+from care_bridge.model_files import stated_config
+from care_bridge.patches.pairing import same_place
+from care_bridge.patches.pairs import PATTERN, equal_pixels, pairs_from_folders, refuse_own_truths
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +49,11 @@ def read_pairs(
     axes: str | None = None,
     pattern: str = PATTERN,
     limit: int | None = None,
+    source_suffix: str | None = None,
+    target_suffix: str | None = None,
+    channel: int | None = None,
 ) -> list[Pair]:
-    """Read pairs from two folders by equal file names, or from two files.
+    """Read pairs from two folders by their file names, or from two files.
 
     Parameters
     ----------
@@ -63,6 +68,8 @@ def read_pairs(
         Which files of the source folder.
     limit : int, optional
         The first so many by name; None reads all.
+    source_suffix, target_suffix, channel
+        See `patches.pairs_from_folders`.
 
     Returns
     -------
@@ -78,15 +85,27 @@ def read_pairs(
     if first.is_dir():
         if second.is_file():
             raise InputError(f"{str(first)!r} is a folder and {str(second)!r} a file; give two of a kind")
-        # Checks names, readability and shapes of all files before the first is read.
-        names = [pair.name for pair in pairs_from_folders(first, second, axes=axes, pattern=pattern)][:limit]
-        files = [(first / name, second / name) for name in names]
+        # Checks names, readability, shapes and that pixels differ, of all files before the first is read.
+        found = pairs_from_folders(
+            first,
+            second,
+            axes=axes,
+            pattern=pattern,
+            source_suffix=source_suffix,
+            target_suffix=target_suffix,
+            channel=channel,
+        )
+        files = [(pair.files[0], pair.files[1]) for pair in found[:limit]]
     else:
         if first.is_file() and second.is_dir():
             raise InputError(f"{str(first)!r} is a file and {str(second)!r} a folder; give two of a kind")
         missing = [str(path) for path in (first, second) if not path.exists()]
         if missing:
             raise InputError(f"no file or folder at {', '.join(map(repr, missing))}")
+        if same_place(first, second):
+            raise InputError(
+                f"source and target are the same file, {str(first)!r}; give its ground truth as target"
+            )
         files = [(first, second)]
     if (
         masks is not None
@@ -96,7 +115,27 @@ def read_pairs(
         raise InputError(
             f"no mask in {str(masks)!r} has the name of an image, e.g. {files[0][0].name!r}; rename them"
         )
-    return [_read(one, other, masks, axes) for one, other in files]
+    pairs = [_read(one, other, masks, axes, channel) for one, other in files]
+    own = [
+        pair.name
+        for pair in pairs
+        if pair.source.axes == pair.target.axes and equal_pixels(pair.source.data, pair.target.data)
+    ]
+    refuse_own_truths(own, len(pairs))
+    return pairs
+
+
+def seen_in_training(pairs: Sequence[Pair], trained_on: Collection[str]) -> tuple[str, ...]:
+    """Names of the pairs whose source or truth is among files that a model was trained on, by their SHA-256."""
+    return tuple(pair.name for pair in pairs if set(pair.hashes) & set(trained_on))
+
+
+def files_trained_on(model: str | os.PathLike[str]) -> frozenset[str]:
+    """SHA-256 of the image files that a model folder or package says it was trained on; none where it does not say."""
+    config = stated_config(model)
+    made_of = config.provenance.get("data") if config is not None else None
+    sides = [made_of.get(side) for side in ("source", "target")] if isinstance(made_of, dict) else []
+    return frozenset(str(sha) for side in sides if isinstance(side, dict) for sha in side.values() if sha)
 
 
 @contextmanager
@@ -110,8 +149,15 @@ def naming(pair: Pair) -> Iterator[None]:
         raise InputError(f"{pair.name}: {error}") from error
 
 
-def _read(source: Path, target: Path, masks: str | os.PathLike[str] | None, axes: str | None) -> Pair:
-    low, high = read_image(source, axes), read_image(target, axes)
+def _read(
+    source: Path,
+    target: Path,
+    masks: str | os.PathLike[str] | None,
+    axes: str | None,
+    channel: int | None,
+) -> Pair:
+    low, high = only_channel(read_image(source, axes), channel), read_image(target, axes)
+    high = only_channel(high, channel if "C" in high.axes else None)
     mask = None
     if masks is not None:
         file = Path(masks) / source.name if Path(masks).is_dir() else Path(masks)

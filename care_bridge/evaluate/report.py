@@ -21,7 +21,7 @@ from care_bridge.evaluate.details import (
     add_robustness,
 )
 from care_bridge.evaluate.evaluation import INPUT, SINGLE, Evaluation, Shown
-from care_bridge.evaluate.scores import METRICS, Summary
+from care_bridge.evaluate.scores import METRICS, MIN_INTERVAL, Summary
 from care_bridge.evaluate.style import GREY, LABELS, label
 from care_bridge.evaluate.tables import add_cross, add_sweep
 from care_bridge.files import write_text
@@ -35,6 +35,7 @@ from care_bridge.page import (
     display_limits,
     number,
 )
+from care_bridge.words import counted
 
 LARGEST_BYTES = 10_000_000
 """Reports are mailed around; pictures of the best, then of the worst image are left out to stay below."""
@@ -175,8 +176,8 @@ def _add_scores(page: Page, evaluation: Evaluation) -> None:
         for metric in METRICS
     ]
     page.table(rows, caption="Scores", name="scores", digits=3, data=data)
-    if len(evaluation.images) == 1:
-        page.text("One image: there is no interval and no test; more images would give both.")
+    if (n := len(evaluation.images)) < MIN_INTERVAL:
+        page.text(f"{counted(n, 'image')}: there is no interval and no test; more images would give both.")
     if evaluation.baselines:
         edge = [b.name for b in evaluation.baselines if b.at_edge]
         page.text(
@@ -269,7 +270,7 @@ def _limits(shown: Shown) -> tuple[float, float]:
 def _with_interval(summary: Summary) -> str:
     if not summary.n:
         return "–"
-    if summary.n < 2 or not math.isfinite(summary.high):
+    if not math.isfinite(summary.high):
         return number(summary.mean)
     # Spaces that do not break, so that a number and its interval stay on one line.
     return f"{number(summary.mean)}\u00a0±\u00a0{number(summary.high - summary.mean, 2)}"

@@ -90,7 +90,7 @@ class Summary:
     mean, sd : float
         `sd` is NaN for one image.
     low, high : float
-        95 % interval of the mean over images (Student's t); NaN for one image, which has no interval.
+        95 % interval of the mean over images (Student's t); NaN below `MIN_INTERVAL` images.
     """
 
     n: int
@@ -100,8 +100,8 @@ class Summary:
     high: float
 
     def __str__(self) -> str:
-        if self.n < 2:
-            return f"{self.mean:.4g} (one image: no interval)"
+        if self.n < MIN_INTERVAL:
+            return f"{self.mean:.4g} ({'one image' if self.n == 1 else f'{self.n} images'}: no interval)"
         return f"{self.mean:.4g} ± {self.high - self.mean:.2g}"
 
 
@@ -131,6 +131,9 @@ class PairedTest:
             return f"{self.n} images are too few for p < 0.05"
         return f"p = {self.p_value:.2g}"
 
+
+MIN_INTERVAL = 3
+"""Fewest images for an interval of the mean: two give one of nine times their distance, which says nothing."""
 
 MIN_IMAGES = 6
 """Fewest pairs for which the signed-rank test can give p < 0.05 at all (2 / 2**6 = 0.031)."""
@@ -424,7 +427,7 @@ def frc_resolution_px(frequency: Array, correlation: Array, *, threshold: float 
 
 
 def summarise(values: Sequence[float]) -> Summary:
-    """Mean over images with its 95 % interval; a single image has none.
+    """Mean over images with its 95 % interval; one or two images have none.
 
     Notes
     -----
@@ -436,9 +439,11 @@ def summarise(values: Sequence[float]) -> Summary:
     mean = float(known.mean())
     if known.size == 1 or not np.isfinite(known).all():
         return Summary(known.size, mean, math.nan, math.nan, math.nan)
+    sd = float(known.std(ddof=1))
+    if known.size < MIN_INTERVAL:
+        return Summary(known.size, mean, sd, math.nan, math.nan)
     from scipy.special import stdtrit  # Student's quantile without the second that scipy.stats takes to load
 
-    sd = float(known.std(ddof=1))
     half = float(stdtrit(known.size - 1, (1 + CONFIDENCE) / 2)) * sd / math.sqrt(known.size)
     return Summary(known.size, mean, sd, mean - half, mean + half)
 

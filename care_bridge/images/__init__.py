@@ -1,6 +1,6 @@
 """Images: pixels, axis letters and pixel size, checked once; read from and written to TIFF."""
 
-from care_bridge.images.image import Image
+from care_bridge.images.image import Image, check_channel, only_channel
 from care_bridge.images.layout import HeaderWarning
 from care_bridge.images.read import ImageHeader, read_header, read_image, stored_shape
 from care_bridge.images.storage import DTYPES
@@ -15,6 +15,8 @@ __all__ = [
     "Image",
     "ImageHeader",
     "WriteReport",
+    "check_channel",
+    "only_channel",
     "read_header",
     "read_image",
     "stored_shape",

@@ -65,3 +65,34 @@ class Image:
     def replace(self, **changes: Any) -> Image:
         """The same image with some attributes changed."""
         return dataclasses.replace(self, **changes)
+
+
+def only_channel(image: Image, channel: int | None) -> Image:
+    """One channel of an image, as an image without channels; None takes the image as it is.
+
+    Parameters
+    ----------
+    image : Image
+        One without an axis C has channel 0 only.
+    channel : int, optional
+        From 0.
+
+    Raises
+    ------
+    InputError
+        If there is no such channel.
+    """
+    if channel is None:
+        return image
+    check_channel(channel, image.size("C"), name=image.name)
+    if "C" not in image.axes:
+        return image
+    index = tuple(channel if letter == "C" else slice(None) for letter in image.axes)
+    return image.replace(data=image.data[index], axes=image.axes.replace("C", ""))
+
+
+def check_channel(channel: int, n: int, *, name: str) -> None:
+    """Refuse a channel, counted from 0, that is none of n."""
+    if not 0 <= channel < n:
+        has = f"channels 0-{n - 1}" if n > 1 else "one channel, 0"
+        raise InputError(f"channel={channel} is not in {name!r}, which has {has} (they are counted from 0)")

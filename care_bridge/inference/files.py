@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 
 from care_bridge.defaults import RESULT_NAME
 from care_bridge.errors import InputError
-from care_bridge.images import WriteReport, read_image, write_image
+from care_bridge.images import WriteReport, only_channel, read_image, write_image
 from care_bridge.predictor import Predictor, apply_repeatedly, mean_channels, scale_channels
 from care_bridge.progress import Progress, silent
 
@@ -142,6 +142,7 @@ def predict_files(
     *,
     target: Callable[[Path], Path],
     axes: str | None = None,
+    channel: int | None = None,
     applications: int = 1,
     dtype: DTypeLike | None = np.float32,
     scales: bool = False,
@@ -160,6 +161,8 @@ def predict_files(
         Path of a file's result; with several applications ``_1``, ``_2``, ... is put before its suffix.
     axes : str, optional
         Axes of the files, where they do not say or say it wrongly.
+    channel : int, optional
+        The only channel of each image to restore, from 0 (`images.only_channel`).
     applications : int
         How many times in a row; every result is written.
     dtype : dtype, optional
@@ -187,7 +190,7 @@ def predict_files(
     _check_targets(sources, targets)
     done = []
     for number, (source, place) in enumerate(zip(sources, targets, strict=True)):
-        image = read_image(source, axes)
+        image = only_channel(read_image(source, axes), channel)
         written: list[WriteReport] = []
         result = image
         for application, result in enumerate(apply_repeatedly(predictor, image, applications=applications)):

@@ -14,7 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from care_bridge.axes import check_axes, move_axes
 from care_bridge.errors import InputError
-from care_bridge.images import read_header, read_image
+from care_bridge.images import check_channel, only_channel, read_header, read_image
+from care_bridge.patches.pairing import pair_files, same_place
+from care_bridge.words import counted
 
 PATTERN = "*.tif*"
 """Files of a folder that are images."""
@@ -78,6 +80,8 @@ class ImagePair:
     image : str
         What the pair shows, e.g. the clean image that it was simulated from. Pairs of equal name here are never
         split between training and validation. "": not known; equal targets are found by their pixels anyway.
+    files : tuple of Path
+        Source and target; empty for images that are in no files of their own.
     """
 
     source: Stored
@@ -85,6 +89,7 @@ class ImagePair:
     name: str
     mask: NDArray[np.bool_] | None = field(default=None)
     image: str = ""
+    files: tuple[Path, ...] = ()
 
 
 def in_memory(data: ArrayLike, axes: str) -> Stored:
@@ -93,10 +98,26 @@ def in_memory(data: ArrayLike, axes: str) -> Stored:
     return Stored(lambda: array, check_axes(axes, ndim=array.ndim), array.shape, array.dtype)
 
 
-def in_tiff(path: str | os.PathLike[str], axes: str | None = None) -> Stored:
-    """A TIFF; opened, it is mapped into memory where it is uncompressed, else read."""
+def in_tiff(path: str | os.PathLike[str], axes: str | None = None, *, channel: int | None = None) -> Stored:
+    """A TIFF, or one channel of it; opened, it is mapped into memory where it is uncompressed, else read.
+
+    Parameters
+    ----------
+    path : path
+    axes : str, optional
+        None takes what the file says.
+    channel : int, optional
+        From 0, as `images.only_channel` takes it.
+    """
     header = read_header(path, axes)
-    return Stored(lambda: read_image(path, axes, mapped=True).data, header.axes, header.shape, header.dtype)
+    letters, shape = header.axes, header.shape
+    if channel is not None:
+        sizes = dict(zip(letters, shape, strict=True))
+        check_channel(channel, sizes.pop("C", 1), name=Path(path).name)
+        letters, shape = "".join(sizes), tuple(sizes.values())
+    return Stored(
+        lambda: only_channel(read_image(path, axes, mapped=True), channel).data, letters, shape, header.dtype
+    )
 
 
 def pairs_from_arrays(
@@ -138,8 +159,12 @@ def pairs_from_folders(
     axes: str | None = None,
     target_axes: str | None = None,
     pattern: str = PATTERN,
+    source_suffix: str | None = None,
+    target_suffix: str | None = None,
+    channel: int | None = None,
+    look: bool = False,
 ) -> list[ImagePair]:
-    """Pairs of TIFFs of equal name in two folders; pixels are read when they are needed.
+    """Pairs of TIFFs in two folders, by their names; pixels are read when they are needed.
 
     Parameters
     ----------
@@ -151,6 +176,12 @@ def pairs_from_folders(
         Axes of the files; None takes what each file says (for targets: `axes`).
     pattern : str
         Which files of the source folders.
+    source_suffix, target_suffix : str, optional
+        What names end with where they are not equal, see `pairing.pair_files`; both None find such a difference.
+    channel : int, optional
+        The only channel to take of each image, from 0; an image without channels is taken as it is.
+    look : bool
+        Refuse pairs of equal pixels, for which they are read as far as the first difference.
 
     Returns
     -------
@@ -161,8 +192,8 @@ def pairs_from_folders(
     Raises
     ------
     InputError
-        If a folder is missing or empty, or for all files together: without target, not readable, of
-        unequal shapes.
+        If a folder is missing or empty, source and target are the same folder, or for all files together: without
+        target, not readable, of unequal shapes, of equal pixels.
     """
     several = [source] if isinstance(source, str | os.PathLike) else list(source)
     folders = [Path(folder) for folder in several]
@@ -172,6 +203,13 @@ def pairs_from_folders(
         raise InputError(
             f"no folder at {', '.join(repr(str(folder)) for folder in missing)}; give existing folders"
         )
+    given = source_suffix is not None or target_suffix is not None
+    for folder in folders:
+        if same_place(folder, target) and not given:
+            raise InputError(
+                f"source and target are the same folder, {str(target)!r}: each image would be its own truth; give the "
+                "folder of the truths as target, or say which files are which by --source-suffix and --target-suffix"
+            )
     files = [file for folder in folders for file in sorted(folder.glob(pattern)) if file.is_file()]
     if not files:
         raise InputError(
@@ -179,28 +217,84 @@ def pairs_from_folders(
             "put the source images there, or give another pattern"
         )
     images = _manifest_images(target.resolve().parent / "manifest.csv")
+    there = sorted(file for file in target.glob(PATTERN) if file.is_file())
+    found = pair_files(files, there, source_suffix=source_suffix, target_suffix=target_suffix)
     pairs, problems = [], []
-    for file in files:
-        partner = target / file.name
-        if not partner.is_file():
-            problems.append(f"{file.name}: has no target; {str(partner)!r} does not exist")
+    for file, partner in found:
+        if partner is None:
+            problems.append(
+                f"{file.name}: has no target; {_lacking(file, target, source_suffix, target_suffix)}"
+            )
             continue
         try:
             pair = ImagePair(
-                in_tiff(file, axes),
-                in_tiff(partner, target_axes or axes),
+                in_tiff(file, axes, channel=channel),
+                _target_in_tiff(partner, target_axes or axes, channel),
                 file.name,
                 image=images.get(file.stem, ""),
+                files=(file, partner),
             )
+            problem = _unequal(pair) or (look and _own_truth(pair) and EQUAL_PIXELS)
         except (InputError, OSError) as error:
             problems.append(f"{file.name}: {error}")
             continue
-        problem = _unequal(pair)
         if problem:
             problems.append(f"{file.name}: {problem}")
         pairs.append(pair)
-    _raise_all(problems, len(files))
+    _raise_all(problems, len(found))
     return pairs
+
+
+def _target_in_tiff(path: Path, axes: str | None, channel: int | None) -> Stored:
+    """A target, whose one channel is right whichever channel of the source it belongs to."""
+    whole = in_tiff(path, axes)
+    return whole if channel is None or "C" not in whole.axes else in_tiff(path, axes, channel=channel)
+
+
+EQUAL_PIXELS = (
+    "source and target hold the same pixels, so there is nothing to restore; is one a copy of the other?"
+)
+
+
+def equal_pixels(first: Any, second: Any) -> bool:
+    """Whether two arrays of equal axes hold the same values, and not one value only, as an empty field does.
+
+    Parameters
+    ----------
+    first, second : array
+        Anything with a shape that can be indexed along its first dimension; read as far as the first difference.
+    """
+    if tuple(first.shape) != tuple(second.shape) or not first.shape or not first.shape[0]:
+        return False
+    values: set[float] = set()
+    for index in range(first.shape[0]):
+        one, other = np.asarray(first[index]), np.asarray(second[index])
+        if not np.array_equal(one, other, equal_nan=one.dtype.kind == other.dtype.kind == "f"):
+            return False
+        if len(values) < 2:
+            values |= {float(one.min()), float(one.max())}
+    return len(values) > 1
+
+
+def refuse_own_truths(names: Sequence[str], n: int) -> None:
+    """Refuse those of n pairs, by their names, whose source and target hold the same pixels."""
+    _raise_all([f"{name}: {EQUAL_PIXELS}" for name in names], n)
+
+
+def _own_truth(pair: ImagePair) -> bool:
+    if pair.source.axes != pair.target.axes or pair.source.shape != pair.target.shape:
+        return False
+    return equal_pixels(pair.source.open(), pair.target.open())
+
+
+def _lacking(file: Path, target: Path, source_suffix: str | None, target_suffix: str | None) -> str:
+    if source_suffix is None and target_suffix is None:
+        return (
+            f"{str(target / file.name)!r} does not exist, nor do all names differ in the same part (--source-suffix and "
+            "--target-suffix say which)"
+        )
+    name = file.stem.removesuffix(source_suffix or "") + (target_suffix or "") + file.suffix
+    return f"{str(target / name)!r} does not exist"
 
 
 def pairs_from_zarr(
@@ -306,4 +400,6 @@ def _unequal(pair: ImagePair) -> str:
 
 def _raise_all(problems: Sequence[str], n: int) -> None:
     if problems:
-        raise InputError(f"{len(problems)} of {n} image pairs cannot be used:\n  " + "\n  ".join(problems))
+        raise InputError(
+            f"{len(problems)} of {counted(n, 'image pair')} cannot be used:\n  " + "\n  ".join(problems)
+        )

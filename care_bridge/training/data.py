@@ -24,6 +24,7 @@ from care_bridge.patches import (
     pairs_from_folders,
     sample_patches,
 )
+from care_bridge.patches.pairs import EQUAL_PIXELS, equal_pixels
 from care_bridge.progress import Progress, silent
 from care_bridge.training.batches import Arrays, Batch, PatchSource
 
@@ -64,6 +65,10 @@ def data_from_folders(
     axes: str | None = None,
     image_axes: str | None = None,
     target_axes: str | None = None,
+    source_suffix: str | None = None,
+    target_suffix: str | None = None,
+    channel: int | None = None,
+    look: bool = False,
     n_patches_per_image: int = PATCHES_PER_IMAGE,
     validation_fraction: float = VALIDATION_FRACTION,
     projected: str = "",
@@ -85,6 +90,8 @@ def data_from_folders(
         time and channels.
     image_axes, target_axes : str, optional
         Of the files, where they do not say.
+    source_suffix, target_suffix, channel, look
+        See `patches.pairs_from_folders`.
     n_patches_per_image : int
     validation_fraction : float
         Share, 0-1; whole images where there are enough, else a block of every image.
@@ -105,7 +112,16 @@ def data_from_folders(
     InputError
         For all files together: see `patches.pairs_from_folders` and `patches.sample_patches`.
     """
-    pairs = pairs_from_folders(source, target, axes=image_axes, target_axes=target_axes)
+    pairs = pairs_from_folders(
+        source,
+        target,
+        axes=image_axes,
+        target_axes=target_axes,
+        source_suffix=source_suffix,
+        target_suffix=target_suffix,
+        channel=channel,
+        look=look,
+    )
     own = pairs[0].source.axes.replace("C", "")
     space = _space(own, axes)
     if len(patch_size) != len(space):
@@ -130,8 +146,8 @@ def data_from_folders(
     training, validation = patches.split(validation_fraction, seed=seed)
     several = [source] if isinstance(source, str | os.PathLike) else list(source)
     provenance = {
-        "source": _hashes([Path(folder) for folder in several], pairs),
-        "target": _hashes([Path(target)], pairs),
+        "source": _hashes([pair.files[0] for pair in pairs], several=len(several) > 1),
+        "target": _hashes([pair.files[1] for pair in pairs], several=False),
         "patch_size": list(size.values()),
         "n_patches_per_image": n_patches_per_image,
         "validation_fraction": validation_fraction,
@@ -153,10 +169,19 @@ def network_axes(
     *,
     axes: str | None = None,
     image_axes: str | None = None,
+    **naming: Any,
 ) -> str:
-    """Space axes that `data_from_folders` would train along: `axes`, or the first image's without time."""
-    own = "" if axes else pairs_from_folders(source, target, axes=image_axes)[0].source.axes
-    return _space(own, axes)
+    """Space axes that `data_from_folders` would train along: `axes`, or the first image's without time.
+
+    Parameters
+    ----------
+    source, target, axes, image_axes
+        As for `data_from_folders`.
+    **naming
+        What says which file belongs to which, as for `data_from_folders`.
+    """
+    pairs = pairs_from_folders(source, target, axes=image_axes, **naming)
+    return _space(pairs[0].source.axes, axes)
 
 
 def data_from_file(
@@ -198,6 +223,8 @@ def data_from_file(
             f"no training patches at {str(file)!r}; give a .npz of csbdeep, or two folders of images"
         )
     stored = open_patches(file) if file.suffix == ".zarr" else load_patches(file, axes=axes)
+    if equal_pixels(stored.source, stored.target):
+        raise InputError(f"{file.name}: {EQUAL_PIXELS}")
     training, validation = stored.split(validation_fraction, seed=seed)
     provenance = {
         "source": {file.name: sha256(file)} if file.is_file() else {file.name: ""},
@@ -233,10 +260,9 @@ class _Thin:
         return source.squeeze(self._drop), target.squeeze(self._drop)
 
 
-def _hashes(folders: Sequence[Path], pairs: Sequence[Any]) -> dict[str, str]:
-    names = {Path(pair.name).name for pair in pairs}
-    files = [folder / name for folder in folders for name in sorted(names) if (folder / name).is_file()]
+def _hashes(files: Sequence[Path], *, several: bool) -> dict[str, str]:
+    """SHA-256 by name; with the folder's where there are several."""
     return {
-        (file.name if len(folders) == 1 else f"{file.parent.name}/{file.name}"): sha256(file)
-        for file in files
+        (f"{file.parent.name}/{file.name}" if several else file.name): sha256(file)
+        for file in dict.fromkeys(files)
     }

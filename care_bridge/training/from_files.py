@@ -32,6 +32,9 @@ def train_from_files(
     scaled_down: bool = False,
     axes: str | None = None,
     image_axes: str | None = None,
+    source_suffix: str | None = None,
+    target_suffix: str | None = None,
+    channel: int | None = None,
     patch_size: Sequence[int] | None = None,
     n_patches_per_image: int = PATCHES_PER_IMAGE,
     validation_fraction: float | None = None,
@@ -63,6 +66,8 @@ def train_from_files(
         Of the network; None takes the images' own.
     image_axes : str, optional
         Of the files, where they do not say.
+    source_suffix, target_suffix, channel
+        See `patches.pairs_from_folders`.
     patch_size : sequence of int, optional
         None takes the preset's.
     n_patches_per_image : int
@@ -101,9 +106,16 @@ def train_from_files(
     if resume and not begun:
         say(f"no training was begun in {str(folder)!r}: it begins now")
     wanted = {**chosen.settings, **(settings or {})}
+    naming: dict[str, Any] = {
+        "source_suffix": source_suffix,
+        "target_suffix": target_suffix,
+        "channel": channel,
+    }
     if target is not None and source.is_dir():
         # A mistyped setting is said before minutes go into cutting patches.
-        CareConfig(from_images.network_axes(source, target, axes=axes, image_axes=image_axes), **wanted)
+        CareConfig(
+            from_images.network_axes(source, target, axes=axes, image_axes=image_axes, **naming), **wanted
+        )
     data = _read(
         source,
         target,
@@ -116,6 +128,7 @@ def train_from_files(
         if validation_fraction is None
         else validation_fraction,
         projected=str(wanted.get("proj_axis") or "Z") if wanted.get("kind") == "ProjectionCARE" else "",
+        naming=naming,
         foreground=foreground,
         seed=int(wanted.get("seed", 0)),
         progress=progress,
@@ -180,6 +193,7 @@ def _read(
     patch_size: Sequence[int] | None,
     validation_fraction: float,
     seed: int,
+    naming: Mapping[str, Any],
     **cutting: Any,
 ) -> TrainingData:
     if target is None:
@@ -189,7 +203,7 @@ def _read(
             source, axes=image_axes, validation_fraction=validation_fraction, seed=seed
         )
     if patch_size is None:
-        space = from_images.network_axes(source, target, axes=axes, image_axes=image_axes)
+        space = from_images.network_axes(source, target, axes=axes, image_axes=image_axes, **naming)
         patch_size = preset.patch_size.get(len(space))
         if patch_size is None:
             raise InputError(
@@ -203,6 +217,8 @@ def _read(
         image_axes=image_axes,
         validation_fraction=validation_fraction,
         seed=seed,
+        look=True,
+        **naming,
         **cutting,
     )
 

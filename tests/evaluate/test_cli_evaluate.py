@@ -102,3 +102,62 @@ def test_a_table_that_is_not_there_or_empty(folders, tmp_path):
         assert words in refused(
             "any model", folders / "source", folders / "target", "--sweep", tmp_path / name
         )
+
+
+def trained_on(folder, root, model):
+    """The model, with a config that says it was trained on the images of `root`."""
+    from care_bridge.config import read_config
+    from care_bridge.files import sha256
+    from care_bridge.training.folder import load_model, save_model
+
+    made_of = {
+        side: {file.name: sha256(file) for file in (root / side).iterdir()} for side in ("source", "target")
+    }
+    opened = load_model(model)
+    config = read_config(model).replace(provenance={"data": made_of})
+    save_model(folder, config, opened.network)
+    return folder
+
+
+@pytest.mark.tf
+def test_images_that_the_model_was_trained_on_get_no_verdict_whatever_they_are_called(
+    model, folders, tmp_path, make_pair
+):
+    known = trained_on(tmp_path / "trained", folders, model)
+    for side in ("source", "target"):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "renamed.tif").write_bytes((folders / side / "cell_0.tif").read_bytes())
+    for side, image in zip(("source", "target"), make_pair(7, (64, 64)), strict=True):
+        write_image(tmp_path / side / "unseen.tif", image)
+    result = run(
+        known, tmp_path / "source", tmp_path / "target", "--out", tmp_path / "r.html", "--json", tmp_path / "r.json",
+        "--quiet", "--no-baselines",
+    )  # fmt: skip
+    assert result.exit_code == 1, result.output
+    assert "No verdict: 1 of 2 images were in this model's training (renamed.tif;" in result.stdout
+    numbers = json.loads((tmp_path / "r.json").read_text())
+    assert not numbers["good"]
+    assert numbers["trained_on"] == ["renamed.tif"]
+    page = (tmp_path / "r.html").read_text()
+    assert page.index("No verdict") < page.index("How good</")
+
+
+@pytest.mark.tf
+def test_images_that_are_named_as_training_images_get_no_verdict(model, folders, tmp_path):
+    result = run(
+        model, folders / "source", folders / "target", "--out", tmp_path / "r.html", "--quiet", "--no-baselines",
+        "--train-source", folders / "source", "--train-target", folders / "target",
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert "No verdict: all 2 images were in this model's training" in result.stdout
+
+
+def test_a_source_that_is_its_own_target_is_refused(folders, tmp_path):
+    same = refused("any model", folders / "source", folders / "source")
+    assert "source and target are the same folder" in same
+    (tmp_path / "link").symlink_to(folders / "source")
+    assert "are the same folder" in refused("any model", folders / "source", tmp_path / "link")
+    one = folders / "source" / "cell_0.tif"
+    assert "are the same file" in refused("any model", one, one)
+    (tmp_path / "copy.tif").write_bytes(one.read_bytes())
+    assert "hold the same pixels" in refused("any model", one, tmp_path / "copy.tif")

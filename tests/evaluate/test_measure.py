@@ -8,9 +8,10 @@ from scipy.ndimage import gaussian_filter
 
 from care_bridge.errors import InputError
 from care_bridge.evaluate import Pair, evaluate, report_page
+from care_bridge.evaluate.applications import Verdict
 from care_bridge.evaluate.evaluation import ALIGNED, INPUT, OWN, SINGLE
 from care_bridge.evaluate.reliability import disagreement
-from care_bridge.evaluate.scores import score_image
+from care_bridge.evaluate.scores import score_image, summarise
 from care_bridge.images import Image
 from care_bridge.predictor import ImagesOnly
 
@@ -211,3 +212,58 @@ def test_a_stack_with_a_blank_middle_plane_is_scored_without_pictures(make_pair,
     assert math.isfinite(found.values("once", "psnr")[0])
     assert found.shown == ()
     assert "PSNR" in report_page(found).html()
+
+
+def changed(found, method, **scores):
+    """The evaluation with scores of a method raised by so much on every image."""
+    rows = [
+        replace(row, scores={key: value + scores.get(key, 0.0) for key, value in row.scores.items()})
+        if row.method == method
+        else row
+        for row in found.rows
+    ]
+    return replace(found, rows=tuple(rows))
+
+
+def test_the_headline_names_psnr_ssim_the_number_of_applications_and_the_best_filter(found):
+    winner = changed(found, "once", psnr=10.0, ssim=0.5)
+    winner = replace(winner, applications_verdict=Verdict(1, "Apply once: it lowers NRMSE."))
+    assert winner.good
+    first, *_ = winner.verdict.split(": ")
+    assert first.startswith("Applied once, it gives ")
+    assert "dB PSNR, SSIM " in first
+    assert f"better than the best filter ({winner.best_filter}) (" in winner.verdict
+    assert winner.verdict.endswith("Apply once.")
+
+
+def test_a_network_that_loses_to_a_filter_is_never_advised_not_even_twice(found):
+    loser = replace(
+        changed(found, "Gaussian", psnr=20.0, ssim=0.5),
+        applications_verdict=Verdict(2, "Apply twice: the second application lowers NRMSE."),
+    )
+    assert not loser.good
+    for text in (loser.verdict, loser.applications_text, loser.to_dict()["applications_verdict"]["text"]):
+        assert "Apply twice" not in text
+    assert "Do not apply this network to such images: the best filter (Gaussian)" in loser.verdict
+    assert loser.to_dict()["applications_verdict"]["applications"] == 0
+    assert "Apply twice" not in report_page(loser).html()
+
+
+def test_a_better_psnr_with_a_worse_ssim_is_no_better(found):
+    mixed = changed(found, "once", psnr=20.0, ssim=-0.9)
+    assert not replace(mixed, applications_verdict=None).good
+    assert "no better than its input in SSIM, only in PSNR" in mixed.verdict
+
+
+def test_twice_is_not_judged_where_the_whole_images_are_worse_for_it(found):
+    twice = replace(changed(found, "twice", psnr=-5.0), applications_verdict=Verdict(2, "Apply twice: x."))
+    assert twice.kept == "once"
+    assert "Apply twice" not in twice.verdict
+
+
+def test_two_images_have_no_interval(smoother, pairs):
+    html = report_page(evaluate(smoother, pairs[:2], baselines=())).html()
+    assert "2 images: there is no interval and no test" in html
+    table = html[html.index("Scores") : html.index("Every image")]
+    assert "\u00a0±\u00a0" not in table
+    assert not math.isfinite(summarise([1.0, 2.0]).high)

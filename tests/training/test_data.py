@@ -12,7 +12,7 @@ from care_bridge.config import CareConfig, read_config
 from care_bridge.errors import InputError
 from care_bridge.images import Image, write_image
 from care_bridge.patches import LeakingSplitWarning
-from care_bridge.sweep import Sweep, run_sweep
+from care_bridge.sweep import Sweep, run_sweep, trained_and_tested
 from care_bridge.training.data import data_from_file, data_from_folders, network_axes
 from care_bridge.training.ensemble import load_members, member_seed, train_ensemble
 from care_bridge.training.fit import train
@@ -228,6 +228,7 @@ def test_sweep_makes_a_table_and_does_not_train_twice(folders, tmp_path):
     )
     rows = run_sweep(sweep, tmp_path)
     assert [row.settings["train_batch_size"] for row in rows] == [2, 4]
+    assert trained_and_tested(sweep) == sorted(file.name for file in folders[0].iterdir())
     table = (tmp_path / "sweep.csv").read_text().splitlines()
     assert table[0] == "train_batch_size,patch_size,seconds,epochs,val_loss,val_mae,psnr,nrmse,ssim"
     assert len(table) == 3
