@@ -49,7 +49,16 @@ def check_axes(axes: str, *, ndim: int | None = None, argument: str = "axes") ->
 
 
 def axes_dict(axes: str) -> dict[str, int | None]:
-    """Position of every letter of STCZYX in `axes`; None for a letter that is not there."""
+    """Position of every letter of STCZYX in `axes`; None for a letter that is not there.
+
+    Parameters
+    ----------
+    axes : str
+
+    Returns
+    -------
+    dict of str to int or None
+    """
     axes = check_axes(axes)
     return {letter: (axes.index(letter) if letter in axes else None) for letter in AXES}
 

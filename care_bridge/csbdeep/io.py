@@ -68,6 +68,11 @@ def save_tiff_imagej_compatible(
         csbdeep returns nothing. Floats become float32, unsigned integers of two bytes and more uint16,
         signed ones int16: clipped, where csbdeep lets them wrap around.
 
+    Raises
+    ------
+    InputError
+        If the axes hold S or an argument is not known.
+
     Warns
     -----
     UserWarning
@@ -165,6 +170,11 @@ def load_training_data(
     -------
     (X, Y), (X_val, Y_val) or None, axes
         Channels last.
+
+    Raises
+    ------
+    InputError
+        If the file holds no patches, or fewer than `n_images`, or the share is none.
 
     Warns
     -----

@@ -49,6 +49,11 @@ def no_background_patches(
     background : float, optional
         Percentile that is subtracted first; None subtracts nothing, as csbdeep. Needed for images with a
         camera offset, where everything is bright otherwise.
+
+    Returns
+    -------
+    callable
+        For `patch_filter` of `create_patches`.
     """
     return NoBackground(Foreground(threshold, percentile, background))
 
@@ -64,7 +69,23 @@ class _Sampler:
 def sample_percentiles(
     pmin: tuple[float, float] = (1, 3), pmax: tuple[float, float] = (99.5, 99.9)
 ) -> Callable[[], tuple[float, float]]:
-    """A function that draws a low and a high percentile from two intervals, by NumPy's global generator."""
+    """A function that draws a low and a high percentile from two intervals, by NumPy's global generator.
+
+    Parameters
+    ----------
+    pmin, pmax : (float, float)
+        Intervals within 0-100.
+
+    Returns
+    -------
+    callable
+        Gives a low and a high percentile at each call.
+
+    Raises
+    ------
+    InputError
+        If an interval is not two rising percentiles.
+    """
     for name, interval in (("pmin", pmin), ("pmax", pmax)):
         if len(interval) != 2 or not interval[0] < interval[1]:
             raise InputError(f"{name}={interval} must be two rising percentiles")
@@ -115,6 +136,11 @@ def norm_percentiles(
         Fixed ones, or a function that gives a pair for each patch.
     relu_last : bool
         Take the target's lowest value as 0, for networks whose last activation is ReLU.
+
+    Returns
+    -------
+    callable
+        For `normalization` of `create_patches`.
     """
     if callable(percentiles):
         low, high = percentiles()  # csbdeep looks at a first pair too, so the draws after it are the same

@@ -88,6 +88,11 @@ def sample_patches_from_multiple_stacks(
         Gives a mask of the patches' centres.
     verbose : bool
         Accepted for csbdeep's sake.
+
+    Returns
+    -------
+    list of ndarray
+        Patches of each array, the same places in all.
     """
     corners = corners_of(datas, patch_size, n_samples, datas_mask, patch_filter, np.random)
     return [cut(data, corners, patch_size) for data in datas]
@@ -200,6 +205,11 @@ def create_patches_reduced_target(
     TrainingPatches
         Y has size 1 along `reduction_axes`.
 
+    Raises
+    ------
+    InputError
+        If they are to be written as anything but .npz, and for what `create_patches` refuses.
+
     Warns
     -----
     UserWarning
@@ -225,7 +235,15 @@ def create_patches_reduced_target(
 
 
 def shuffle_inplace(*arrs: Array, **kwargs: Any) -> None:
-    """Shuffle arrays along their first axis, all in the same way; `seed` as `numpy.random.RandomState` takes it."""
+    """Shuffle arrays along their first axis, all in the same way; `seed` as `numpy.random.RandomState` takes it.
+
+    Parameters
+    ----------
+    *arrs : ndarray
+        Of equal length.
+    **kwargs
+        `seed` alone.
+    """
     seed = kwargs.pop("seed", None)
     rng = np.random if seed is None else np.random.RandomState(seed)
     order = np.arange(len(arrs[0])) if arrs else np.arange(0)

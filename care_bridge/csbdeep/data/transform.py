@@ -139,7 +139,17 @@ def _chosen_target(source: NDArray[Any], given: NDArray[Any] | None, yield_targe
 
 
 def permute_axes(axes: str) -> Transform:
-    """Bring images (and masks) into the order of `axes`; missing axes are added with size 1."""
+    """Bring images (and masks) into the order of `axes`; missing axes are added with size 1.
+
+    Parameters
+    ----------
+    axes : str
+        As they shall be.
+
+    Returns
+    -------
+    Transform
+    """
     wanted = check_axes(axes)
 
     def generate(pairs: Iterable[Pair]) -> Iterator[Pair]:
@@ -160,7 +170,21 @@ def permute_axes(axes: str) -> Transform:
 
 
 def crop_images(slices: Sequence[slice]) -> Transform:
-    """Cut all images (and masks), one slice a dimension."""
+    """Cut all images (and masks), one slice a dimension.
+
+    Parameters
+    ----------
+    slices : sequence of slice
+
+    Returns
+    -------
+    Transform
+
+    Raises
+    ------
+    InputError
+        When it is applied, if there is not one slice a dimension.
+    """
     box = tuple(slices)
 
     def generate(pairs: Iterable[Pair]) -> Iterator[Pair]:
@@ -181,6 +205,10 @@ def broadcast_target(target_axes: str | None = None) -> Transform:
     ----------
     target_axes : str, optional
         Of the targets; None: those of the sources.
+
+    Returns
+    -------
+    Transform
     """
 
     def generate(pairs: Iterable[Pair]) -> Iterator[Pair]:

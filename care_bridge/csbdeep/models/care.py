@@ -266,6 +266,11 @@ class CARE:
         Returns
         -------
         Path
+
+        Raises
+        ------
+        InputError
+            If the model has no folder and `fname` is not given, or Fiji's TensorFlow could not run it.
         """
         if fname is None and self.logdir is None:
             raise InputError("a model without basedir has no folder to export into; give fname")

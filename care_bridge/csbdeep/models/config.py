@@ -85,6 +85,10 @@ class Config:
         ----------
         kind : str, optional
             csbdeep's class; None: CARE, or ProjectionCARE for a ProjectionConfig.
+
+        Returns
+        -------
+        CareConfig
         """
         values = {key: value for key, value in vars(self).items() if key not in _NOT_SETTINGS}
         known = {key: value for key, value in values.items() if key in CareConfig.model_fields}
@@ -129,7 +133,13 @@ class Config:
 
 
 class ProjectionConfig(Config):
-    """Settings of a network that restores and projects along one axis: `Config` and csbdeep's `proj_...`."""
+    """Settings of a network that restores and projects along one axis: `Config` and csbdeep's `proj_...`.
+
+    Parameters
+    ----------
+    axes, n_channel_in, n_channel_out, probabilistic, allow_new_parameters, kwargs
+        As for `Config`.
+    """
 
     _kind: Kind = "ProjectionCARE"
 

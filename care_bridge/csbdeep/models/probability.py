@@ -132,6 +132,10 @@ class ProbabilisticPrediction:
         size : int or tuple of int, optional
             None gives one, with the image's shape.
         random_state : int or Generator, optional
+
+        Returns
+        -------
+        ndarray
         """
         rng = np.random.default_rng(random_state)
         return rng.laplace(self._loc, self._scale, self.shape if size is None else size)

@@ -86,6 +86,11 @@ class IsotropicCARE(CARE):
             Slices at once.
         n_tiles : mapping of str to int, optional
             Tiles along Y and X, e.g. ``{"Y": 2, "X": 2}``; they bound the memory and change nothing.
+
+        Returns
+        -------
+        ndarray
+            See `CARE.predict`; Z has `factor` times the planes.
         """
         return self._isotropic(img, axes, factor, normalizer, resizer, batch_size, n_tiles)[0]
 

@@ -43,7 +43,27 @@ __all__ = [
 def axes_check_and_normalize(
     axes: str, length: int | None = None, disallowed: str | None = None, return_allowed: bool = False
 ) -> str | tuple[str, str]:
-    """Axes as upper-case letters; see `care_bridge.axes.check_axes`."""
+    """Axes as upper-case letters; see `care_bridge.axes.check_axes`.
+
+    Parameters
+    ----------
+    axes : str
+    length : int, optional
+        How many letters there must be.
+    disallowed : str, optional
+        Letters that may not be there.
+    return_allowed : bool
+        Give all letters that there are as well.
+
+    Returns
+    -------
+    str, or two
+
+    Raises
+    ------
+    InputError
+        If they are no axes, or not these.
+    """
     axes = check_axes(axes, ndim=length)
     wrong = [letter for letter in axes if disallowed and letter in disallowed]
     if wrong:
@@ -52,7 +72,12 @@ def axes_check_and_normalize(
 
 
 def backend_channels_last() -> bool:
-    """Whether channels are the last dimension of a network's arrays: always, here."""
+    """Whether channels are the last dimension of a network's arrays: always, here.
+
+    Returns
+    -------
+    bool
+    """
     return True
 
 
@@ -66,6 +91,10 @@ def move_image_axes(x: NDArray[Any], fr: str, to: str, adjust_singletons: bool =
         Axes before and after.
     adjust_singletons : bool
         Drop dimensions of size 1 that only `fr` has, and add those that only `to` has.
+
+    Returns
+    -------
+    ndarray
 
     Raises
     ------
@@ -104,6 +133,11 @@ def normalize(
         Added to the range.
     dtype : type, optional
         None computes in the image's own.
+
+    Returns
+    -------
+    ndarray
+        In `dtype`.
     """
     x = array_of(x, "x")
     if axis is None:
@@ -126,6 +160,21 @@ def normalize_mi_ma(
     """``(x - mi) / (ma - mi + eps)``, in `dtype` (None: in the image's own).
 
     Images that float32 cannot hold (uint32, int32, 64 bit) are subtracted in float64 first.
+
+    Parameters
+    ----------
+    x : ndarray
+    mi, ma : float or ndarray
+        What becomes 0 and 1; arrays as they broadcast.
+    clip : bool
+        Cut off at 0 and 1.
+    eps : float
+        Added to the range.
+    dtype : type, optional
+
+    Returns
+    -------
+    ndarray
     """
     low, high = np.asarray(mi), np.asarray(ma)
     if dtype is None:
@@ -139,12 +188,29 @@ def normalize_mi_ma(
 
 
 def load_json(fpath: str | os.PathLike[str]) -> Any:
-    """Content of a JSON file."""
+    """Content of a JSON file.
+
+    Parameters
+    ----------
+    fpath : path
+
+    Returns
+    -------
+    object
+    """
     return json.loads(Path(fpath).read_text(encoding="utf-8"))
 
 
 def save_json(data: Mapping[str, Any], fpath: str | os.PathLike[str], **kwargs: Any) -> None:
-    """Write a JSON file, whole or not at all."""
+    """Write a JSON file, whole or not at all.
+
+    Parameters
+    ----------
+    data : mapping
+    fpath : path
+    **kwargs
+        Of `json.dumps`.
+    """
     from care_bridge.files import write_text
 
     write_text(fpath, json.dumps(data, **kwargs))

@@ -97,6 +97,11 @@ def to_color(
     gamma : float
         Exponent of the result.
     colors : sequence of RGB triples, 0-1
+
+    Returns
+    -------
+    ndarray
+        Shape (Y, X, 3).
     """
     if arr.ndim not in (2, 3):
         raise ValueError(f"an image has 2 or 3 dimensions; received shape {arr.shape}")

@@ -34,6 +34,10 @@ def keras_import(sub: str | None = None, *names: str) -> Any:
         Such as "layers"; None gives Keras itself.
     names : str
         One gives the object, several a tuple of them, none the module.
+
+    Returns
+    -------
+    object
     """
     load_tensorflow()
     import keras
