@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from care_bridge import text
 from care_bridge.axes import check_axes
 from care_bridge.defaults import KIND, PRECISION, SEED
 from care_bridge.errors import InputError
@@ -31,6 +33,10 @@ Kind = Literal["CARE", "UpsamplingCARE", "IsotropicCARE", "ProjectionCARE"]
 """csbdeep's classes: plain, upsampled along Z first, two rotated stacks combined, an axis projected away."""
 
 Sizes = int | tuple[int, ...]
+
+_MOST_LEVELS, _MOST_CHANNELS, _MOST_KERNEL = 24, 1 << 16, 1 << 10
+"""Beyond these, sizes and receptive fields are no numbers to reckon with; networks stay far below."""
+_BYTES_OF_NO_MACHINE = 1 << 40
 
 _PROJECTION = ("proj_axis", "proj_n_depth", "proj_n_filt", "proj_n_conv_per_depth", "proj_kern", "proj_pool")
 # Field here -> key in our own block of config.json; everything else is a top-level key of csbdeep's.
@@ -120,14 +126,14 @@ class CareConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     axes: str = "YXC"
-    n_channel_in: int = Field(1, ge=1)
-    n_channel_out: int = Field(1, ge=1)
+    n_channel_in: int = Field(1, ge=1, le=_MOST_CHANNELS)
+    n_channel_out: int = Field(1, ge=1, le=_MOST_CHANNELS)
     probabilistic: bool = False
     kind: Kind = KIND
-    factor: float | None = Field(None, gt=0)
+    factor: float | None = Field(None, gt=0, allow_inf_nan=False)
 
     unet_residual: bool
-    unet_n_depth: int = Field(2, ge=1)
+    unet_n_depth: int = Field(2, ge=1, le=_MOST_LEVELS)
     unet_kern_size: Sizes
     unet_pool: tuple[int, ...]
     unet_n_first: int = Field(32, ge=1)
@@ -137,7 +143,7 @@ class CareConfig(BaseModel):
     train_loss: Literal["mae", "mse", "laplace"]
     train_epochs: int = Field(100, ge=1)
     train_steps_per_epoch: int = Field(400, ge=1)
-    train_learning_rate: float = Field(4e-4, gt=0)
+    train_learning_rate: float = Field(4e-4, gt=0, allow_inf_nan=False)
     train_batch_size: int = Field(16, ge=1)
     train_tensorboard: bool = False
     train_checkpoint: str | None = "weights_best.h5"
@@ -154,12 +160,12 @@ class CareConfig(BaseModel):
     train_augment: tuple[Literal["flips", "rot90", "intensity"], ...] = ()
     train_early_stopping: int | None = Field(None, ge=1)
     train_loss_bg_thresh: float = Field(0.0, ge=0, le=1)
-    train_loss_bg_decay: float = Field(0.06, ge=0)
+    train_loss_bg_decay: float = Field(0.06, ge=0, allow_inf_nan=False)
 
     proj_axis: str | None = None
-    proj_n_depth: int | None = Field(None, ge=1)
+    proj_n_depth: int | None = Field(None, ge=1, le=_MOST_LEVELS)
     proj_n_filt: int | None = Field(None, ge=1)
-    proj_n_conv_per_depth: int | None = Field(None, ge=1)
+    proj_n_conv_per_depth: int | None = Field(None, ge=1, le=_MOST_LEVELS)
     proj_kern: tuple[int, ...] | None = None
     proj_pool: tuple[int, ...] | None = None
 
@@ -182,6 +188,8 @@ class CareConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(values["axes"], str):
+            raise ValueError(f"axes={text.shown(values['axes'])}: give letters, e.g. 'YX'")
         axes = check_axes(values["axes"]).replace("S", "")
         values["axes"] = axes if "C" in axes else axes + "C"
         n_dim = len(values["axes"]) - 1
@@ -203,6 +211,22 @@ class CareConfig(BaseModel):
             values["unet_pool"] = (2,) * n_dim
         return values
 
+    @field_validator("train_reduce_lr")
+    @classmethod
+    def _numbers(cls, values: dict[str, Any] | None) -> dict[str, Any] | None:
+        for key, value in (values or {}).items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if key in ("factor", "patience", "min_delta", "epsilon", "cooldown", "min_lr") and not number:
+                raise ValueError(f"{key} must be a number; received {text.shown(value)}")
+        return values
+
+    @field_validator("train_checkpoint", "train_checkpoint_last", "train_checkpoint_epoch")
+    @classmethod
+    def _in_the_folder(cls, name: str | None) -> str | None:
+        if name is not None and (name in ("", ".", "..") or set(name) & set("/\\\0")):
+            raise ValueError("give a file's name alone, e.g. weights_best.h5: it lies in the model's folder")
+        return name
+
     @field_validator("axes")
     @classmethod
     def _net_axes(cls, axes: str) -> str:
@@ -221,6 +245,9 @@ class CareConfig(BaseModel):
             raise ValueError(
                 f"unet_kern_size={self.unet_kern_size} needs {n_space} numbers for axes {self.axes!r}"
             )
+        largest = max((*self.kernel, *self.unet_pool, *(self.proj_kern or ()), *(self.proj_pool or ())))
+        if largest > _MOST_KERNEL:
+            raise ValueError(f"a kernel or pooling of {largest} pixels is larger than any network's")
         even = [size for size in self.kernel if size < 1 or size % 2 == 0]
         if even:
             raise ValueError(f"unet_kern_size={self.unet_kern_size} must be odd, e.g. 3 or 5")
@@ -242,6 +269,8 @@ class CareConfig(BaseModel):
                 f"unet_input_shape={self.unet_input_shape} must have {self.n_dim} sizes (None is free) and "
                 f"{self.n_channel_in} channels for axes {self.axes!r}"
             )
+        if self.weight_bytes > _BYTES_OF_NO_MACHINE:
+            raise ValueError(too_large(self))
         if self.norm_pmin >= self.norm_pmax:
             raise ValueError(f"norm_pmin={self.norm_pmin} must be below norm_pmax={self.norm_pmax}")
         if self.kind == "ProjectionCARE":
@@ -284,6 +313,20 @@ class CareConfig(BaseModel):
         if isinstance(self.unet_kern_size, tuple):
             return self.unet_kern_size
         return (self.unet_kern_size,) * (len(self.axes_out) - 1)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory that the U-Net's weights take, about; training takes four times as much, and the images."""
+        area, features, count = (
+            math.prod(self.kernel),
+            self.unet_n_first,
+            self.n_channel_in * self.unet_n_first,
+        )
+        for level in range(self.unet_n_depth):
+            here = features << level
+            # Down: twice a convolution; up: one of both halves together, one back. The lowest level lies in between.
+            count += here * here * (1 + 2 + 2 + 1)
+        return 4 * area * count
 
     @property
     def size_multiple(self) -> dict[str, int]:
@@ -340,6 +383,15 @@ class CareConfig(BaseModel):
         return {"n_dim": self.n_dim, **values, **other, "allow_new_parameters": plain, BLOCK: block}
 
 
+def too_large(config: CareConfig) -> str:
+    """What to say of a network that is larger than memory."""
+    return (
+        f"unet_n_depth={config.unet_n_depth}, unet_n_first={config.unet_n_first} and unet_kern_size="
+        f"{config.unet_kern_size} make a network whose weights alone take {config.weight_bytes / 1e9:,.0f} GB; use "
+        "smaller ones, e.g. 2, 32 and 5"
+    )
+
+
 def read_config(path: str | os.PathLike[str]) -> CareConfig:
     """Settings of a model folder, ours or csbdeep's.
 
@@ -367,25 +419,37 @@ def read_config(path: str | os.PathLike[str]) -> CareConfig:
     file = Path(path)
     file = file / "config.json" if file.is_dir() else file
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = text.read(file, "JSON")
     except FileNotFoundError:
         raise InputError(
             f"no config.json in {str(file.parent)!r}; a model folder holds config.json and weights_*.h5"
         ) from None
-    except ValueError as error:
-        raise InputError(
-            f"{str(file)!r} is not JSON ({error}); copy it again from where it was trained"
-        ) from None
+    return config_of(content, name=repr(str(file)))
+
+
+def config_of(content: Any, *, name: str) -> CareConfig:
+    """Settings from what a config.json says; see `read_config`.
+
+    Parameters
+    ----------
+    content : object
+        As `text.read` gives it.
+    name : str
+        Where it stands, for messages.
+    """
     if not isinstance(content, dict):
-        raise InputError(
-            f"{str(file)!r} holds {type(content).__name__}, not settings; it is no model's config.json"
-        )
+        raise InputError(f"{name} holds {type(content).__name__}, not settings; it is no model's config.json")
+    content = dict(content)
     block = content.pop(BLOCK, {})
+    if not isinstance(block, dict):
+        raise InputError(
+            f"{name}: {BLOCK} is {text.shown(block)}; it must be a block of keys and values, or be left out"
+        )
     content.pop("allow_new_parameters", None)
     version = block.get("format_version", FORMAT_VERSION)
-    if version > FORMAT_VERSION:
+    if not isinstance(version, int) or version > FORMAT_VERSION:
         raise InputError(
-            f"{str(file)!r} has format version {version}; this care_bridge reads up to {FORMAT_VERSION}"
+            f"{name} has format version {text.shown(version)}; this care_bridge reads up to {FORMAT_VERSION}"
         )
     values = {
         key: value for key, value in content.items() if key in CareConfig.model_fields or key == "n_dim"
@@ -394,14 +458,14 @@ def read_config(path: str | os.PathLike[str]) -> CareConfig:
     for key in other:
         near = _nearest(key)
         if near and near not in values:
-            warnings.warn(f"{file}: key {key!r} is not known and was ignored; is it {near!r}?", stacklevel=2)
+            warnings.warn(f"{name}: key {key!r} is not known and was ignored; is it {near!r}?", stacklevel=2)
     if any(key in values for key in _PROJECTION):
         values["kind"] = "ProjectionCARE"
     values |= {name: block[key] for name, key in _OWN.items() if key in block}
     try:
         return CareConfig(**values, other=other)
     except InputError as error:
-        raise InputError(f"{str(file)!r}: {error}") from None
+        raise InputError(f"{name}: {error}") from None
 
 
 def write_config(path: str | os.PathLike[str], config: CareConfig) -> None:
@@ -428,5 +492,7 @@ def _explain(problem: Mapping[str, Any]) -> str:
         return message
     message = message[0].lower() + message[1:]
     return (
-        f"{where}={problem['input']!r}: {message}" if problem["type"] != "missing" else f"{where} is missing"
+        f"{where}={text.shown(problem['input'], 200)}: {message}"
+        if problem["type"] != "missing"
+        else f"{where} is missing"
     )

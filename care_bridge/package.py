@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
+from pydantic import BaseModel, ConfigDict
 
-from care_bridge import zips
+from care_bridge import text, zips
 from care_bridge.bundle import SAVED_MODEL
-from care_bridge.config import CareConfig, read_config
+from care_bridge.config import CareConfig, config_of, read_config
 from care_bridge.errors import InputError
 
 RDF = "rdf.yaml"
@@ -86,15 +84,55 @@ def read_description(root: Path, path: str | os.PathLike[str]) -> dict[str, Any]
     file = next((root / name for name in (RDF, *OTHER_NAMES) if (root / name).is_file()), None)
     if file is None:
         raise InputError(f"{path} holds no rdf.yaml; a bundle for Fiji holds no weights that can train on")
-    try:
-        rdf = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: its {file.name} is not YAML: {' '.join(str(error).split())[:200]}"
-        ) from None
+    rdf = text.parse(_content(file), "YAML", name=f"{path}: its {file.name}")
     if not isinstance(rdf, dict):
         raise InputError(f"{path}: its {file.name} describes nothing")
+    text.checked(rdf, Description, name=f"{path}: its {file.name} is not built as a description")
     return rdf
+
+
+def _content(file: Path) -> bytes:
+    if (size := file.stat().st_size) > text.MOST_YAML_BYTES:
+        raise InputError(
+            f"{file.name} has {size:,} bytes, and at most {text.MOST_YAML_BYTES:,} are read; is it a description?"
+        )
+    return file.read_bytes()
+
+
+class _Open(BaseModel):
+    """Mappings in which more may stand than is read here."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class _File(_Open):
+    source: str | None = None
+    sha256: str | None = None
+
+
+class _Step(_Open):
+    kwargs: dict[str, Any] | None = None
+
+
+class _Tensor(_Open):
+    axes: str | list[dict[str, Any] | str] | None = None
+    preprocessing: list[_Step] | None = None
+    postprocessing: list[_Step] | None = None
+    test_tensor: _File | None = None
+    sample_tensor: _File | None = None
+
+
+class Description(_Open):
+    """The kinds of what is read of a description, in any version of the format; what it means is the readers' matter."""
+
+    inputs: list[_Tensor] | None = None
+    outputs: list[_Tensor] | None = None
+    weights: dict[str, _File | None] | None = None
+    test_inputs: list[str] | None = None
+    test_outputs: list[str] | None = None
+    sample_inputs: list[str] | None = None
+    sample_outputs: list[str] | None = None
+    covers: str | list[Any] | None = None
 
 
 def config_of_package(root: Path, path: str | os.PathLike[str]) -> CareConfig | None:
@@ -107,14 +145,13 @@ def config_of_package(root: Path, path: str | os.PathLike[str]) -> CareConfig | 
     """
     if (root / CONFIG).is_file():
         try:
-            values = json.loads((root / CONFIG).read_text(encoding="utf-8"))["config"]
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{path}: its {CONFIG} is damaged; take the package again") from None
-        if values is None:
-            return None
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "config.json").write_text(json.dumps(values), encoding="utf-8")
-            return read_config(folder)
+            written = text.read(root / CONFIG, "JSON")
+        except InputError as error:
+            raise InputError(f"{path}: its {CONFIG} is damaged; take the package again ({error})") from None
+        if not isinstance(written, dict) or "config" not in written:
+            raise InputError(f"{path}: its {CONFIG} is damaged; take the package again")
+        values = written["config"]
+        return None if values is None else config_of(values, name=f"{path}: its {CONFIG}")
     return read_config(root) if (root / "config.json").is_file() else None
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from care_bridge.config import CareConfig, read_config, write_config
@@ -150,3 +153,65 @@ def test_replace_checks_again():
     assert config.replace(train_epochs=3).unet_n_first == 8
     with pytest.raises(InputError, match="train_epochs"):
         config.replace(train_epochs=-1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("care_bridge", [], r"care_bridge is \[\]; it must be a block"),
+        ("care_bridge", ["."], "it must be a block"),
+        ("care_bridge", {"format_version": "9"}, "has format version '9'"),
+        ("care_bridge", {"format_version": None}, "has format version None"),
+        ("care_bridge", {"factor": float("inf")}, "factor=inf"),
+        ("axes", 5, "axes=5: give letters"),
+        ("axes", ["Y", "X"], "give letters"),
+        ("unet_n_depth", 25, "unet_n_depth=25"),
+        ("unet_n_depth", {}, "unet_n_depth=a mapping"),
+        ("unet_n_depth", 12, None),
+        ("unet_n_depth", 14, "weights alone take .* GB"),
+        ("unet_n_first", 1_000_000, "weights alone take .* GB"),
+        ("unet_kern_size", 2001, "larger than any network's"),
+        ("n_channel_in", 10**15, "n_channel_in"),
+        ("train_checkpoint", "../../weights.h5", "a file's name alone"),
+        ("train_reduce_lr", {"factor": "half"}, "factor must be a number; received 'half'"),
+        ("train_reduce_lr", [1], "train_reduce_lr"),
+    ],
+    ids=str,
+)
+def test_a_setting_of_another_kind_or_size_is_one_sentence(
+    tmp_path: Path, key: str, value: object, said: str | None
+) -> None:
+    settings = CareConfig(unet_n_first=16, unet_kern_size=3).to_json()
+    (tmp_path / "config.json").write_text(json.dumps(settings | {key: value}))
+    if said is None:  # large, but a number; whether this machine holds it is seen where it is built
+        assert read_config(tmp_path).weight_bytes > 1e11
+        return
+    with pytest.raises(InputError, match=said) as caught:
+        read_config(tmp_path)
+    assert len(str(caught.value)) < 500
+
+
+def test_the_weights_of_a_network_are_reckoned_about_as_they_are() -> None:
+    from care_bridge.training.unet import build
+
+    for config in (CareConfig(), CareConfig("ZYX", unet_n_depth=3, unet_n_first=8)):
+        counted = 4 * sum(int(np.prod(weight.shape)) for weight in build(config).weights)
+        assert config.weight_bytes == pytest.approx(counted, rel=0.4)
+
+
+def test_a_network_larger_than_memory_is_refused_before_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    from care_bridge.training import unet
+
+    monkeypatch.setattr(unet.psutil, "virtual_memory", lambda: SimpleNamespace(total=8e9))
+    with pytest.raises(InputError, match=r"unet_n_depth=12.*weights alone take .* GB.*this machine has 8 GB"):
+        unet.build(CareConfig(unet_n_depth=12, unet_n_first=16, unet_kern_size=3))
+
+
+@pytest.mark.parametrize(
+    "names", [5, "one", [1], ["."], [".."], ["../other"], ["/tmp"], [""], {"a": 1}], ids=str
+)
+def test_members_are_names_of_folders_in_the_ensembles_own(names: object) -> None:
+    from care_bridge.training.folder import members_of
+
+    with pytest.raises(InputError, match="must be a list of the names of folders"):
+        members_of(CareConfig(provenance={"members": names}))

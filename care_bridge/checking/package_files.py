@@ -7,12 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import yaml
-
-from care_bridge import zips
+from care_bridge import text, zips
 from care_bridge.checking.report import Findings
 from care_bridge.errors import InputError
-from care_bridge.package import OTHER_NAMES, RDF
+from care_bridge.package import OTHER_NAMES, RDF, Description
 
 
 def unpack(path: Path, folder: Path, findings: Findings) -> Path | None:
@@ -49,15 +47,28 @@ def unpack(path: Path, folder: Path, findings: Findings) -> Path | None:
 def read(root: Path, findings: Findings) -> dict[str, Any] | None:
     """The description; None where it is none of a model."""
     try:
-        rdf = yaml.safe_load((root / RDF).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        findings.add("The description is YAML", False, " ".join(str(error).split())[:300], "mend the text")
+        rdf = text.read(root / RDF, "YAML")
+    except InputError as error:
+        findings.add("The description is YAML", False, _said(error), "mend the text")
         return None
     if not isinstance(rdf, dict) or rdf.get("type") != "model":
         kind = rdf.get("type") if isinstance(rdf, dict) else type(rdf).__name__
-        findings.add("It describes a model", False, f"type {kind!r}", "give the rdf.yaml of a model")
+        findings.add(
+            "It describes a model", False, f"type {text.shown(kind)}", "give the rdf.yaml of a model"
+        )
+        return None
+    try:
+        text.checked(rdf, Description, name=f"{RDF} is not built as a description")
+    except InputError as error:
+        findings.add(
+            "Every key holds what it is for", False, _said(error), "mend these keys, or take them out"
+        )
         return None
     return rdf
+
+
+def _said(error: InputError) -> str:
+    return " ".join(str(error).split())[:600]
 
 
 def _entries(value: Any) -> Iterator[Mapping[str, Any]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from care_bridge import text
 from care_bridge.errors import InputError
 
 FILE = "model.toml"
@@ -132,11 +132,7 @@ def read_card(path: str | os.PathLike[str]) -> ModelCard:
             f"no metadata at {str(path)!r}: a package needs to say whose and what the model is; "
             "`care-bridge export --example` prints a model.toml to fill (care_bridge.export.metadata.EXAMPLE)"
         )
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{str(path)!r} is not TOML: {error}") from None
-    return check_card(values, where=str(path))
+    return check_card(text.read(path, "TOML"), where=str(path))
 
 
 def check_card(values: dict[str, Any], *, where: str = FILE) -> ModelCard:
@@ -150,17 +146,21 @@ def check_card(values: dict[str, Any], *, where: str = FILE) -> ModelCard:
         )
     for key in _LISTS:
         if key in values and not isinstance(values[key], list):
-            problems.append(f"{key}: give a list ([[{key}]] or [...]); received {values.pop(key)!r}")
+            problems.append(
+                f"{key}: give a list ([[{key}]] or [...]); received {text.shown(values.pop(key))}"
+            )
     for key in _TABLES:
         if key in values and not isinstance(values[key], dict):
-            problems.append(f"{key}: give a table ([{key}] or {{...}}); received {values.pop(key)!r}")
+            problems.append(
+                f"{key}: give a table ([{key}] or {{...}}); received {text.shown(values.pop(key))}"
+            )
     if values.get("test_image_role", "unknown") not in _ROLES:
         problems.append(
-            f"test_image_role: one of {', '.join(_ROLES)}; received {values['test_image_role']!r}"
+            f"test_image_role: one of {', '.join(_ROLES)}; received {text.shown(values['test_image_role'])}"
         )
     if not _NAME.fullmatch(str(values.get("name", ""))):
         problems.append(
-            f"name: 5-128 letters, digits, blanks and _ + - ( ); received {values.get('name', 'nothing')!r}"
+            f"name: 5-128 letters, digits, blanks and _ + - ( ); received {text.shown(values.get('name', 'nothing'))}"
         )
     for key, what in (
         ("description", "what it restores, from what and for what"),
@@ -172,7 +172,9 @@ def check_card(values: dict[str, Any], *, where: str = FILE) -> ModelCard:
         problems.append("description: at most 1024 letters")
     for key, allowed in (("modality", MODALITIES), ("content", CONTENTS)):
         if values.get(key) not in allowed:
-            problems.append(f"{key}: one of {', '.join(allowed)}; received {values.get(key, 'nothing')!r}")
+            problems.append(
+                f"{key}: one of {', '.join(allowed)}; received {text.shown(values.get(key, 'nothing'))}"
+            )
     problems += _people(values)
     if problems:
         raise InputError(f"{where} is not complete:\n" + "\n".join(f"  {problem}" for problem in problems))
@@ -188,6 +190,9 @@ def check_card(values: dict[str, Any], *, where: str = FILE) -> ModelCard:
     return ModelCard(**known, task=task, more=values, **people)
 
 
+_OF_PERSON = ("affiliation", "email", "github_user", "orcid")
+
+
 def _people(values: dict[str, Any]) -> list[str]:
     problems = []
     if not values.get("authors"):
@@ -195,9 +200,16 @@ def _people(values: dict[str, Any]) -> list[str]:
     for key in ("authors", "maintainers", "packaged_by"):
         for number, person in enumerate(values.get(key, ())):
             where = f"{key}[{number}]"
-            if not isinstance(person, dict) or not str(person.get("name", "")).strip():
-                problems.append(f"{where}.name: the person's name")
+            name = person.get("name") if isinstance(person, dict) else None
+            if not isinstance(name, str) or not name.strip():
+                came = person.get("name", "nothing") if isinstance(person, dict) else person
+                problems.append(f"{where}.name: the person's name; received {text.shown(came)}")
                 continue
+            problems += [
+                f"{where}.{part}: give a text; received {text.shown(value)}"
+                for part, value in person.items()
+                if part in _OF_PERSON and not isinstance(value, str)
+            ]
             if "/" in person["name"]:
                 problems.append(f"{where}.name: without a slash; received {person['name']!r}")
             orcid = person.get("orcid")
@@ -214,6 +226,12 @@ def _people(values: dict[str, Any]) -> list[str]:
             or not (citation.get("doi") or citation.get("url"))
         ):
             problems.append(f"cite[{number}]: text, and doi or url")
+            continue
+        problems += [
+            f"cite[{number}].{part}: give a text; received {text.shown(value)}"
+            for part, value in citation.items()
+            if part in ("text", "doi", "url") and not isinstance(value, str)
+        ]
     return problems
 
 

@@ -17,6 +17,7 @@ from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.simulate import structures
 from care_bridge.simulate.steps import Closed, Positive, Step, draw
+from care_bridge.text import MOST_YAML_BYTES, parse
 
 PixelSize = dict[Literal["Z", "Y", "X"], Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 
@@ -250,21 +251,18 @@ def load_recipe(recipe: Recipe | str | os.PathLike[str]) -> Recipe:
     if not path.is_file():
         raise InputError(f"recipe file {text!r} is not there")
     try:
-        return parse_recipe(path.read_text(encoding="utf-8"), name=text)
+        if path.stat().st_size > MOST_YAML_BYTES:
+            raise InputError(
+                f"recipe file {text!r} has {path.stat().st_size:,} bytes; recipes have some hundred"
+            )
+        return parse_recipe(path.read_text(encoding="utf-8-sig"), name=text)
     except UnicodeDecodeError:
         raise InputError(f"recipe file {text!r} is not UTF-8 text") from None
 
 
 def parse_recipe(text: str, *, name: str) -> Recipe:
     """A recipe from the text of a file; `name` ends in .yaml, .yml or .toml and is said in errors."""
-    import tomllib
-
-    import yaml
-
-    try:
-        values = tomllib.loads(text) if name.lower().endswith(".toml") else yaml.safe_load(text)
-    except (yaml.YAMLError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"recipe {name!r} cannot be read: {' '.join(str(error).split())}") from None
+    values = parse(text, "TOML" if name.lower().endswith(".toml") else "YAML", name=f"recipe {name!r}")
     if not isinstance(values, dict):
         raise InputError(f"recipe {name!r} must hold keys and values such as 'name: mito'")
     # Keys that start with "x-" are for YAML anchors only.

@@ -17,6 +17,7 @@ from care_bridge.config import CareConfig, read_config, write_config
 from care_bridge.defaults import PRECISION, PRECISIONS
 from care_bridge.errors import InputError
 from care_bridge.files import atomic_file
+from care_bridge.text import shown
 from care_bridge.training.unet import build, mean_of
 
 MEMBERS = "members"
@@ -87,8 +88,24 @@ def load_model(
 
 
 def members_of(config: CareConfig) -> list[str]:
-    """Names of the members' folders; empty for a single model."""
-    return [str(name) for name in config.provenance.get(MEMBERS, [])]
+    """Names of the members' folders; empty for a single model.
+
+    Raises
+    ------
+    InputError
+        If they are no list of names of folders in the ensemble's own.
+    """
+    names = config.provenance.get(MEMBERS) or []
+    if not isinstance(names, list) or not all(_is_name(name) for name in names):
+        raise InputError(
+            f"{MEMBERS} of this ensemble's config.json is {shown(names)}; it must be a list of the names of folders "
+            "in its own"
+        )
+    return list(names)
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
 def save_model(

@@ -7,8 +7,10 @@ from typing import Any
 
 import keras
 import numpy as np
+import psutil
 
-from care_bridge.config import CareConfig
+from care_bridge.config import CareConfig, too_large
+from care_bridge.errors import InputError
 
 SCALE_MIN = 1e-3
 """Added to the scale of a probabilistic network, so that its logarithm stays finite (csbdeep)."""
@@ -31,11 +33,19 @@ def build(config: CareConfig, *, seed: int | None = None, precision: str = "floa
         Input `input`, float32 (batch, [z,] y, x, channel). Output the same with `config.n_channel_predicted`
         channels; a projection network's has one dimension less. Weights are in csbdeep's order.
 
+    Raises
+    ------
+    InputError
+        If its weights are larger than this machine's memory.
+
     Notes
     -----
     Architecture: csbdeep 0.8.2, internals/nets.py, internals/blocks.py, models/care_projection.py. Only
     layers of Keras itself are used, so a `.keras` file opens in safe mode and without this package.
     """
+    memory = psutil.virtual_memory().total
+    if config.weight_bytes > memory:
+        raise InputError(f"{too_large(config)}; this machine has {memory / 1e9:,.0f} GB")
     make = _Convolutions(
         config.seed if seed is None else seed, "mixed_bfloat16" if precision == "bfloat16" else None
     )
