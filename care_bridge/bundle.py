@@ -6,16 +6,19 @@ tensorflow/core/protobuf/saved_model.proto and meta_graph.proto.
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from care_bridge import zips
 from care_bridge.errors import InputError
+from care_bridge.inspection import inspect_meta_graph
+from care_bridge.operations import refusal
+from care_bridge.text import parse
+from care_bridge.wire import fields, text
 
 SAVED_MODEL = "saved_model.pb"
 META = "meta.json"
@@ -29,7 +32,6 @@ MEAN_SUFFIX = "_mean"
 """Ends the name of the bundle of the means that lies beside a probabilistic network's."""
 
 _FLOAT = 1  # DT_FLOAT in types.proto
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class MetaGraph:
     tags : tuple of str
     signatures : mapping of str to Signature
     ops : tuple of str
-        Names of the operations that the graph uses, sorted.
+        Names of the operations that the graph and the functions in its library use, sorted.
     producer : int
         Version of the TensorFlow that wrote it, as the graph says.
     """
@@ -209,7 +211,8 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
     Raises
     ------
     InputError
-        If it is not there, no zip, has no `saved_model.pb` at its top, or that one cannot be read.
+        If it is not there, no zip, has no `saved_model.pb` at its top, or that one cannot be read; or if its graph
+        holds an operation that is not known to compute only (see `operations`).
     """
     path = Path(path)
     if path.is_dir():
@@ -229,7 +232,9 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
         content = zips.read(path, SAVED_MODEL) or b""
         meta_json = zips.read(path, META)
     try:
-        graphs = tuple(_meta_graph(part) for number, part in _fields(memoryview(content)) if number == 2)
+        graphs = tuple(_meta_graph(part, path) for number, part in fields(memoryview(content)) if number == 2)
+    except InputError:
+        raise
     except (ValueError, IndexError, TypeError) as error:
         raise InputError(f"{path}: its {SAVED_MODEL} is damaged ({error})") from error
     if not graphs:
@@ -254,12 +259,12 @@ def read_meta(path: str | os.PathLike[str]) -> Meta:
     path = Path(path)
     try:
         if path.is_dir():
-            text = (path / META).read_bytes() if (path / SAVED_MODEL).is_file() else None
+            content = (path / META).read_bytes() if (path / SAVED_MODEL).is_file() else None
         else:
-            text = zips.read(path, META)
+            content = zips.read(path, META)
     except (InputError, OSError):
         return Meta()
-    return _meta(text, path)
+    return _meta(content, path)
 
 
 def find_bundle(path: str | os.PathLike[str]) -> Path:
@@ -307,10 +312,10 @@ def _entries_of(path: Path) -> tuple[str, ...]:
 # ---- meta.json
 
 
-def _meta(text: bytes | None, path: Path) -> Meta:
+def _meta(content: bytes | None, path: Path) -> Meta:
     try:
-        written = json.loads(text or b"{}")
-    except ValueError:
+        written = parse(content or b"{}", "JSON", name=f"{path}: its {META}")
+    except InputError:
         return Meta()
     if not isinstance(written, dict):
         return Meta()
@@ -392,29 +397,29 @@ def _is_number(value: Any) -> bool:
 # ---- saved_model.pb
 
 
-def _meta_graph(message: memoryview) -> MetaGraph:
+def _meta_graph(message: memoryview, path: Path) -> MetaGraph:
+    inspected = inspect_meta_graph(message)
+    if inspected.forbidden:
+        raise InputError(f"{path}: {refusal(inspected.forbidden)}")
     tags: list[str] = []
     signatures: dict[str, Signature] = {}
-    ops: set[str] = set()
     producer = 0
-    for number, part in _fields(message):
+    for number, part in fields(message):
         if number == 1:
-            tags += [_text(tag) for inner, tag in _fields(part) if inner == 4]
+            tags += [text(tag) for inner, tag in fields(part) if inner == 4]
         elif number == 2:
-            for inner, value in _fields(part):
-                if inner == 1:
-                    ops.update(_text(op) for place, op in _fields(value) if place == 2)
-                elif inner == 4:
-                    producer = next((version for place, version in _fields(value) if place == 1), 0)
+            for inner, value in fields(part):
+                if inner == 4:
+                    producer = next((version for place, version in fields(value) if place == 1), 0)
         elif number == 5:
             key, value = _entry(part)
             signatures[key] = _signature(value)
-    return MetaGraph(tuple(tags), signatures, tuple(sorted(ops)), producer)
+    return MetaGraph(tuple(tags), signatures, tuple(sorted(inspected.ops)), producer)
 
 
 def _signature(message: memoryview) -> Signature:
     sides: dict[int, list[TensorInfo]] = {1: [], 2: []}
-    for number, part in _fields(message):
+    for number, part in fields(message):
         if number in sides:
             sides[number].append(_tensor_info(*_entry(part)))
     return Signature(tuple(sides[1]), tuple(sides[2]))
@@ -422,16 +427,16 @@ def _signature(message: memoryview) -> Signature:
 
 def _tensor_info(key: str, message: memoryview) -> TensorInfo:
     name, dtype, sizes, known = "", _FLOAT, [], False
-    for number, value in _fields(message):
+    for number, value in fields(message):
         if number == 1:
-            name = _text(value)
+            name = text(value)
         elif number == 2:
             dtype = value
         elif number == 3:
             known = True
-            for inner, part in _fields(value):
+            for inner, part in fields(value):
                 if inner == 2:
-                    size = next((size for place, size in _fields(part) if place == 1), 0)
+                    size = next((size for place, size in fields(part) if place == 1), 0)
                     sizes.append(size if size < 1 << 63 else -1)  # -1 is written as 2^64 - 1
                 elif inner == 3 and part:
                     known = False
@@ -442,46 +447,9 @@ def _tensor_info(key: str, message: memoryview) -> TensorInfo:
 def _entry(message: memoryview) -> tuple[str, memoryview]:
     """Key and value of one entry of a map."""
     key, value = "", memoryview(b"")
-    for number, part in _fields(message):
+    for number, part in fields(message):
         if number == 1:
-            key = _text(part)
+            key = text(part)
         elif number == 2:
             value = part
     return key, value
-
-
-def _text(part: memoryview) -> str:
-    return bytes(part).decode("utf-8")
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
-    """Number and content (an int, or the bytes of a string or message) of each field of a message."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        number, wire = tag >> 3, tag & 7
-        if wire == _VARINT:
-            value, at = _varint(message, at)
-            yield number, value
-            continue
-        if wire == _BYTES:
-            length, at = _varint(message, at)
-        elif wire in (_FIXED64, _FIXED32):
-            length = 8 if wire == _FIXED64 else 4
-        else:
-            raise ValueError(f"a field of unknown kind {wire}")
-        if at + length > len(message):
-            raise ValueError("it ends too early")
-        yield number, message[at : at + length]
-        at += length
-
-
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7

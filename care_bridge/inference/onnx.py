@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from care_bridge.errors import InputError, NotInstalledError
+from care_bridge.inspection import check_onnx
 from care_bridge.predictor import Runtime, Tensor, UnhintedNetwork
 
 PMIN_KEY, PMAX_KEY = "care_bridge.pmin", "care_bridge.pmax"
@@ -36,7 +37,8 @@ class OnnxNetwork(UnhintedNetwork):
     Raises
     ------
     InputError
-        If the file is not there or no ONNX, or has several inputs or outputs or another data type.
+        If the file is not there or no ONNX, or has several inputs or outputs or another data type; or if it holds
+        operations of others, or data outside of its folder (see `inspection`).
     NotInstalledError
         If ONNX Runtime is missing.
     """
@@ -51,6 +53,7 @@ class OnnxNetwork(UnhintedNetwork):
         name = "the ONNX model" if isinstance(model, bytes) else str(model)
         if not isinstance(model, bytes) and not Path(model).is_file():
             raise InputError(f"{name} is not there; give an .onnx file")
+        check_onnx(model)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors are raised; while sizes are tried they are no errors at all
         if threads:
