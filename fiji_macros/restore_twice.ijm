@@ -482,7 +482,7 @@ function restore(source, title) {
     run("Run your network", "input=" + copyTitle + " normalizeinput=" + useNormalize
         + " percentilebottom=" + bottom + " percentiletop=" + top + " clip=" + clip + " ntiles=" + nTiles
         + " blockmultiple=" + blockMultiple + " overlap=" + overlap + " batchsize=" + batchSize
-        + " modelfile=[" + model + "] modelurl=[] showprogressdialog=false");
+        + " showprogressdialog=false modelurl=[] modelfile=[" + model + "]");
     fetchResult(before);
     forgetModel();
     fresh = 0;

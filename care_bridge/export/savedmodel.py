@@ -29,6 +29,7 @@ from care_bridge.export.source import Model, Source, open_source, own_percentile
 from care_bridge.files import atomic_file, write_text
 from care_bridge.page import NOT_FOR_QUANTIFICATION
 from care_bridge.plugin.options import COMMAND, FORGET, LABELS, PluginOptions
+from care_bridge.plugin.quoting import Code, imagej_string, path_text, printable
 from care_bridge.reach import Geometry
 
 METHOD = "tensorflow/serving/predict"
@@ -317,7 +318,7 @@ def check_written(path: Path, source: Source, geometry: Geometry) -> float:
 
 def macro_line(zip_path: Path, meta: Mapping[str, Any]) -> str:
     """The ImageJ macro line that runs the bundle on the active image, every option given."""
-    return PluginOptions.told(meta["care_bridge"]["fiji"]).macro_line(model=str(zip_path.resolve()))
+    return PluginOptions.told(meta["care_bridge"]["fiji"]).macro_line(model=path_text(zip_path.resolve()))
 
 
 def careful_macro(zip_path: Path, meta: Mapping[str, Any]) -> str:
@@ -330,12 +331,14 @@ def careful_macro(zip_path: Path, meta: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     options = PluginOptions.told(meta["care_bridge"]["fiji"])
+    # In the macro the path is computed; that ImageJ reads it as it is, is looked at here.
+    options.macro_line(model=path_text(zip_path.resolve()), source="care_input")
     return environment.get_template("run_model.ijm.j2").render(
-        name=zip_path.name,
+        name=printable(zip_path.name),
         command=COMMAND,
-        model=str(zip_path.resolve()).replace("\\", "/"),
+        model=imagej_string(path_text(zip_path.resolve())),
         forget=FORGET,
-        line=options.macro_line(model='" + model + "', source="care_input"),
+        line=options.macro_line(model=Code("model"), source="care_input"),
     )
 
 
@@ -359,14 +362,30 @@ def write_how_to(zip_path: Path, meta: Mapping[str, Any]) -> None:
         if fiji["tiles_allowed"]
         else "Leave the number of tiles at 1: this network needs the whole image at once."
     )
+    name = printable(zip_path.name)
+    try:
+        macro = careful_macro(zip_path, meta)
+        as_macro = [
+            f"The same as a macro: open {zip_path.with_suffix('.ijm').name} in Fiji and press Run. "
+            "A macro of your own needs",
+            "these three lines each time: the plugin takes the model of its last run, whatever modelfile= says, "
+            "and the first",
+            "and the last line make it forget that one. Without windows, use the scripts of care_bridge.",
+            FORGET,
+            macro_line(zip_path, meta),
+            FORGET,
+        ]
+    except InputError as error:
+        macro = ""
+        as_macro = [f"There is no macro for it: {printable(str(error))}, and export it again."]
     lines = [
-        f"How to run {zip_path.name} in Fiji",
+        f"How to run {name} in Fiji",
         "",
         "1. Help > Update... > Manage update sites: tick CSBDeep and TensorFlow, apply, restart Fiji.",
         f"2. Open the image: {kind}; {own['n_channel_in']} channel(s), not RGB.",
         "3. Plugins > CSBDeep > Run your network, with these values:",
         *(f"      {label:34} {value}" for label, value in shown.items()),
-        f"      {LABELS['modelFile']:34} {zip_path.name}",
+        f"      {LABELS['modelFile']:34} {name}",
         '4. OK. The restored image opens as "result", in 32 bit.',
         "",
         tiles,
@@ -375,13 +394,9 @@ def write_how_to(zip_path: Path, meta: Mapping[str, Any]) -> None:
         *own["outside_the_graph"],
         NOT_FOR_QUANTIFICATION,
         "",
-        f"The same as a macro: open {zip_path.with_suffix('.ijm').name} in Fiji and press Run. A macro of your own needs",
-        "these three lines each time: the plugin takes the model of its last run, whatever modelfile= says, and the first",
-        "and the last line make it forget that one. Without windows, use the scripts of care_bridge.",
-        FORGET,
-        macro_line(zip_path, meta),
-        FORGET,
+        *as_macro,
         "",
     ]
     write_text(zip_path.with_name(HOW_TO), "\n".join(lines))
-    write_text(zip_path.with_suffix(".ijm"), careful_macro(zip_path, meta))
+    if macro:
+        write_text(zip_path.with_suffix(".ijm"), macro)

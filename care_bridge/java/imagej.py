@@ -27,6 +27,7 @@ from care_bridge.java.worker import Answer, Array, Worker, heap_mb
 from care_bridge.plugin.emulation import run_plugin
 from care_bridge.plugin.options import PluginOptions
 from care_bridge.plugin.plan import PluginError
+from care_bridge.plugin.quoting import Code
 from care_bridge.predictor import ImagesOnly, Network, Runtime
 from care_bridge.tiling import FijiTiles
 
@@ -228,7 +229,7 @@ class ImageJ:
             axes=image.axes,
             model=os.fspath(model),
             title=_TITLE,
-            macro=options.macro_line(model='" + getArgument() + "', source=_TITLE),
+            macro=options.macro_line(model=Code("getArgument()"), source=_TITLE),
         )
         return image.replace(data=answer.arrays["result"], axes=answer.values["axes"], name="result")
 
@@ -313,11 +314,9 @@ class ImageJPredictor(ImagesOnly):
             raise InputError(
                 f"there is no zip at {str(self.bundle)!r}; give the one that was exported for Fiji"
             )
-        if unpaired_brackets(str(self.bundle)):
-            raise InputError(
-                f"ImageJ's options cannot hold the single bracket in {str(self.bundle)!r}; rename it"
-            )
         self.options = options or PluginOptions()
+        # The path is computed in the macro; that ImageJ reads it as it is, is looked at here.
+        self.options.macro_line(model=str(self.bundle), source=_TITLE)
         self._owns_imagej = imagej is None
         self._network = network
         open_network = (lambda _path: network) if network else None
@@ -362,16 +361,6 @@ def overlay_jar() -> Path:
         }
         Worker("care_bridge.java.imagej_worker", settings=settings).close()
     return target
-
-
-def unpaired_brackets(path: str) -> bool:
-    """Whether a path cannot be written as ``key=[path]`` in ImageJ's options."""
-    depth = 0
-    for letter in path:
-        depth += (letter == "[") - (letter == "]")
-        if depth < 0:
-            return True
-    return depth != 0
 
 
 def _for_imagej(image: Image) -> Array:

@@ -13,6 +13,7 @@ from care_bridge.java.worker import Answer, Worker, heap_mb
 from care_bridge.plugin.emulation import channels_in_front
 from care_bridge.plugin.options import PluginOptions
 from care_bridge.plugin.plan import UNLABELLED, PluginFailure, PluginRefusal, name_unlabelled
+from care_bridge.plugin.quoting import imagej_string
 from care_bridge.predictor import ImagesOnly, Runtime
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import FijiTiles
@@ -205,7 +206,7 @@ class FijiPlugin(ImagesOnly):
     def macro(self, file: str | os.PathLike[str]) -> str:
         """The macro lines that open a TIFF and run the plugin on it, every option given."""
         line = self.options.macro_line(model=str(self.bundle), source=Path(file).name)
-        return f'open("{_slashes(file)}");\n{line}\n'
+        return f"open({imagej_string(_slashes(file))});\n{line}\n"
 
     def close(self) -> None:
         """End Fiji if it is this predictor's own."""

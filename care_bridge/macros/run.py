@@ -10,6 +10,7 @@ from pathlib import Path
 
 from care_bridge.java.imagej import MacroResult
 from care_bridge.macros.shipped import find_shipped
+from care_bridge.plugin.quoting import imagej_argument
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,7 @@ def run(
             if script:
                 result = imagej.run_script(entry.path, given, image=image)
             else:
-                argument = " ".join(f"{key}=[{value}]" for key, value in given.items())
-                result = imagej.run_macro(entry.path, argument)
+                result = imagej.run_macro(entry.path, imagej_argument(given))
         return result, _ending(sentinel, result)
 
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from care_bridge.bundle import find_bundle, read_meta
-from care_bridge.errors import InputError
 from care_bridge.images import Image
-from care_bridge.java.imagej import unpaired_brackets
 from care_bridge.macros.lint import DEEPIMAGEJ
 from care_bridge.macros.shipped import macros_folder
 from care_bridge.plugin.options import FORGET, PluginOptions
+from care_bridge.plugin.quoting import Code, imagej_options, imagej_string, path_text
 
 
 @dataclass(frozen=True)
@@ -68,17 +67,20 @@ def for_model(model: str | os.PathLike[str], image: Image | None = None) -> Gene
         If there is no bundle, or its path cannot be written into a macro.
     """
     bundle = Path(find_bundle(model)).absolute()
-    path = bundle.as_posix()
-    if unpaired_brackets(path):
-        raise InputError(f"the plugin cannot take the single bracket in {path!r}; rename the folder or file")
+    path = path_text(bundle)
     options, notes = _values(bundle, image)
-    line = options.macro_line(model=path, source='" + getTitle() + "')
-    ours = " ".join(
-        f"{key.lower()}={value}" for key, value in options.typed().items() if key != "showProgressDialog"
+    line = options.macro_line(model=path, source=Code("getTitle()"))
+    ours = {key.lower(): value for key, value in options.typed().items() if key != "showProgressDialog"} | {
+        "bits": "32",
+        "output": "[]",
+        "sentinel": "[]",
+    }
+    settings = imagej_options({"model": path, "imp": Code("getTitle()")}, others=ours)
+    script = f"run({imagej_string('Restore Image')}, {settings});"
+    package = imagej_options(
+        {"model_path": path.removesuffix(bundle.suffix)}, others={"display_output": "[all]"}
     )
-    script = f'run("Restore Image", "imp=[" + getTitle() + "] model=[{path}] {ours} bits=32 output=[] sentinel=[]");'
-    package = bundle.with_suffix("")
-    deepimagej = f'run("{DEEPIMAGEJ}", "model_path=[{package.as_posix()}] display_output=[all]");'
+    deepimagej = f"run({imagej_string(DEEPIMAGEJ)}, {package});"
     return Generated(_macro(path, options), line, FORGET, script, deepimagej, options, tuple(notes))
 
 
@@ -110,17 +112,17 @@ def _macro(path: str, options: PluginOptions) -> str:
     text = (macros_folder() / "restore_image.ijm").read_text(encoding="ascii")
     typed = options.typed()
     values = {
-        "model": f'"{path}"',
-        "normalize": f'"{typed["normalizeInput"]}"',
+        "model": imagej_string(path),
+        "normalize": imagej_string(typed["normalizeInput"]),
         "bottom": typed["percentileBottom"],
         "top": typed["percentileTop"],
-        "clip": f'"{typed["clip"]}"',
+        "clip": imagej_string(typed["clip"]),
         **{name: typed[name] for name in ("nTiles", "blockMultiple", "overlap", "batchSize")},
     }
     for name, value in values.items():
         setting = re.compile(rf"(?m)^var {name} = [^;]*;")
         changed = len(setting.findall(text))
-        text = setting.sub(f"var {name} = {value};".replace("\\", r"\\"), text)
+        text = setting.sub(lambda _: f"var {name} = {value};", text)  # noqa: B023 - called at once
         if changed != 1:
             raise RuntimeError(f"restore_image.ijm has {changed} settings {name!r}")
     return text

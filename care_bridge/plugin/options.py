@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from care_bridge.errors import InputError
+from care_bridge.plugin.quoting import Code, groovy_string, imagej_options, imagej_string
 from care_bridge.tiling import FijiTiles
 
 COMMAND = "Run your network"
 """Name of the plugin's command in Fiji's menu and in macros."""
 
-FORGET = (
-    'call("groovy.util.Eval.me", "java.util.prefs.Preferences.userRoot()'
-    ".node('/de/csbdresden/csbdeep/commands/GenericNetwork').remove('GenericNetwork_modelfile')\");"
+_NODE, _MODEL = (
+    groovy_string(text)
+    for text in ("/de/csbdresden/csbdeep/commands/GenericNetwork", "GenericNetwork_modelfile")
 )
+_GROOVY = f"java.util.prefs.Preferences.userRoot().node({_NODE}).remove({_MODEL})"
+FORGET = f'call("groovy.util.Eval.me", {imagej_string(_GROOVY)});'
 """The macro line that makes the plugin forget the model of its last run, which it takes whatever `modelfile=` says."""
 
 LABELS = {
@@ -146,7 +149,7 @@ class PluginOptions:
             for name, value in self.values().items()
         }
 
-    def macro_line(self, *, model: str, source: str = "") -> str:
+    def macro_line(self, *, model: str | Code, source: str | Code = "") -> str:
         """The ImageJ macro line that runs the plugin, every option given.
 
         One that is left out takes the value of the last run, and a dialog without a window is an error in Java: the
@@ -154,23 +157,29 @@ class PluginOptions:
 
         Parameters
         ----------
-        model : str
+        model : str or Code
             Path of the bundle.
-        source : str
-            Title of the image; "" takes the active one. It and `model` may leave the macro's text to compute, as
-            ``'" + getTitle() + "'``.
+        source : str or Code
+            Title of the image, e.g. ``Code("getTitle()")``; "" takes the active one.
 
         Returns
         -------
         str
+
+        Raises
+        ------
+        InputError
+            If ImageJ would read a part of the path or title as something else.
         """
-        options = " ".join(
-            f"{name.lower()}={value}"
-            for name, value in self.replace(showProgressDialog=False).typed().items()
-        )
-        image = f"input=[{source}] " if source else ""
-        model = model.replace("\\", "/")
-        return f'run("{COMMAND}", "{image}{options} modelfile=[{model}] modelurl=[]");'
+        typed = self.replace(showProgressDialog=False).typed()
+        paths: dict[str, str | Code] = {
+            "modelfile": model.replace("\\", "/") if isinstance(model, str) else model,
+            "modelurl": "",
+        }
+        if source:
+            paths["input"] = source  # last: a title that holds an option is not looked at here
+        options = imagej_options(paths, others={name.lower(): value for name, value in typed.items()})
+        return f"run({imagej_string(COMMAND)}, {options});"
 
     def replace(self, **changes: Any) -> PluginOptions:
         """The same options with some changed."""

@@ -12,6 +12,7 @@ import pytest
 
 from care_bridge.macros import for_model, lint
 from care_bridge.plugin.options import PluginOptions
+from care_bridge.plugin.quoting import Code
 
 PACKAGE = Path(__file__).resolve().parents[2] / "care_bridge"
 OPTIONS = PluginOptions(percentileBottom=2, percentileTop=99.87654321, nTiles=4, blockMultiple=16, overlap=48)
@@ -23,8 +24,8 @@ TEXT = (
 
 def test_a_macro_gets_every_option_and_every_digit() -> None:
     assert OPTIONS.macro_line(model="/m/a.zip") == f'run("Run your network", "{TEXT}");'
-    line = OPTIONS.macro_line(model=r"\m\a.zip", source='" + getTitle() + "')
-    assert line == f'run("Run your network", "input=[" + getTitle() + "] {TEXT}");'
+    line = OPTIONS.macro_line(model=r"\m\a.zip", source=Code("getTitle()"))
+    assert line == f'run("Run your network", "{TEXT} input=[" + getTitle() + "]");'
     assert not {"unknown-option", "missing-parameter", "camel-case", "value"} & {
         found.rule for found in lint(line)
     }
@@ -47,7 +48,7 @@ def test_the_persons_fiji_is_asked_with_the_same_line(tmp_path: Path, write_bund
 def test_the_line_for_a_model_is_the_same_line(tmp_path: Path, write_bundle: Any) -> None:
     bundle = write_bundle(tmp_path / "a.zip")
     made = for_model(bundle)
-    assert made.line == made.options.macro_line(model=bundle.as_posix(), source='" + getTitle() + "')
+    assert made.line == made.options.macro_line(model=bundle.as_posix(), source=Code("getTitle()"))
 
 
 @pytest.mark.tf
@@ -58,14 +59,16 @@ def test_the_line_beside_an_exported_bundle_is_the_same_line(tmp_path: Path) -> 
     assert macro_line(tmp_path / "a.zip", meta) == OPTIONS.macro_line(model=str(tmp_path / "a.zip"))
 
 
-def test_nobody_else_writes_the_plugins_options() -> None:
-    """Whoever builds the text puts a value behind `modelfile=` or an option's name in lower case."""
+def test_nobody_quotes_for_imagej_by_hand() -> None:
+    """Whoever builds such a text puts a value behind `run(`, `open(`, `key=[` or an option's name in lower case."""
     found = set()
     names = "|".join(name.lower() for name in vars(OPTIONS))
     for file in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr) and re.search(
-                rf"(?:{names})=|run\(\"Run your", ast.unparse(node)
+                rf"(?:{names})=|=\[\{{|\b(?:run|call|open)\(", ast.unparse(node)
             ):
                 found.add(file.relative_to(PACKAGE).as_posix())
-    assert found == {"plugin/options.py"}
+    # lint tells people what to write
+    others = {"macros/lint.py"}
+    assert found - others == {"plugin/options.py", "plugin/quoting.py", "macros/write.py", "java/pyimagej.py"}
