@@ -201,6 +201,21 @@ def test_nothing_is_drawn_in_a_pipe() -> None:
         assert progress is silent
 
 
+def test_long_work_says_a_line_now_and_then_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    from care_bridge import progress
+
+    clock = iter(range(0, 6000, 30))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    heard: list[str] = []
+    show = progress.lines(heard.append)
+    for step in range(1, 6):
+        show(step, 100, f"training: epoch 1 of 10, loss 0.{step}")
+    assert heard == [
+        "training: epoch 1 of 10, loss 0.3, 3 of 100, about 48 min left",
+        "training: epoch 1 of 10, loss 0.5, 5 of 100, about 48 min left",
+    ]
+
+
 def test_without_any_stderr_nothing_is_drawn_and_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     # What Python makes of `2>&-`, and of a window without a console.
     monkeypatch.setattr(_run.sys, "stderr", None)

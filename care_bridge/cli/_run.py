@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import typer
 
 from care_bridge.endings import WRONG_USE, ending, let_go_of_output, one_line, say
-from care_bridge.progress import Progress, bar, silent
+from care_bridge.progress import Progress, bar, lines, silent
 
 DONE, NO = 0, 1
 """Exit codes: done and good; done and the answer is no. Those of what could not be done are in `endings`."""
@@ -65,11 +65,14 @@ def fail(message: str, *, code: int = WRONG_USE) -> None:
 
 
 @contextmanager
-def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
-    """A bar with time left on stderr; nothing in a pipe or with `quiet`."""
+def progress_bar(*, quiet: bool = False, lines_in_pipe: bool = False) -> Iterator[Progress]:
+    """A bar with time left on stderr; in a pipe nothing, or a plain line now and then; nothing with `quiet`."""
     # None where a queue or a window without a console closed it.
-    if quiet or sys.stderr is None or not sys.stderr.isatty():
+    if quiet or sys.stderr is None:
         yield silent
+        return
+    if not sys.stderr.isatty():
+        yield lines(lambda line: typer.echo(line, err=True)) if lines_in_pipe else silent
         return
     with bar() as show:
         yield show

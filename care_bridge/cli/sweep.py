@@ -65,7 +65,7 @@ def sweep(
         seed=seed,
         axes=network_axes or "",
     )
-    with progress_bar(quiet=quiet) as progress:
+    with progress_bar(quiet=quiet, lines_in_pipe=True) as progress:
         rows = run_sweep(wanted, out, processes=processes, progress=progress)
     if seen := trained_and_tested(wanted):
         typer.echo(

@@ -31,7 +31,8 @@ def train(
         bool,
         Option(
             "--resume",
-            help="Go on from where this folder's training stopped; where none was begun, begin, and say so.",
+            help="Go on from where this folder's training stopped, with its settings; where none was begun, begin, "
+            "and say so.",
         ),
     ] = False,
     overwrite: Annotated[
@@ -94,6 +95,10 @@ def train(
         "train_precision": precision,
         "train_augment": tuple(part for part in augment.split(",") if part),
     }
+    if resume:
+        # These always have a value; one that is the default asks for nothing else than what was begun.
+        usual = {"kind": KIND, "seed": SEED, "train_precision": PRECISION, "train_augment": ()}
+        given = {key: value for key, value in given.items() if value != usual.get(key)}
     wanted = {key: value for key, value in given.items() if value is not None}
     wanted |= dict(map(setting, settings or []))
     patch = sizes("--patch-size", patch_size)
@@ -101,7 +106,7 @@ def train(
     from care_bridge.patches import Foreground
     from care_bridge.training.from_files import train_from_files
 
-    with progress_bar(quiet=quiet) as progress:
+    with progress_bar(quiet=quiet, lines_in_pipe=True) as progress:
         train_from_files(
             source,
             target,

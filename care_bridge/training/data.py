@@ -155,6 +155,10 @@ def data_from_folders(
         "n_validation": len(validation),
         "split": "no validation pixel is a training pixel",
     }
+    # What `--resume` needs to cut the same patches again.
+    said = {"source_suffix": source_suffix, "target_suffix": target_suffix, "channel": channel}
+    provenance |= {key: value for key, value in said.items() if value is not None}
+    provenance |= {"all_patches": True} if foreground is None else {}
     thick = tuple(1 + cut.index(letter) for letter in cut if letter not in space)
     parts: list[PatchSource] = [_Thin(part, thick) if thick else part for part in (training, validation)]
     channels = pairs[0].source.size("C"), pairs[0].target.size("C")

@@ -21,6 +21,9 @@ from care_bridge.training.folder import MEMBERS, CareModel, load_model, members_
 ENSEMBLE_SIZE = 5
 """Number of networks in the CARE paper."""
 
+ENSEMBLE_SEED = "ensemble_seed"
+"""Key in the provenance of a member's config.json: the seed that its own was drawn from."""
+
 
 def train_ensemble(
     config: CareConfig,
@@ -32,6 +35,7 @@ def train_ensemble(
     resume: bool = False,
     overwrite: bool = False,
     on_epoch: Callable[[int, dict[str, float]], bool | None] | None = None,
+    on_estimate: Callable[[float], object] | None = None,
     progress: Progress = silent,
 ) -> CareModel:
     """Train networks that differ in their first weights and the order of patches, one after another.
@@ -50,6 +54,8 @@ def train_ensemble(
         Train anew in a folder that holds models.
     on_epoch : callable, optional
         Called with the member's number (from 1) and each epoch's record.
+    on_estimate : callable, optional
+        Called before the first step with the seconds that all members will take, see `fit.train`.
     progress : Progress
         Told about all members together.
 
@@ -67,8 +73,18 @@ def train_ensemble(
         raise InputError(f"an ensemble has at least 2 members; received {members}")
     folder = Path(out)
     names = [f"member_{number + 1}" for number in range(members)]
+    told: list[float] = []
     for number, name in enumerate(names):
-        one = config.replace(seed=member_seed(config.seed, number))
+
+        def estimate(seconds: float, number: int = number) -> None:
+            told.append(seconds * (members - number))
+            if on_estimate is not None:
+                on_estimate(told[0])
+
+        one = config.replace(
+            seed=member_seed(config.seed, number),
+            provenance={**config.provenance, ENSEMBLE_SEED: config.seed},
+        )
 
         def tell(record: dict[str, float], number: int = number) -> bool | None:
             return on_epoch(number + 1, record) if on_epoch is not None else None
@@ -84,6 +100,7 @@ def train_ensemble(
             resume=resume,
             overwrite=overwrite,
             on_epoch=tell,
+            on_estimate=None if told else estimate,
             progress=show,
         )
     write_config(folder, config.replace(provenance={**config.provenance, MEMBERS: names}))

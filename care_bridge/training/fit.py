@@ -41,6 +41,9 @@ Data = PatchSource | tuple[NDArray[Any], NDArray[Any]]
 CHECKPOINT_EVERY_S = 300.0
 """Seconds between checkpoints within a long epoch; one is written after every epoch as well."""
 
+TRIED_STEPS = 3
+"""Steps that are timed, and taken back, before training says how long it will take."""
+
 FEW_VALIDATION = 0.05
 """csbdeep warns below this share of validation patches."""
 
@@ -78,6 +81,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     on_epoch: Callable[[dict[str, float]], bool | None] | None = None,
+    on_estimate: Callable[[float], object] | None = None,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     progress: Progress = silent,
 ) -> TrainResult:
@@ -102,6 +106,9 @@ def train(
         Train anew in a folder that holds a model.
     on_epoch : callable, optional
         Called with each epoch's record; returning True ends training after it.
+    on_estimate : callable, optional
+        Called before the first step with the seconds that training will take, from steps that are tried out and taken
+        back; not called where it is nearly over.
     checkpoint_every_s : float
         Seconds between checkpoints within an epoch.
     progress : Progress
@@ -140,6 +147,9 @@ def train(
     write_config(folder, _with_versions(config, state.data))
     if stored is None:
         run.save(folder)  # a run that is ended in its first epoch can be taken up as well
+    left = config.train_epochs * config.train_steps_per_epoch - state.step
+    if on_estimate is not None and not state.finished and left > 4 * TRIED_STEPS:
+        on_estimate(run.seconds_left(left))
     try:
         early = _train_epochs(run, folder, on_epoch, checkpoint_every_s, progress)
     finally:
@@ -165,7 +175,7 @@ def _train_epochs(
             run.step(batch)
             now = time.monotonic()
             state.seconds, clock = state.seconds + now - clock, now
-            progress(state.step, total, "training")
+            progress(state.step, total, _told(state, config))
             if state.step % per_epoch:
                 if now - saved > checkpoint_every_s:
                     run.save(folder)
@@ -188,6 +198,15 @@ def _train_epochs(
     if not (folder / (config.train_checkpoint or WEIGHTS_BEST)).is_file():
         save_weights(run.network, folder / (config.train_checkpoint or WEIGHTS_BEST))
     return early
+
+
+def _told(state: State, config: CareConfig) -> str:
+    """What a bar says of a step: the epoch, its loss so far, and the validation loss of the one before."""
+    per_epoch = config.train_steps_per_epoch
+    steps = state.step % per_epoch or per_epoch
+    epoch = (state.step - 1) // per_epoch + 1
+    text = f"training: epoch {epoch} of {config.train_epochs}, loss {state.sums[0] / steps:.4g}"
+    return text + (f", validation {state.history[-1]['val_loss']:.4g}" if state.history else "")
 
 
 class _Run:
@@ -240,6 +259,26 @@ class _Run:
             raise InputError(self._diagnose(batch))
         self.state.step += 1
         self.state.sums = [total + float(value) for total, value in zip(self.state.sums, shown, strict=True)]
+
+    def seconds_left(self, steps: int) -> float:
+        """How long so many steps and their validations will take; the network is as before afterwards."""
+        weights = self.network.get_weights()
+        optimizer = [np.array(variable.numpy()) for variable in self._variables()]
+        clock = 0.0
+        tried = batches(self.data, self.config, start=self.state.step, stop=self.state.step + TRIED_STEPS + 1)
+        for number, (source, target) in enumerate(tried):
+            # The first one is translated for the machine, which is not what a step costs.
+            clock = time.monotonic() if number == 1 else clock
+            self._step(tf.constant(source), tf.constant(target)).numpy()
+        step_s = (time.monotonic() - clock) / TRIED_STEPS
+        self.restore(weights, optimizer)
+        size = min(max(self.config.train_batch_size, 1), len(self.validation))
+        source, target = (tf.constant(part) for part in self.validation.batch(np.arange(size)))
+        for _ in range(2):
+            clock = time.monotonic()
+            self._evaluate(source, target).numpy()
+        validation_s = (time.monotonic() - clock) * len(self.validation) / size
+        return steps * step_s + math.ceil(steps / self.config.train_steps_per_epoch) * validation_s
 
     def end_epoch(self) -> tuple[bool, int]:
         """Validate, adapt the learning rate; was this epoch the best, and how long ago was the best?"""

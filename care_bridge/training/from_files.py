@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from care_bridge.config import CareConfig
+from care_bridge.config import CareConfig, read_config
 from care_bridge.defaults import PATCHES_PER_IMAGE, PRESET
 from care_bridge.errors import InputError
 from care_bridge.files import writable_folder
@@ -17,7 +17,9 @@ from care_bridge.training import data as from_images
 from care_bridge.training.checkpoint import CHECKPOINT
 from care_bridge.training.data import TrainingData
 from care_bridge.training.folder import CareModel, weights_in
+from care_bridge.training.history import kept_epoch
 from care_bridge.training.presets import Preset, get_preset, smoke
+from care_bridge.words import counted, duration
 
 Say = Callable[[str], object]
 
@@ -105,7 +107,24 @@ def train_from_files(
     begun = training_begun(folder, ensemble=members > 1, resume=resume, overwrite=overwrite)
     if resume and not begun:
         say(f"no training was begun in {str(folder)!r}: it begins now")
+    recorded = _recorded(folder, members) if begun and resume else None
     wanted = {**chosen.settings, **(settings or {})}
+    if recorded is not None:
+        made_of = recorded.provenance.get("data", {})
+        settled = preset == PRESET or str(recorded.provenance.get("preset", "")).startswith(f"{preset} (")
+        wanted = {**_settings(recorded), **({} if settled else chosen.settings), **(settings or {})}
+        axes = axes or recorded.axes.replace("C", "")
+        patch_size = patch_size or made_of.get("patch_size")
+        if n_patches_per_image == PATCHES_PER_IMAGE:
+            n_patches_per_image = made_of.get("n_patches_per_image", PATCHES_PER_IMAGE)
+        if validation_fraction is None:
+            validation_fraction = made_of.get("validation_fraction")
+        if made_of.get("all_patches"):
+            foreground = None
+        if source_suffix is None and target_suffix is None:
+            source_suffix, target_suffix = made_of.get("source_suffix"), made_of.get("target_suffix")
+        channel = made_of.get("channel") if channel is None else channel
+        say(f"settings from {folder / 'config.json'}")
     naming: dict[str, Any] = {
         "source_suffix": source_suffix,
         "target_suffix": target_suffix,
@@ -140,17 +159,36 @@ def train_from_files(
         **wanted,
         provenance={"data": data.provenance, "preset": f"{chosen.name} ({chosen.source})"},
     )
-    config = smoke(config) if scaled_down else config
+    if recorded is not None and "notice" in recorded.provenance:
+        config = config.replace(provenance={**config.provenance, "notice": recorded.provenance["notice"]})
+    elif scaled_down:
+        config = smoke(config)
     if "notice" in config.provenance:
         say(config.provenance["notice"])
     say(
-        f"{len(data.training)} patches train, {len(data.validation)} validate ({data.provenance['split']}); "
+        f"{counted(len(data.training), 'patch')} train, {len(data.validation)} validate ({data.provenance['split']}); "
         f"{config.train_epochs} epochs of {config.train_steps_per_epoch} steps of {config.train_batch_size} -> {folder}"
     )
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "say": say, "progress": progress}
     if members > 1:
         return _train_members(config, data, folder, members, **how)
     return _train_one(config, data, folder, start, **how)
+
+
+def _recorded(folder: Path, members: int) -> CareConfig | None:
+    """The settings that a begun training was begun with; None where none are there."""
+    for place in (folder, *(folder / f"member_{number + 1}" for number in range(members))):
+        if (place / "config.json").is_file():
+            return read_config(place)
+    return None
+
+
+def _settings(config: CareConfig) -> dict[str, Any]:
+    """What a person sets of a config; the rest is read from the images."""
+    found = config.model_dump() | {"seed": config.provenance.get("ensemble_seed", config.seed)}
+    for key in ("axes", "n_channel_in", "n_channel_out", "provenance"):
+        found.pop(key, None)
+    return found
 
 
 def training_begun(folder: Path, *, ensemble: bool, resume: bool, overwrite: bool) -> bool:
@@ -238,6 +276,9 @@ def _train_one(
     def tell(record: dict[str, float]) -> None:
         say(_sentence(record))
 
+    def estimate(seconds: float) -> None:
+        say(_time(seconds))
+
     weights = None
     if start is not None:
         transfer = start_from(start, config)
@@ -251,8 +292,10 @@ def _train_one(
         folder,
         start=weights,
         on_epoch=tell,
+        on_estimate=estimate,
         **how,
     )
+    say(_ending(folder, result.history, stopped_early=result.stopped_early))
     return result.model
 
 
@@ -264,14 +307,49 @@ def _train_members(
     def tell(member: int, record: dict[str, float]) -> None:
         say(f"member {member}, {_sentence(record)}")
 
-    return train_ensemble(
+    def estimate(seconds: float) -> None:
+        say(_time(seconds))
+
+    model = train_ensemble(
         config,
         data.training,
         data.validation,
         folder,
         members=members,
         on_epoch=tell,
+        on_estimate=estimate,
         **how,
+    )
+    say(_next(folder))
+    return model
+
+
+def _time(seconds: float) -> str:
+    return (
+        f"this takes about {duration(seconds)} on this machine; stop it at any moment and go on with --resume "
+        "(--smoke ends within minutes, --epochs and --steps set how much is trained)"
+    )
+
+
+def _ending(folder: Path, history: Sequence[Mapping[str, float]], *, stopped_early: bool) -> str:
+    kept = kept_epoch(history)
+    if kept is None:
+        return _next(folder)
+    early = "stopped early; " if stopped_early else ""
+    return (
+        f"{early}kept epoch {kept['epoch']:g} of {len(history)} (validation loss {kept['val_loss']:.4g}; curves: "
+        f"{folder / 'training' / 'history.png'})\n{_next(folder)}"
+    )
+
+
+def _next(folder: Path) -> str:
+    return "\n".join(
+        (
+            "next:",
+            f"  care-bridge evaluate {folder} TEST_SOURCE TEST_TARGET   # how good, on images that it never saw",
+            f"  care-bridge predict {folder} IMAGE --out restored       # restore here",
+            f"  care-bridge export {folder} --format fiji               # restore in Fiji",
+        )
     )
 
 

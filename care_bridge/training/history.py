@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,10 +45,18 @@ def read_history(folder: str | os.PathLike[str]) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
+def kept_epoch(history: Sequence[Mapping[str, float]]) -> Mapping[str, float] | None:
+    """The record of the epoch whose weights are kept as the best: the first of the lowest validation loss."""
+    known = [record for record in history if not math.isnan(record["val_loss"])]
+    return min(known, key=lambda record: record["val_loss"], default=None)
+
+
 def draw_history(
     folder: str | os.PathLike[str], history: Sequence[Mapping[str, float]], *, loss: str, title: str = ""
 ) -> Path:
-    """Draw training/history.png: error, loss and learning rate by epoch; its numbers are history.csv.
+    """Draw training/history.png: error, loss and learning rate by epoch, the kept epoch marked; its numbers are history.csv.
+
+    A loss that is the mean absolute error, csbdeep's default, is drawn once.
 
     Parameters
     ----------
@@ -66,22 +75,29 @@ def draw_history(
 
     epochs = [record["epoch"] for record in history]
     marker = "o" if len(epochs) < 20 else ""
-    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    shown = [("mae", "mean absolute error\n(normalised intensity)"), ("loss", f"loss ({loss})")]
+    if all(record["loss"] == record["mae"] and record["val_loss"] == record["val_mae"] for record in history):
+        shown = [("loss", f"loss ({loss}): mean absolute error\n(normalised intensity)")]
+    figure = Figure(figsize=(3.4 * (len(shown) + 1), 3.2), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 3)
-    for panel, key, label in (
-        (panels[0], "mae", "mean absolute error\n(normalised intensity)"),
-        (panels[1], "loss", f"loss ({loss})"),
-    ):
+    panels = figure.subplots(1, len(shown) + 1)
+    kept = kept_epoch(history)
+    for panel, (key, label) in zip(panels, shown, strict=False):
         for prefix, name, colour in (("", "training", "#0072b2"), ("val_", "validation", "#d55e00")):
             values = [record[prefix + key] for record in history]
             panel.plot(epochs, values, label=name, color=colour, marker=marker, markersize=3)
+        if kept is not None:
+            panel.axvline(kept["epoch"], color="black", linewidth=0.8, linestyle=":")
+            panel.plot(
+                kept["epoch"], kept["val_" + key], "o", color="black", fillstyle="none", markersize=8,
+                label=f"kept: epoch {kept['epoch']:g}",
+            )  # fmt: skip
         panel.set_ylabel(label)
         panel.legend(frameon=False)
     rates = [record["learning_rate"] for record in history]
-    panels[2].step(epochs, rates, where="post", color="#009e73", marker=marker, markersize=3)
-    panels[2].set_ylabel("learning rate")
-    panels[2].set_yscale("log")
+    panels[-1].step(epochs, rates, where="post", color="#009e73", marker=marker, markersize=3)
+    panels[-1].set_ylabel("learning rate")
+    panels[-1].set_yscale("log")
     for panel in panels:
         panel.set_xlabel("epoch")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))

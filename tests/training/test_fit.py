@@ -294,3 +294,60 @@ def test_bfloat16_reaches_the_error_of_float32(trained, patches, small, tmp_path
     result = train(small.replace(train_precision="bfloat16"), *patches, tmp_path)
     exact = trained[0].history[-1]["val_mae"]
     assert result.history[-1]["val_mae"] == pytest.approx(exact, rel=0.02)
+
+
+def records(**losses):
+    """Two epochs; the first has the lower validation loss."""
+    plain = {
+        "loss": 0.3,
+        "mae": 0.3,
+        "mse": 0.1,
+        "val_mae": 0.2,
+        "val_mse": 0.1,
+        "learning_rate": 1e-3,
+        "seconds": 1,
+    }
+    return [
+        {"epoch": number, **plain, "val_loss": value, "val_mae": value, **losses}
+        for number, value in ((1, 0.2), (2, 0.25))
+    ]
+
+
+def test_the_curves_show_a_loss_that_is_the_error_once_and_mark_the_kept_epoch(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    from care_bridge.training.history import draw_history, kept_epoch
+
+    drawn = []
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, part, **_: (drawn.append(figure), part.write_bytes(b"x"))
+    )
+    draw_history(tmp_path, records(), loss="mae")
+    draw_history(tmp_path, records(loss=0.9), loss="mse")
+    assert [len(figure.axes) for figure in drawn] == [2, 3]
+    assert kept_epoch(records())["epoch"] == 1
+    for figure in drawn:
+        labels = [line.get_label() for line in figure.axes[0].lines]
+        assert "kept: epoch 1" in labels
+
+
+def test_the_time_is_told_before_the_first_step_and_changes_nothing(small, patches, tmp_path):
+    told, steps = [], []
+    config = small.replace(train_epochs=4, train_steps_per_epoch=5)
+    with_estimate = train(
+        config, *patches, tmp_path / "a",
+        on_estimate=lambda seconds: told.append((seconds, len(steps))),
+        progress=lambda done, total, what: steps.append(what),
+    )  # fmt: skip
+    without = train(config, *patches, tmp_path / "b")
+    ((seconds, before),) = told
+    assert seconds > 0
+    assert before == 0
+    for one, other in zip(
+        with_estimate.model.network.get_weights(), without.model.network.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    assert steps[0].startswith("training: epoch 1 of 4, loss 0.")
+    assert "validation" not in steps[0]
+    assert "epoch 2 of 4" in steps[5]
+    assert "validation 0." in steps[5]
