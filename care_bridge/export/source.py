@@ -15,6 +15,7 @@ import keras
 from care_bridge.config import PMAX, PMIN, CareConfig
 from care_bridge.errors import InputError
 from care_bridge.export import keras2
+from care_bridge.keras_file import check_keras_file
 from care_bridge.training.folder import CareModel, load_model
 
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
@@ -88,7 +89,8 @@ def open_source(model: Model, *, custom_objects: Mapping[str, Any] | None = None
     Raises
     ------
     InputError
-        If there is nothing at the path, or Keras cannot open it; the message says what would help.
+        If there is nothing at the path, it holds code or classes that are not Keras' own, or Keras cannot open it; the
+        message says what would help.
     """
     if isinstance(model, Source):
         return model
@@ -123,6 +125,7 @@ def file_name(name: str) -> str:
 
 
 def _load(path: Path, custom_objects: dict[str, Any]) -> keras.Model:
+    check_keras_file(path, custom_objects)
     try:
         if keras2.is_keras_2(path):
             with tempfile.TemporaryDirectory(prefix="keras2-") as folder:

@@ -17,6 +17,7 @@ from care_bridge.config import CareConfig, read_config, write_config
 from care_bridge.defaults import PRECISION, PRECISIONS
 from care_bridge.errors import InputError
 from care_bridge.files import atomic_file
+from care_bridge.keras_file import check_hdf5
 from care_bridge.text import shown
 from care_bridge.training.unet import build, mean_of
 
@@ -163,18 +164,22 @@ def read_weights(path: str | os.PathLike[str]) -> list[tuple[str, NDArray[np.flo
         If the file is not there, is not HDF5, or holds no layers.
     """
     try:
+        check_hdf5(path)
         with h5py.File(path, "r") as file:
             root = file.get("model_weights", file)
             if not _attribute(root, "layer_names"):
                 raise InputError(f"{str(path)!r} holds no Keras layers; weights_*.h5 of csbdeep are needed")
             return [
-                (weight, np.asarray(root[layer][weight], np.float32))
+                (weight, _array(root[layer][weight]))
                 for layer in _attribute(root, "layer_names")
                 for weight in _attribute(root[layer], "weight_names")
             ]
     except FileNotFoundError:
         raise InputError(f"no weights at {str(path)!r}") from None
-    except (OSError, KeyError) as error:
+    except InputError:
+        raise
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        # h5py lets through whatever HDF5 says of names and types that do not fit.
         raise InputError(f"{str(path)!r} is not an HDF5 file of weights ({error}); copy it again") from None
 
 
@@ -234,6 +239,12 @@ def find_weights(path: str | os.PathLike[str], name: str | None = None) -> Path:
             f"no weights (*.h5) in {str(folder)!r}; train it first, or copy weights_best.h5 there"
         )
     return next((file for file in found if "best" in file.name), found[0])
+
+
+def _array(data: Any) -> NDArray[np.float32]:
+    if not isinstance(data, h5py.Dataset):
+        raise ValueError(f"{data.name} is a group where weights are due")
+    return np.asarray(data, np.float32)
 
 
 def _write_group(group: h5py.Group, weights: list[Any]) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from care_bridge import zips
 from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
+from care_bridge.keras_file import check_keras_file
 from care_bridge.training.folder import find_weights, read_weights
 from care_bridge.training.unet import build
 
@@ -112,6 +113,7 @@ def _stored(path: Path) -> Named:
 def _of_keras(path: Path) -> Named:
     import keras
 
+    check_keras_file(path)
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, OSError) as error:
