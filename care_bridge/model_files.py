@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from care_bridge.bundle import SAVED_MODEL, find_bundle, read_meta
+from care_bridge.bundle import SAVED_MODEL, find_bundle, read_bundle, read_meta
 from care_bridge.config import CareConfig, Kind, read_config
 from care_bridge.errors import InputError
+from care_bridge.inspection import check_onnx
+from care_bridge.keras_file import check_keras_file
 from care_bridge.package import (
     WEIGHTS,
     config_of_package,
@@ -25,6 +27,9 @@ from care_bridge.package import (
 
 ISOTROPIC: Kind = "IsotropicCARE"
 """The kind that Fiji runs by "Run your IsoNet"; all others by "Run your network"."""
+
+RUN_FORMATS = (*dict.fromkeys(WEIGHTS.values()), "keras_v3")
+"""Weights formats of packages that run here; others bring Python of their own, or need what is not here."""
 
 UPSAMPLING_KINDS = ("UpsamplingCARE", ISOTROPIC)
 """Models that upsample stacks before the network sees them."""
@@ -149,6 +154,28 @@ def _in_package(path: Path, runtime: str) -> Source:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     return Source(file, config, percentiles_of(rdf) or (None, None), scratch)
+
+
+def check_weights(file: Path, weights: str) -> None:
+    """Look into a package's weights before anybody's runtime opens them.
+
+    Parameters
+    ----------
+    file : Path
+    weights : str
+        A format of `RUN_FORMATS`.
+
+    Raises
+    ------
+    InputError
+        If they hold what is not run from a file of others; see `bundle`, `inspection` and `keras_file`.
+    """
+    if weights == "onnx":
+        check_onnx(file)
+    elif weights == "tensorflow_saved_model_bundle":
+        read_bundle(file)
+    else:
+        check_keras_file(file)
 
 
 def _held(rdf: dict[str, Any]) -> str:

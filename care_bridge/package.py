@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from care_bridge import text, zips
 from care_bridge.bundle import SAVED_MODEL
@@ -105,8 +105,21 @@ class _Open(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
+def _in_the_package(name: str) -> str:
+    parts = PureWindowsPath(name)
+    if "\0" in name or len(name) > _LONGEST_NAME:
+        raise ValueError("no file has such a name")
+    if "://" not in name and (parts.is_absolute() or parts.root or parts.drive or ".." in parts.parts):
+        raise ValueError("this lies outside of the package")
+    return name
+
+
+_LONGEST_NAME = 1000
+_Name = Annotated[str, AfterValidator(_in_the_package)]
+
+
 class _File(_Open):
-    source: str | None = None
+    source: _Name | None = None
     sha256: str | None = None
 
 
@@ -128,11 +141,13 @@ class Description(_Open):
     inputs: list[_Tensor] | None = None
     outputs: list[_Tensor] | None = None
     weights: dict[str, _File | None] | None = None
-    test_inputs: list[str] | None = None
-    test_outputs: list[str] | None = None
-    sample_inputs: list[str] | None = None
-    sample_outputs: list[str] | None = None
-    covers: str | list[Any] | None = None
+    test_inputs: list[_Name] | None = None
+    test_outputs: list[_Name] | None = None
+    sample_inputs: list[_Name] | None = None
+    sample_outputs: list[_Name] | None = None
+    covers: _Name | list[_Name | dict[str, Any]] | None = None
+    documentation: _Name | dict[str, Any] | None = None
+    attachments: list[_File | _Name] | dict[str, Any] | None = None
 
 
 def config_of_package(root: Path, path: str | os.PathLike[str]) -> CareConfig | None:

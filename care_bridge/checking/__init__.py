@@ -43,4 +43,6 @@ def check(path: str | os.PathLike[str], **options: Any) -> CheckReport:
         return report
     from care_bridge.checking.bundles import check_bundle
 
+    options.pop("trust", None)  # a bundle brings no Python
+
     return check_bundle(path, **options)

@@ -30,8 +30,9 @@ from care_bridge.checking.package_files import (
 from care_bridge.checking.report import CheckReport, Findings, Rule
 from care_bridge.defaults import TF1_OF_FIJI
 from care_bridge.errors import InputError, NotInstalledError
+from care_bridge.model_files import RUN_FORMATS, check_weights
 from care_bridge.opening import open_network
-from care_bridge.package import RDF
+from care_bridge.package import RDF, weights_file
 from care_bridge.predictor import Network
 
 RUNNABLE = {"keras_hdf5": "keras", "tensorflow_saved_model_bundle": "tensorflow", "onnx": "onnx"}
@@ -46,6 +47,7 @@ def check_package(
     *,
     image: NDArray[Any] | None = None,
     core: bool = True,
+    trust: bool = False,
     versions: tuple[str, ...] | None = None,
     sessions: Any = (),
 ) -> CheckReport:
@@ -58,7 +60,9 @@ def check_package(
     image : ndarray, optional
         What deepImageJ is given, one dimension an input axis. None takes the test tensor, else waves.
     core : bool
-        Run bioimageio.core's own tests of every weights format.
+        Run bioimageio.core's own tests of every weights format that runs here.
+    trust : bool
+        And of the others, which may run Python that lies in the package.
     versions, sessions
         As for `bundles.check_bundle`, for the bundle in the package.
     """
@@ -72,7 +76,7 @@ def check_package(
             check_files(root, rdf, findings, decisive=complete)
             tested = has_test_tensors(root, rdf)
             if core:
-                _core(root, rdf, findings, tested=tested)
+                _core(root, rdf, findings, tested=tested, trust=trust)
             networks = _networks(root, rdf, findings)
             _formats_agree(networks, rdf, findings)
             check_in_deepimagej(root, rdf, networks, image, findings)
@@ -84,7 +88,9 @@ def check_package(
 # --- bioimageio.core
 
 
-def _core(root: Path, rdf: Mapping[str, Any], findings: Findings, *, tested: bool) -> None:
+def _core(
+    root: Path, rdf: Mapping[str, Any], findings: Findings, *, tested: bool, trust: bool = False
+) -> None:
     if not tested:
         findings.add(
             "bioimageio.core reproduces the test output",
@@ -115,15 +121,42 @@ def _core(root: Path, rdf: Mapping[str, Any], findings: Findings, *, tested: boo
         "fill config.bioimageio, training_data, git_repo, uploader, evaluations",
         decisive=False,
     )
-    for weights in rdf["weights"]:
+    for weights, entry in rdf["weights"].items():
+        rule = f"bioimageio.core reproduces the test output from {weights}"
+        trusted = trust and weights not in RUN_FORMATS
+        if weights not in RUN_FORMATS and not trust:
+            findings.add(
+                rule,
+                None,
+                f"{weights} may run Python that lies in the package, which is not done with a file of others",
+                "if you trust who made it: check --trust",
+                decisive=False,
+            )
+            continue
+        if not trusted and (refused := _refusal(root, entry, weights)):
+            findings.add(rule, False, refused, "export the model again", decisive=weights in RUNNABLE)
+            continue
         status, why = _test(root, weights)
+        trusting = "; the package's own Python was run, because --trust was given" if trusted else ""
         findings.add(
-            f"bioimageio.core reproduces the test output from {weights}",
+            rule,
             status == "passed",
-            f"test_description: {status}{'; ' * bool(why)}{why}",
+            f"test_description: {status}{trusting}{'; ' * bool(why)}{why}",
             "export the model again; only 'passed' is a pass",
             decisive=weights in RUNNABLE,
         )
+
+
+def _refusal(root: Path, entry: Any, weights: str) -> str:
+    """Why weights are not handed to bioimageio.core; "" where they are."""
+    file = weights_file(root, {"weights": {weights: entry}}, weights)
+    if file is None:
+        return "its file is not in the package, and nothing is fetched for a check"
+    try:
+        check_weights(file, weights)
+    except (InputError, OSError) as error:
+        return " ".join(str(error).split())[:300]
+    return ""
 
 
 def _test(root: Path, weights: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -22,6 +23,11 @@ def check(
     image: Path = typer.Option(
         None, help="What deepImageJ is given (.npy as the package's axes); the test tensor when left out."
     ),
+    trust: bool = typer.Option(
+        False,
+        "--trust",
+        help="Also test a package's weights that run Python of its own (PyTorch); for packages of people you trust.",
+    ),
     quiet: bool = typer.Option(False, "--quiet", help="The verdict only."),
 ) -> int:
     """Judge a bundle or package by the rules of every reader.
@@ -34,7 +40,7 @@ def check(
     load_tensorflow()
     from care_bridge.checking import check as judge
 
-    options = {}
+    options: dict[str, Any] = {"trust": trust}
     if image is not None:
         import numpy as np
 

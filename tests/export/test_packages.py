@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import yaml
 
-from care_bridge.checking import check, jdll
+from care_bridge.checking import check, jdll, package_files, packages
 from care_bridge.checking.jdll.rdf import _bucket as bucket
+from care_bridge.checking.report import Findings
 from care_bridge.errors import InputError
 
 pytestmark = pytest.mark.tf
@@ -484,3 +485,51 @@ def test_a_description_of_format_0_4_is_followed_too(shared: Path) -> None:
     result = jdll.predict(jdll.read(rdf), lambda tensor: tensor, image)
     tensor = jdll.process(image, "byxc", rdf["inputs"][0]["preprocessing"])
     np.testing.assert_array_equal(result, tensor)
+
+
+def _with_weights(rdf: dict[str, Any], name: str, **entry: Any) -> None:
+    rdf["weights"] = {name: entry, **rdf["weights"]}
+
+
+def test_a_packages_own_python_is_not_run_and_the_row_says_what_would(
+    unpacked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(packages, "_test", lambda root, weights: (asked.append(weights), ("passed", ""))[1])
+    monkeypatch.setattr("care_bridge.export.zoo_spec.validate", lambda rdf: 1.0)
+    folder = changed(unpacked, lambda rdf: _with_weights(rdf, "pytorch_state_dict", source="README.md"))
+    rdf = package_files.read(folder, Findings())
+    assert rdf is not None
+    rows = {}
+    for trust in (False, True):
+        findings = Findings()
+        packages._core(folder, rdf, findings, tested=True, trust=trust)
+        rows[trust] = {rule.rule.rpartition(" ")[2]: rule for rule in findings.rules}["pytorch_state_dict"]
+    assert (rows[False].result, rows[False].decisive) == ("not run", False)
+    assert "check --trust" in rows[False].remedy
+    assert rows[True].result == "passed"
+    assert "was run, because --trust was given" in rows[True].run
+    assert asked.count("pytorch_state_dict") == 1
+    assert "keras_hdf5" in asked
+
+
+def test_weights_with_code_are_not_handed_to_bioimageio_core(
+    unpacked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import h5py
+
+    def asked(root: Path, weights: str) -> tuple[str, str]:
+        assert weights != "keras_hdf5"
+        return "passed", ""
+
+    monkeypatch.setattr(packages, "_test", asked)
+    monkeypatch.setattr("care_bridge.export.zoo_spec.validate", lambda rdf: 1.0)
+    findings = Findings()
+    rdf = package_files.read(unpacked, findings)
+    assert rdf is not None
+    with h5py.File(unpacked / rdf["weights"]["keras_hdf5"]["source"], "r+") as file:
+        file.attrs["model_config"] = '{"class_name": "Lambda", "config": {"name": "l"}}'
+    packages._core(unpacked, rdf, findings, tested=True)
+    row = next(rule for rule in findings.rules if rule.rule.endswith("keras_hdf5"))
+    assert row.result == "failed"
+    assert "is a Lambda, whose code is not run" in row.run
