@@ -59,9 +59,12 @@ def doctor(
     found = levels.survey(fiji)
     wanted = found.best if level == "best" else level
     reason = levels.why_not(wanted, fiji=fiji) if wanted else "no level is there"
-    typer.echo(json.dumps(found.as_dict(), indent=2) if as_json else _as_text(found))
+    with progress_bar(quiet=quiet) as progress:
+        damaged = runtimes.damaged(progress=progress)
+    said = {**found.as_dict(), "damaged": damaged}
+    typer.echo(json.dumps(said, indent=2) if as_json else _as_text(found, damaged))
     works = not try_out or _try_levels([name for name in LEVELS if not found.levels[name]], fiji)
-    return DONE if works and not reason else NO
+    return DONE if works and not reason and not damaged else NO
 
 
 def _try_levels(there: list[str], fiji: Path | None) -> bool:
@@ -82,7 +85,7 @@ def _try_levels(there: list[str], fiji: Path | None) -> bool:
     return all_run
 
 
-def _as_text(found: Survey) -> str:
+def _as_text(found: Survey, damaged: list[str]) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in found.packages.items() if version)
     absent = ", ".join(name for name, version in found.packages.items() if not version)
     tensorflow_1 = ", ".join(version for version, is_there in found.tensorflow_1.items() if is_there)
@@ -101,7 +104,11 @@ def _as_text(found: Survey) -> str:
             f"Fiji          {fiji.path}: ImageJ {fiji.imagej or 'none'}, CSBDeep {fiji.plugin or 'none'}, "
             f"TensorFlow {fiji.tensorflow or 'none'}"
         )
-    lines += [f"cache         {found.cache}", "", "level         what it proves"]
+    lines.append(f"cache         {found.cache}")
+    lines += [
+        f"CHANGED       {path}: not what was fetched; run: care-bridge doctor --install" for path in damaged
+    ]
+    lines += ["", "level         what it proves"]
     proves = {
         "fiji": "your own Fiji with the CSBDeep plugin gives this",
         "imagej": "macros really run in ImageJ; the network in the plugin's TensorFlow",

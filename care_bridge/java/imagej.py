@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from care_bridge.cache import cache_folder
 from care_bridge.defaults import TF1_VERSION
 from care_bridge.errors import InputError, NotInstalledError, WorkerError
 from care_bridge.files import atomic_file
 from care_bridge.images import Image
-from care_bridge.java import runtimes
+from care_bridge.java import runtimes, trusted
 from care_bridge.java.tf1 import Tf1Network, Tf1Session
 from care_bridge.java.worker import Answer, Array, Worker, heap_mb
 from care_bridge.plugin.emulation import run_plugin
@@ -34,7 +33,6 @@ from care_bridge.tiling import FijiTiles
 IMAGEJ_VERSION = "1.54p"
 
 _TITLE = "care_input"
-_OVERLAY = "ij-1.54p-headless-2.0.0.jar"
 _HEAP_MB = 4096
 
 OpenNetwork = Callable[[Path], Network]
@@ -344,13 +342,13 @@ class ImageJPredictor(ImagesOnly):
 
 
 def overlay_jar() -> Path:
-    """ImageJ's classes patched to work without a window; written once beside the fetched jars.
+    """ImageJ's classes patched to work without a window; written once beside the fetched jars, and anew if changed.
 
     Unpatched, every dialog of ImageJ falls back to its defaults without a word.
     """
     jars = runtimes.imagej_jars()
-    target = cache_folder() / "overlay" / _OVERLAY
-    if target.is_file():
+    target = runtimes.overlay_path()
+    if not trusted.wrong({target: runtimes.OVERLAY_CONTENT}, how=trusted.content_sha256):
         return target
     with atomic_file(target) as part:
         settings = {

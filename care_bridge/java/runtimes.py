@@ -20,7 +20,10 @@ M2_REPO
 from __future__ import annotations
 
 import errno
+import functools
+import hashlib
 import importlib.util
+import json
 import os
 import platform
 import shutil
@@ -40,6 +43,7 @@ from care_bridge.cache import cache_folder
 from care_bridge.defaults import TF1_OF_FIJI, TF1_VERSIONS
 from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.files import atomic_folder, owned, sha256, writable_folder
+from care_bridge.java import trusted
 from care_bridge.progress import Progress, silent
 
 DEFAULT_TF1_VERSIONS = TF1_OF_FIJI
@@ -145,6 +149,9 @@ _TENSORFLOW_NATIVE = {
     "1.14.0": (154289924, "4b478769879146a842d71bddf21e0b984b781d589d1d5eca5869a045eef037af"),
     "1.15.0": (141714774, "f08ce6e684b50eb57e7b3c98347c3597433f945b17f0d1937517ef49ab47d047"),
 }
+
+OVERLAY_CONTENT = "c5bed98e70cbc23ee651c494ce82d60ad3af18f98bf01ae377855d24d593453c"
+"""What the patcher makes of ImageJ, as `trusted.content_sha256` gives it; another is written anew at each start."""
 
 _UNPACKED_PER_PACKED = 4
 """Free space asked for before fetching a native jar: for itself and what is unpacked from it."""
@@ -257,7 +264,11 @@ def install(what: str = "all", *, progress: Progress = silent) -> list[Path]:
 
 def _complete(wanted: Sequence[Artifact], versions: Sequence[str]) -> bool:
     jars = all(_is_right(artifact) for artifact in wanted)
-    return jars and all(_native_folder(version).is_dir() for version in versions)
+    return jars and not _overlay_is_changed() and all(_is_unpacked(version) for version in versions)
+
+
+def _is_unpacked(version: str) -> bool:
+    return _native_folder(version).is_dir() and not _changed_libraries(version, anew=True)
 
 
 def _complete_it(wanted: Sequence[Artifact], versions: Sequence[str], progress: Progress) -> None:
@@ -265,33 +276,135 @@ def _complete_it(wanted: Sequence[Artifact], versions: Sequence[str], progress: 
         if not _is_right(artifact):
             _fetch(artifact, progress)
     for version in versions:
-        if not _native_folder(version).is_dir():
+        if not _is_unpacked(version):
             _unpack(version, progress)
+    if _overlay_is_changed():
+        overlay_path().unlink()  # written anew when ImageJ starts
 
 
 def imagej_jars() -> tuple[Path, Path, Path]:
     """ImageJ, its headless patcher and javassist; NotInstalledError where they are missing."""
     require("imagej")
+    _trust(_IMAGEJ, "imagej")
     ij, patcher, javassist = (_jar_path(artifact) for artifact in _IMAGEJ)
     return ij, patcher, javassist
+
+
+def overlay_path() -> Path:
+    """Where ImageJ's classes lie, patched to work without a window; `imagej.overlay_jar` writes them."""
+    return cache_folder() / "overlay" / "ij-1.54p-headless-2.0.0.jar"
+
+
+def _overlay_is_changed() -> bool:
+    return overlay_path().exists() and trusted.content_sha256(overlay_path()) != OVERLAY_CONTENT
 
 
 def groovy_jars() -> list[Path]:
     """Groovy and ImgLib2, as a Fiji has them; NotInstalledError where they are missing."""
     require("groovy")
+    _trust(_GROOVY, "groovy")
     return [_jar_path(artifact) for artifact in _GROOVY]
 
 
 def tensorflow_jar(version: str) -> Path:
     """The Java classes of one TensorFlow 1.x; NotInstalledError with the command where they are missing."""
     require(f"tf1-{version}")
+    _trust((_tensorflow_api(version),), f"tf1-{version}")
     return _jar_path(_tensorflow_api(version))
 
 
 def tensorflow_library(version: str) -> Path:
     """The folder with the unpacked native library of one TensorFlow 1.x."""
     require(f"tf1-{version}")
+    if changed := _changed_libraries(version):
+        raise _not_trusted(changed, f"tf1-{version}")
     return _native_folder(version)
+
+
+def damaged(*, progress: Progress = silent) -> list[str]:
+    """What of the fetched files is not what was pinned, each hashed anew; for a person to read."""
+    found = []
+    jars = (
+        _IMAGEJ
+        + _GROOVY
+        + tuple(
+            artifact
+            for version in _TENSORFLOW
+            for artifact in (_tensorflow_api(version), _tensorflow_native(version))
+        )
+    )
+    there = [artifact for artifact in jars if _jar_path(artifact).exists()]
+    versions = [version for version in _TENSORFLOW if _native_folder(version).is_dir()]
+    total = len(there) + len(versions)
+    for number, artifact in enumerate(there):
+        progress(number, total, "hashing what was fetched")
+        if not _is_right(artifact):
+            found.append(str(_jar_path(artifact)))
+    for number, version in enumerate(versions, len(there)):
+        progress(number, total, "hashing what was fetched")
+        found += map(str, _changed_libraries(version, anew=True))
+    if _overlay_is_changed():
+        found.append(str(overlay_path()))
+    progress(total, total, "hashing what was fetched")
+    return found
+
+
+def _trust(wanted: Sequence[Artifact], what: str) -> None:
+    changed = trusted.wrong({_jar_path(artifact): artifact.known_sha256 for artifact in wanted})
+    if changed:
+        raise _not_trusted(changed, what)
+
+
+def _not_trusted(changed: Sequence[Path], what: str) -> NotInstalledError:
+    return NotInstalledError(
+        f"{', '.join(map(str, changed))}: not what was fetched, so it is not loaded (the SHA-256 is another than the "
+        f"pinned one: somebody or the disk changed it); run: care-bridge doctor --install {what}"
+    )
+
+
+def _changed_libraries(version: str, *, anew: bool = False) -> list[Path]:
+    """Files of an unpacked TensorFlow that are not those of its jar."""
+    folder = _native_folder(version)
+    known = _known_libraries(version)
+    files = {folder / name: pinned for name, pinned in known.items()}
+    if anew:
+        changed = [path for path, pinned in files.items() if not path.is_file() or sha256(path) != pinned]
+    else:
+        changed = trusted.wrong(files)
+    return changed + trusted.strangers(folder, set(known))
+
+
+@functools.cache
+def _pinned_libraries() -> dict[str, dict[str, dict[str, str]]]:
+    """SHA-256 of the libraries in the jars of the default versions, by the jar's own, platform and name."""
+    text = Path(__file__).with_name("native_libraries.json").read_text(encoding="utf-8")
+    found: dict[str, dict[str, dict[str, str]]] = json.loads(text)
+    return found
+
+
+def _known_libraries(version: str) -> dict[str, str]:
+    """Name and SHA-256 of each library of a TensorFlow: as pinned, else those in its jar, which is."""
+    artifact = _tensorflow_native(version)
+    pinned = _pinned_libraries().get(artifact.known_sha256, {}).get(native_platform())
+    if pinned:
+        return pinned
+    if not _is_right(artifact):
+        return {artifact.file_name: artifact.known_sha256}  # nothing is known, so nothing is right
+    return _libraries_in(_jar_path(artifact))
+
+
+def _libraries_in(jar_path: Path) -> dict[str, str]:
+    found = {}
+    with zipfile.ZipFile(jar_path) as jar:
+        for name in _native_names(jar):
+            with jar.open(name) as packed:
+                found[Path(name).name] = hashlib.file_digest(packed, "sha256").hexdigest()  # type: ignore[arg-type]
+    return found
+
+
+def _native_names(jar: zipfile.ZipFile) -> list[str]:
+    prefix = f"org/tensorflow/native/{native_platform()}/"
+    return [name for name in jar.namelist() if name.startswith(prefix) and not name.endswith("/")]
 
 
 def find_java() -> Path | None:
@@ -542,15 +655,14 @@ def _place(artifact: Artifact, file: Path) -> None:
 
 def _unpack(version: str, progress: Progress) -> None:
     """Unpack the native library once: left to itself TensorFlow does so at every start, for good."""
-    prefix = f"org/tensorflow/native/{native_platform()}/"
     with _full_disk_named(), zipfile.ZipFile(_jar_path(_tensorflow_native(version))) as jar:
-        names = [name for name in jar.namelist() if name.startswith(prefix) and not name.endswith("/")]
+        names = _native_names(jar)
         if not names:
             raise NotInstalledError(f"TensorFlow {version} has no library for {native_platform()}")
         with atomic_folder(_native_folder(version)) as folder:
             for done, name in enumerate(names):
                 progress(done, len(names), f"unpacking TensorFlow {version}")
-                with jar.open(name) as packed, open(folder / name.removeprefix(prefix), "wb") as file:
+                with jar.open(name) as packed, open(folder / Path(name).name, "wb") as file:
                     shutil.copyfileobj(packed, file, 1 << 20)
             progress(len(names), len(names), f"unpacking TensorFlow {version}")
 

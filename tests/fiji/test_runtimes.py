@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import http.server
+import json
 import os
 import shutil
 import subprocess
@@ -16,9 +17,11 @@ from pathlib import Path
 
 import filelock
 import pytest
+from typer.testing import CliRunner
 
+from care_bridge.cli import app
 from care_bridge.errors import InputError, NotInstalledError
-from care_bridge.java import runtimes
+from care_bridge.java import runtimes, trusted
 from care_bridge.java.runtimes import Artifact
 
 
@@ -214,6 +217,139 @@ def test_a_jar_changed_at_equal_length_is_mended_by_installing() -> None:
     assert jar.read_bytes() == right
 
 
+def changed(path: Path) -> None:
+    """One bit, the size and the time as before."""
+    content, status = bytearray(path.read_bytes()), path.stat()
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files as old as those of a real cache, so that what is found of them is remembered."""
+    monkeypatch.setattr("care_bridge.java.trusted._JUST_NOW_NS", -1)
+
+
+@pytest.mark.usefixtures("repository")
+@pytest.mark.parametrize("name", COMPLETE[1:])
+def test_doctor_finds_one_changed_bit_and_installing_mends_it(name: str) -> None:
+    runtimes.install("tf1-1.15.0")
+    runtimes.tensorflow_library("1.15.0")
+    assert runtimes.damaged() == []
+    path = runtimes.cache_folder() / name
+    right = path.read_bytes()
+    changed(path)
+    assert str(path) in runtimes.damaged()
+    runtimes.install("tf1-1.15.0")
+    assert path.read_bytes() == right
+    assert runtimes.damaged() == []
+
+
+def test_doctor_says_what_is_changed_and_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "damaged", lambda *, progress: ["native/libtensorflow_jni.so"])
+    told = CliRunner().invoke(app, ["doctor"])
+    assert told.exit_code == 1
+    assert (
+        "CHANGED       native/libtensorflow_jni.so: not what was fetched; run: care-bridge doctor"
+        in told.stdout
+    )
+    as_json = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)
+    assert as_json["damaged"] == ["native/libtensorflow_jni.so"]
+
+
+@pytest.mark.usefixtures("repository")
+def test_doctor_finds_a_changed_overlay_and_installing_takes_it_away() -> None:
+    runtimes.install("tf1-1.15.0")
+    overlay = runtimes.overlay_path()
+    overlay.parent.mkdir()
+    for content in (b"no zip", b""):
+        overlay.write_bytes(content)
+        assert runtimes.damaged() == [str(overlay)]
+        runtimes.install("tf1-1.15.0")
+        assert not overlay.exists()
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_changed_file_is_not_handed_to_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    settled(monkeypatch)
+    runtimes.install("tf1-1.15.0")
+    for name, ask in ((COMPLETE[1], runtimes.tensorflow_jar), (COMPLETE[3], runtimes.tensorflow_library)):
+        ask("1.15.0")
+        ask("1.15.0")  # remembered
+        changed(runtimes.cache_folder() / name)
+        with pytest.raises(
+            NotInstalledError, match=r"not loaded .* run: care-bridge doctor --install tf1-1.15.0"
+        ):
+            ask("1.15.0")
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_library_that_was_put_beside_ours_is_not_loaded() -> None:
+    runtimes.install("tf1-1.15.0")
+    stranger = runtimes.tensorflow_library("1.15.0") / "libtensorflow_framework.so.9"
+    stranger.write_bytes(b"not ours")
+    with pytest.raises(NotInstalledError, match=stranger.name):
+        runtimes.tensorflow_library("1.15.0")
+    runtimes.install("tf1-1.15.0")
+    assert not stranger.exists()
+
+
+@pytest.mark.usefixtures("repository")
+def test_what_was_found_right_is_not_hashed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    settled(monkeypatch)
+    runtimes.install("tf1-1.15.0")
+    jar = runtimes.cache_folder() / COMPLETE[1]
+    known = {jar: trusted.sha256(jar)}
+    hashed: list[Path] = []
+
+    def hashing(path: Path) -> str:
+        hashed.append(path)
+        return trusted.sha256(path)
+
+    assert trusted.wrong(known, how=hashing) == trusted.wrong(known, how=hashing) == []
+    assert hashed == [jar]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="who may write stands in access lists there")
+@pytest.mark.usefixtures("repository")
+@pytest.mark.parametrize("place", ["", "jars", COMPLETE[1], "verified.json"])
+def test_what_others_can_write_to_is_hashed_each_time(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settled(monkeypatch)
+    runtimes.install("tf1-1.15.0")
+    jar = runtimes.cache_folder() / COMPLETE[1]
+    known = {jar: trusted.sha256(jar)}
+    trusted.wrong(known)
+    (runtimes.cache_folder() / place).chmod(0o777)
+    hashed: list[Path] = []
+
+    def hashing(path: Path) -> str:
+        hashed.append(path)
+        return trusted.sha256(path)
+
+    for _ in range(2):
+        assert trusted.wrong(known, how=hashing) == []
+    # What is remembered in a file of others is written anew, into one that is ours.
+    assert hashed == [jar, jar] if place != "verified.json" else [jar]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1}', "[" * 100_000])
+def test_a_damaged_memory_only_costs_a_hash(
+    text: str, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled(monkeypatch)
+    runtimes.install("tf1-1.15.0")
+    (runtimes.cache_folder() / trusted.MEMORY).write_text(text)
+    assert runtimes.tensorflow_library("1.15.0").is_dir()
+
+
+def test_the_pinned_libraries_are_those_of_the_pinned_jars() -> None:
+    jars = {runtimes._tensorflow_native(version).known_sha256 for version in runtimes.TF1_VERSIONS}
+    assert set(runtimes._pinned_libraries()) == jars
+    for platforms in runtimes._pinned_libraries().values():
+        assert all(len(pinned) == 64 for names in platforms.values() for pinned in names.values())
+        assert "linux-x86_64" in platforms
+
+
 def test_what_was_finished_is_kept_after_a_failure(repository: Path) -> None:
     native = next(repository.rglob("libtensorflow_jni-1.15.0.jar"))
     content = native.read_bytes()
@@ -285,7 +421,7 @@ def test_a_disk_that_fills_while_unpacking_leaves_no_half_folder(monkeypatch: py
 INSTALLER = """
 import sys
 sys.path.insert(0, {tests!r})
-from care_bridge.java import runtimes
+from care_bridge.java import runtimes, trusted
 runtimes._TENSORFLOW = {api!r}
 runtimes._TENSORFLOW_NATIVE = {native!r}
 runtimes.install("tf1-1.15.0", progress=lambda done, total, what: print(what))
