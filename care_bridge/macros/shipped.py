@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import json
 import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from care_bridge.errors import InputError
-from care_bridge.files import sha256, write_text
+from care_bridge.files import clear_leftovers, sha256, write_text
 
 MENU_FOLDER = Path("scripts", "Plugins", "CARE_bridge")
 """Where Fiji looks for scripts; what lies here is shown as Plugins > CARE bridge."""
@@ -115,18 +116,28 @@ def install(fiji: str | os.PathLike[str]) -> list[Path]:
         str(target)
         for target, entry in targets.items()
         if target.exists()
-        and sha256(target) not in (_installed(target.parent).get(target.name), sha256(entry.path))
+        and sha256(target) not in {*_installed(target.parent).get(target.name, ()), sha256(entry.path)}
     ]
     if foreign:
         raise InputError(
             f"{', '.join(foreign)} changed by somebody; move it elsewhere or rename it, then run again"
         )
-    uninstall(fiji)
+    new = {target: sha256(entry.path) for target, entry in targets.items()}
+    for folder in _folders(root):
+        # First, with what is there and what comes: wherever this ends, `uninstall` knows both.
+        listed = {name: {*hashes} for name, hashes in _installed(folder).items()}
+        for target, coming in new.items():
+            if target.parent == folder:
+                listed.setdefault(target.name, set()).add(coming)
+        _write_list(folder, {name: sorted(hashes) for name, hashes in listed.items()})
+    for folder in _folders(root):
+        _remove_listed(folder, keep={target.name for target in targets if target.parent == folder})
     for target, entry in targets.items():
         write_text(target, entry.path.read_text(encoding="ascii"))
-    for folder in {target.parent for target in targets}:
-        listed = {target.name: sha256(target) for target in targets if target.parent == folder}
-        write_text(folder / INSTALLED_LIST, json.dumps(listed, indent=1) + "\n")
+    for folder in _folders(root):
+        _write_list(
+            folder, {target.name: coming for target, coming in new.items() if target.parent == folder}
+        )
     return list(targets)
 
 
@@ -134,16 +145,32 @@ def uninstall(fiji: str | os.PathLike[str]) -> list[Path]:
     """Take out of a Fiji what `install` put there and nobody changed since; what was removed."""
     root = fiji_root(fiji)
     removed = []
-    for folder in (root / MENU_FOLDER, root / MACRO_FOLDER):
-        for name, known_sha256 in _installed(folder).items():
-            path = folder / name
-            if path.is_file() and sha256(path) == known_sha256:
-                path.unlink()
-                removed.append(path)
+    for folder in _folders(root):
+        removed += _remove_listed(folder)
         (folder / INSTALLED_LIST).unlink(missing_ok=True)
+        clear_leftovers(folder)
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
     return removed
+
+
+def _folders(root: Path) -> tuple[Path, Path]:
+    return root / MENU_FOLDER, root / MACRO_FOLDER
+
+
+def _remove_listed(folder: Path, *, keep: Collection[str] = ()) -> list[Path]:
+    """Take away what the list of a folder names and nobody changed since."""
+    removed = []
+    for name, hashes in _installed(folder).items():
+        path = folder / name
+        if name not in keep and path.is_file() and sha256(path) in hashes:
+            path.unlink()
+            removed.append(path)
+    return removed
+
+
+def _write_list(folder: Path, listed: Mapping[str, str | list[str]]) -> None:
+    write_text(folder / INSTALLED_LIST, json.dumps(listed, indent=1) + "\n")
 
 
 def _folder_of(entry: Shipped) -> Path:
@@ -161,12 +188,16 @@ def fiji_root(path: str | os.PathLike[str]) -> Path:
     )
 
 
-def _installed(folder: Path) -> dict[str, str]:
+def _installed(folder: Path) -> dict[str, list[str]]:
+    """Names of what was installed, and which contents are ours: several while an installation is not finished."""
     try:
         entries = json.loads((folder / INSTALLED_LIST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(entries, dict):
         return {}
     # Names only: a list that was tampered with must not reach other folders.
-    return (
-        {Path(name).name: str(known) for name, known in entries.items()} if isinstance(entries, dict) else {}
-    )
+    return {
+        Path(name).name: [str(one) for one in known] if isinstance(known, list) else [str(known)]
+        for name, known in entries.items()
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -325,6 +326,50 @@ def test_macros_that_an_earlier_version_put_into_the_menu_are_taken_out_of_it(fi
     (folder / macros.INSTALLED_LIST).write_text(json.dumps(listed))
     macros.install(fiji)
     assert not (folder / "restore_folder.ijm").exists()
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["anew", "over an earlier version"])
+def test_an_installation_that_is_ended_anywhere_can_be_taken_out_and_done_again(fiji, earlier, monkeypatch):
+    module = sys.modules["care_bridge.macros.shipped"]  # the package has a function of this name
+    real = module.write_text
+    before = {path for path in fiji.rglob("*") if path.is_file()}
+
+    def writes_until(last: int):
+        written = []
+
+        def write(path, text):
+            if len(written) == last:
+                raise KeyboardInterrupt
+            written.append(path)
+            real(path, text)
+
+        return write
+
+    def begin() -> None:
+        if earlier:
+            macros.install(fiji)
+            for folder, name in (
+                (MENU, "Restore_Image.groovy"),
+                (BESIDE, "restore_image.ijm"),
+                (MENU, "old.ijm"),
+            ):
+                (fiji / folder / name).write_text("an earlier version")
+                listed = json.loads((fiji / folder / macros.INSTALLED_LIST).read_text())
+                listed[name] = sha256(fiji / folder / name)
+                (fiji / folder / macros.INSTALLED_LIST).write_text(json.dumps(listed))
+
+    for last in range(len(macros.shipped()) + 4):
+        for again in (False, True):
+            begin()
+            with monkeypatch.context() as patch:
+                patch.setattr(module, "write_text", writes_until(last))
+                with pytest.raises(KeyboardInterrupt):
+                    macros.install(fiji)
+            if again:
+                macros.install(fiji)
+                assert not (fiji / MENU / "old.ijm").exists()
+            macros.uninstall(fiji)
+            assert {path for path in fiji.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(
