@@ -23,6 +23,7 @@ from pathlib import Path
 from care_bridge.errors import InputError
 
 _LEFTOVER = re.compile(r"\.(?:part|old)-(?:[0-9a-f]{8}-\d+-)?\w+(?:\..*)?", re.DOTALL)
+_SCRATCH = re.compile(r"care-bridge-(?:\w+-)?[0-9a-f]{8}-\d+-\w+")
 _OWNER = re.compile(r"-(?P<place>[0-9a-f]{8})-(?P<pid>\d+)-\w+(?:\..*)?", re.DOTALL)
 _OLD_S = 24 * 3600.0
 """What somebody else's process (on another machine, in another container) has not touched for so long is left over."""
@@ -143,9 +144,25 @@ def clear_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
     list of Path
         What was removed.
     """
+    return _clear(folder, _LEFTOVER)
+
+
+def make_scratch_folder(name: str = "care-bridge-") -> Path:
+    """A folder for temporary files, which the caller takes away; of a killed run, the next call does.
+
+    Parameters
+    ----------
+    name : str
+        What its name begins with: `care-bridge-` and perhaps a word and a dash.
+    """
+    _clear_scratch_once(tempfile.gettempdir())
+    return Path(tempfile.mkdtemp(prefix=owned(name)))
+
+
+def _clear(folder: str | os.PathLike[str], names: re.Pattern[str]) -> list[Path]:
     removed = []
     with contextlib.suppress(OSError):
-        for path in [Path(entry) for entry in os.scandir(folder) if _LEFTOVER.fullmatch(entry.name)]:
+        for path in [Path(entry) for entry in os.scandir(folder) if names.fullmatch(entry.name)]:
             with contextlib.suppress(OSError):
                 if is_left_over(path):
                     _put_back(path)
@@ -166,6 +183,7 @@ def is_left_over(path: Path) -> bool:
 
 
 _clear_once = functools.cache(clear_leftovers)
+_clear_scratch_once = functools.cache(lambda folder: _clear(folder, _SCRATCH))
 
 
 @functools.cache

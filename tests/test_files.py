@@ -13,6 +13,7 @@ from care_bridge.files import (
     atomic_file,
     atomic_folder,
     clear_leftovers,
+    make_scratch_folder,
     owned,
     sha256,
     writable_folder,
@@ -132,6 +133,23 @@ def test_what_is_not_ours_stays(tmp_path: Path) -> None:
         old(tmp_path / name)
     assert clear_leftovers(tmp_path) == []
     assert clear_leftovers(tmp_path / "missing") == []
+
+
+def test_scratch_folders_of_killed_runs_go_when_the_next_one_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for prefix in ("care-bridge-", "care-bridge-imagej-"):
+        (left(tmp_path, prefix, GONE).with_suffix("") / "inside").mkdir(parents=True)
+    theirs, other = (
+        left(tmp_path, "care-bridge-", os.getppid()).with_suffix(""),
+        tmp_path / "care-bridge-mine",
+    )
+    for folder in (theirs, other):
+        folder.mkdir()
+        old(folder)
+    made = make_scratch_folder()
+    assert set(tmp_path.iterdir()) == {made, theirs, other}
 
 
 def test_a_link_among_the_leftovers_is_not_followed(tmp_path: Path) -> None:

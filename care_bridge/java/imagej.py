@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 
 from care_bridge.defaults import TF1_VERSION
 from care_bridge.errors import InputError, NotInstalledError, WorkerError
-from care_bridge.files import atomic_file
+from care_bridge.files import atomic_file, make_scratch_folder
 from care_bridge.images import Image
 from care_bridge.java import runtimes, trusted
 from care_bridge.java.tf1 import Tf1Network, Tf1Session
@@ -112,7 +111,7 @@ class ImageJ:
             open_network = self._session.open
         self._open_network = open_network
         self._networks: dict[tuple[str, int, int], Network] = {}
-        self._home = Path(tempfile.mkdtemp(prefix="care-bridge-imagej-"))
+        self._home = make_scratch_folder("care-bridge-imagej-")
         try:
             self.worker = Worker(
                 "care_bridge.java.imagej_worker",

@@ -48,7 +48,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -60,6 +59,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge.errors import InputError, NotInstalledError, WorkerError
+from care_bridge.files import make_scratch_folder
 from care_bridge.progress import Progress, silent
 from care_bridge.surroundings import settle
 
@@ -71,6 +71,9 @@ DEFAULT_START_TIMEOUT_S = 120.0
 _LOG_TAIL_LINES = 15
 _MAPPED_FROM_BYTES = 1 << 20
 _CLOSING_TIMEOUT_S = 5.0
+_KILLED_TIMEOUT_S = 5.0
+"""A killed process is gone at once, unless it waits for a disk that does not answer."""
+
 _KINDS: dict[str, type[Exception]] = {
     "InputError": InputError,
     "NotInstalledError": NotInstalledError,
@@ -136,7 +139,7 @@ class Worker:
         self.module = module
         self._timeout_s = timeout_s if timeout_s is not None else _timeout_from_environment(DEFAULT_TIMEOUT_S)
         start_timeout_s = start_timeout_s or _timeout_from_environment(DEFAULT_START_TIMEOUT_S)
-        self._folder = Path(tempfile.mkdtemp(prefix="care-bridge-"))
+        self._folder = make_scratch_folder()
         self._log_path = self._folder / "log.txt"
         try:
             with open(self._log_path, "wb") as log:
@@ -444,7 +447,7 @@ def _end(process: subprocess.Popen[bytes], folder: Path, owner_pid: int) -> None
         # What it started itself may outlive it.
         _kill_group(process, leader_gone=True)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_CLOSING_TIMEOUT_S)
+        process.wait(_KILLED_TIMEOUT_S)
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             with contextlib.suppress(OSError, ValueError):
