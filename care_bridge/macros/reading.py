@@ -19,7 +19,13 @@ _TOKEN = re.compile(
     |(?P<sign>\+\+|--|[-+*/<>=!]=|&&|\|\||.)""",
     re.VERBOSE | re.DOTALL,
 )
+_INSIDE = {quote: re.compile(rf"(?:[^{quote}\\\n]|\\.)*", re.DOTALL) for quote in "\"'"}
 _MOST_FOLLOWED = 2000
+_LONGEST_EXPRESSION = 500
+"""Tokens; what a longer one holds is not known."""
+
+_DEEPEST = 100
+"""Of calls within so many others the arguments are not read: each holds all those within it."""
 _KEYWORDS = {"if", "for", "while", "do", "else", "return", "function", "macro", "var", "new"}
 
 
@@ -122,14 +128,18 @@ class Macro:
     @cached_property
     def calls(self) -> list[Call]:
         """All calls, in the order of the text; definitions of functions are none."""
-        found = []
+        found: list[Call] = []
+        around: list[int] = []
         for number, token in enumerate(self.tokens):
             if token.kind != "name" or token.word in _KEYWORDS or self._word(number + 1) != "(":
                 continue
             if self._word(number - 1) in ("function", "def"):
                 continue
             last = self.partners[number + 1]
-            arguments = tuple(self._split(number + 2, last))
+            while around and around[-1] < number:
+                around.pop()
+            around.append(last)
+            arguments = tuple(self._split(number + 2, last)) if len(around) <= _DEEPEST else ()
             found.append(Call(token.word, arguments, token.start, self.line(token.start), number, last))
         return found
 
@@ -226,6 +236,16 @@ class Macro:
         return found
 
     @cached_property
+    def _expression_ends(self) -> list[int]:
+        """For each token where the expression ends that begins there; found from behind, for each is part of another."""
+        count = len(self.tokens)
+        ends = [count] * (count + 3)
+        for number in range(count - 1, -1, -1):
+            behind = self.partners[number] + 1 if number in self.partners else number + 1
+            ends[number] = number if self._word(number) in (";", "}") else ends[behind]
+        return ends
+
+    @cached_property
     def assigned(self) -> dict[str, list[tuple[Token, ...]]]:
         """What is put into each variable; an empty expression for what is changed in another way."""
         found: dict[str, list[tuple[Token, ...]]] = {}
@@ -234,10 +254,9 @@ class Macro:
                 continue
             sign = self._word(number + 1)
             if sign == "=":
-                end = number + 2
-                while end < len(self.tokens) and self._word(end) not in (";", "}"):
-                    end = self.partners[end] + 1 if end in self.partners else end + 1
-                found.setdefault(token.word, []).append(tuple(self.tokens[number + 2 : end]))
+                first, end = number + 2, self._expression_ends[number + 2]
+                short = end - first <= _LONGEST_EXPRESSION
+                found.setdefault(token.word, []).append(tuple(self.tokens[first:end]) if short else ())
             elif sign in ("+=", "-=", "*=", "/=", "++", "--"):
                 found.setdefault(token.word, []).append(())
         for function in self.functions.values():
@@ -309,10 +328,25 @@ def pieces_of(expression: tuple[Token, ...]) -> list[tuple[Token, ...]]:
 
 def _without_comments(text: str, *, hash_comments: bool) -> str:
     """The text with comments blanked and lines kept."""
-
-    def blank(match: re.Match[str]) -> str:
-        return match[0] if match[0][0] in "\"'" else re.sub(r"[^\n]", " ", match[0])
-
     comment = r"#[^\n]*" if hash_comments else r"//[^\n]*|/\*.*?(?:\*/|\Z)"
-    # An apostrophe in code without its partner on the line is no text.
-    return re.sub(rf'"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'|{comment}', blank, text, flags=re.DOTALL)
+    begin = re.compile(rf"[\"']|{comment}", re.DOTALL)
+    pieces, place = [], 0
+    # Where a text that began before has no end, none that begins within it has one: not looked for again.
+    endless = {'"': 0, "'": 0}
+    while match := begin.search(text, place):
+        pieces.append(text[place : match.start()])
+        place = match.end()
+        if match[0] not in endless:
+            pieces.append(re.sub(r"[^\n]", " ", match[0]))
+            continue
+        pieces.append(match[0])
+        # An apostrophe in code without its partner on the line is no text.
+        if match.start() >= endless[match[0]]:
+            inside = _INSIDE[match[0]].match(text, place)
+            end = inside.end() if inside else place
+            if text[end : end + 1] == match[0]:
+                pieces.append(text[place : end + 1])
+                place = end + 1
+            else:
+                endless[match[0]] = end
+    return "".join([*pieces, text[place:]])

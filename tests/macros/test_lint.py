@@ -418,3 +418,11 @@ def test_the_command_line_lists_checks_and_installs(tmp_path, fiji):
     assert runner.invoke(app, ["macros", "install", str(tmp_path / "none")]).exit_code == 2
     assert runner.invoke(app, ["macros", "run", "restore_imag"]).exit_code == 2
     assert runner.invoke(app, ["macros", "run", "restore_image", "model"]).exit_code == 2
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "piece", ['"\\', "'\\\"", 'run("', "run(", "a=", "x=x+", "if(a)", "do{", 'run("Run your network","a=[']
+)
+def test_forty_kilobytes_of_anything_are_read_in_seconds(piece):
+    macros.lint(piece * (40_000 // len(piece)))
