@@ -23,6 +23,9 @@ from care_bridge.wire import fields, text
 SAVED_MODEL = "saved_model.pb"
 META = "meta.json"
 """What csbdeep writes beside the graph, for people and for us; nobody in Fiji reads it."""
+DESCRIPTIONS = ("rdf.yaml", "bioimageio.yaml", "model.yaml")
+"""Names of a BioImage.IO description, in the order in which bioimageio.spec looks for them. A bundle may carry one (those
+that were trained in Fiji do); "Run your network" does not read it."""
 
 SIGNATURE = "serving_default"
 TAG = "serve"
@@ -85,8 +88,29 @@ class MetaGraph:
 
 
 @dataclass(frozen=True)
+class OwnNormalisation:
+    """A fixed mean and standard deviation that a network was trained on, instead of an image's percentiles.
+
+    Attributes
+    ----------
+    means, stds : tuple of float
+        One for all channels, or one each.
+    file : str
+        Where they are written.
+    """
+
+    means: tuple[float, ...]
+    stds: tuple[float, ...]
+    file: str
+
+    def __str__(self) -> str:
+        mean, std = (", ".join(f"{number:g}" for number in numbers) for numbers in (self.means, self.stds))
+        return f"mean {mean} and standard deviation {std} ({self.file})"
+
+
+@dataclass(frozen=True)
 class Meta:
-    """What the `meta.json` of a bundle says; None, or empty, where it says nothing.
+    """What the `meta.json` of a bundle says, and the description beside it; None, or empty, where it says nothing.
 
     Attributes
     ----------
@@ -103,6 +127,8 @@ class Meta:
         Percentiles, 0-100, that the network was trained with.
     fiji : mapping
         What to type into "Run your network", under the plugin's own option names, and `tiles_allowed`.
+    normalisation : OwnNormalisation, optional
+        A mean and standard deviation of the network's own (Noise2Void), from `meta.json` or a description.
     """
 
     type: str | None = None
@@ -114,6 +140,7 @@ class Meta:
     pmin: float | None = None
     pmax: float | None = None
     fiji: Mapping[str, bool | int | float] = field(default_factory=dict)
+    normalisation: OwnNormalisation | None = None
 
     @property
     def size_multiple(self) -> dict[str, int] | None:
@@ -144,23 +171,26 @@ class Bundle:
     graphs : tuple of MetaGraph
     meta_json : bytes or None
         `meta.json` as it is written; None where there is none.
+    description : tuple of str and bytes, or None
+        A BioImage.IO description beside the graph, its name and as it is written.
     """
 
     path: Path
     entries: tuple[str, ...]
     graphs: tuple[MetaGraph, ...] = field(repr=False)
     meta_json: bytes | None = field(default=None, repr=False)
+    description: tuple[str, bytes] | None = field(default=None, repr=False)
 
     @property
     def meta(self) -> Meta:
-        """What its `meta.json` says.
+        """What its `meta.json` and its description say.
 
         Raises
         ------
         InputError
             If a value is not what its key stands for. The bundle runs nevertheless, in Fiji and here.
         """
-        return _meta(self.meta_json, self.path)
+        return _meta(self.meta_json, self.path, self.description)
 
     @property
     def signature(self) -> Signature:
@@ -226,11 +256,10 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
             )
         )
         content = (path / SAVED_MODEL).read_bytes()
-        meta_json = (path / META).read_bytes() if (path / META).is_file() else None
     else:
         entries = _entries_of(path)
         content = zips.read(path, SAVED_MODEL) or b""
-        meta_json = zips.read(path, META)
+    meta_json, description = _beside(path)
     try:
         graphs = tuple(_meta_graph(part, path) for number, part in fields(memoryview(content)) if number == 2)
     except InputError:
@@ -239,11 +268,11 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
         raise InputError(f"{path}: its {SAVED_MODEL} is damaged ({error})") from error
     if not graphs:
         raise InputError(f"{path}: its {SAVED_MODEL} holds no graph")
-    return Bundle(path, entries, graphs, meta_json)
+    return Bundle(path, entries, graphs, meta_json, description)
 
 
 def read_meta(path: str | os.PathLike[str]) -> Meta:
-    """What the `meta.json` of a bundle says, without a look at its graph.
+    """What the `meta.json` of a bundle and its description say, without a look at its graph.
 
     Parameters
     ----------
@@ -258,13 +287,12 @@ def read_meta(path: str | os.PathLike[str]) -> Meta:
     """
     path = Path(path)
     try:
-        if path.is_dir():
-            content = (path / META).read_bytes() if (path / SAVED_MODEL).is_file() else None
-        else:
-            content = zips.read(path, META)
+        if path.is_dir() and not (path / SAVED_MODEL).is_file():
+            return Meta()
+        content, description = _beside(path)
     except (InputError, OSError):
         return Meta()
-    return _meta(content, path)
+    return _meta(content, path, description)
 
 
 def find_bundle(path: str | os.PathLike[str]) -> Path:
@@ -309,16 +337,94 @@ def _entries_of(path: Path) -> tuple[str, ...]:
     return entries
 
 
+def _beside(path: Path) -> tuple[bytes | None, tuple[str, bytes] | None]:
+    """`meta.json` and the description that lie beside a bundle's graph."""
+    if path.is_dir():
+        found = {
+            name: (path / name).read_bytes() for name in (META, *DESCRIPTIONS) if (path / name).is_file()
+        }
+    else:
+        there = set(zips.names(path))
+        found = {name: zips.read(path, name) or b"" for name in (META, *DESCRIPTIONS) if name in there}
+    described = next((name for name in DESCRIPTIONS if name in found), None)
+    return found.get(META), None if described is None else (described, found[described])
+
+
+# ---- a mean and a standard deviation of its own
+
+
+_MEANS, _STDS = ("mean", "means"), ("std", "stds", "stdDev", "std_dev", "stddev")
+"""How Noise2Void in Python and in Fiji, and BioImage.IO, write them."""
+
+
+def own_normalisation(description: Any, file: str) -> OwnNormalisation | None:
+    """The fixed mean and standard deviation that a BioImage.IO description, or a meta.json, normalises by.
+
+    Parameters
+    ----------
+    description : object
+        As read from YAML or JSON; anything.
+    file : str
+        Where it was written.
+
+    Returns
+    -------
+    OwnNormalisation or None
+        None where it states none: percentiles, or the mean of each image.
+
+    Notes
+    -----
+    Format 0.2 of Fiji's writes ``prediction.preprocess[].kwargs``, later ones ``inputs[].preprocessing[].kwargs`` of
+    ``zero_mean_unit_variance`` (mode fixed) or ``fixed_zero_mean_unit_variance``; a meta.json at its top.
+    """
+    for values in _settings_of_steps(description):
+        mean, std = (_numbers(values, keys) for keys in (_MEANS, _STDS))
+        if mean and std and len(mean) == len(std):
+            return OwnNormalisation(mean, std, file)
+    return None
+
+
+def _settings_of_steps(description: Any) -> Iterator[Mapping[str, Any]]:
+    if not isinstance(description, Mapping):
+        return
+    prediction, inputs = description.get("prediction"), description.get("inputs")
+    steps = [prediction.get("preprocess") if isinstance(prediction, Mapping) else None]
+    for tensor in inputs if isinstance(inputs, list) else ():
+        steps.append(tensor.get("preprocessing") if isinstance(tensor, Mapping) else None)
+    for listed in steps:
+        for step in listed if isinstance(listed, list) else ():
+            if isinstance(step, Mapping) and isinstance(step.get("kwargs"), Mapping):
+                yield step["kwargs"]
+    yield description
+    normalisation = description.get("normalisation", description.get("normalization"))
+    if isinstance(normalisation, Mapping):
+        yield normalisation
+
+
+def _numbers(values: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[float, ...]:
+    """Numbers under the first key that is there; none where they are not numbers. N2V writes them as texts."""
+    given = next((values[key] for key in keys if values.get(key) is not None), None)
+    listed: list[Any] = given if isinstance(given, list) else [given]
+    try:
+        numbers = tuple(float(number) for number in listed)
+    except (TypeError, ValueError):
+        return ()
+    return numbers if all(map(math.isfinite, numbers)) else ()
+
+
 # ---- meta.json
 
 
-def _meta(content: bytes | None, path: Path) -> Meta:
+def _meta(content: bytes | None, path: Path, description: tuple[str, bytes] | None = None) -> Meta:
     try:
         written = parse(content or b"{}", "JSON", name=f"{path}: its {META}")
     except InputError:
-        return Meta()
+        written = {}
     if not isinstance(written, dict):
-        return Meta()
+        written = {}
+    normalised = own_normalisation(written, META)
+    if normalised is None and description is not None:
+        normalised = own_normalisation(_yaml(description[1]), description[0])
     values = _Values(path, "", written)
     own = values.block("care_bridge")
     normalisation = own.block("normalisation")
@@ -339,7 +445,16 @@ def _meta(content: bytes | None, path: Path) -> Meta:
         pmin=normalisation.number("pmin"),
         pmax=normalisation.number("pmax"),
         fiji={key: value for key, value in fiji.values.items() if value is not None},
+        normalisation=normalised,
     )
+
+
+def _yaml(content: bytes) -> Any:
+    """What a YAML says; None where it is none: a bundle runs without its description."""
+    try:
+        return parse(content, "YAML", name="its description")
+    except InputError:
+        return None
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,24 @@ import tempfile
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from care_bridge.bundle import SAVED_MODEL, find_bundle, read_bundle, read_meta
+from care_bridge.bundle import (
+    SAVED_MODEL,
+    OwnNormalisation,
+    find_bundle,
+    own_normalisation,
+    read_bundle,
+    read_meta,
+)
 from care_bridge.config import CareConfig, Kind, read_config
 from care_bridge.errors import InputError
 from care_bridge.inspection import check_onnx
 from care_bridge.keras_file import check_keras_file
 from care_bridge.package import (
+    RDF,
     WEIGHTS,
     config_of_package,
+    held_weights,
     is_package,
     percentiles_of,
     read_description,
@@ -57,7 +65,7 @@ def runtime_of(path: str | os.PathLike[str]) -> str:
             orders = ("keras", "tensorflow", "onnx")
             found = next((name for name in orders if weights_file(root, rdf, WEIGHTS[name])), None)
         if found is None:
-            raise InputError(f"{path} holds no weights that run here, only: {_held(rdf)}")
+            raise InputError(f"{path} holds no weights that run here, only: {held_weights(rdf)}")
         return found
     if path.suffix.lower() == ".onnx":
         return "onnx"
@@ -97,6 +105,8 @@ class Source:
     config : CareConfig or None
     percentiles : tuple of two floats or None
         Where there is no config.
+    normalisation : OwnNormalisation or None
+        A mean and standard deviation that the network was trained on, instead of percentiles.
     unpacked : Path or None
         A folder of this package's files that goes when what was opened goes.
     """
@@ -104,6 +114,7 @@ class Source:
     file: Path
     config: CareConfig | None = None
     percentiles: tuple[float | None, float | None] = (None, None)
+    normalisation: OwnNormalisation | None = None
     unpacked: Path | None = None
 
     def drop(self) -> None:
@@ -136,7 +147,7 @@ def find_source(path: str | os.PathLike[str], runtime: str) -> Source:
     if folder:
         return Source(file, read_config(path))
     told = read_meta(file)
-    return Source(file, percentiles=(told.pmin, told.pmax))
+    return Source(file, percentiles=(told.pmin, told.pmax), normalisation=told.normalisation)
 
 
 def _in_package(path: Path, runtime: str) -> Source:
@@ -147,13 +158,13 @@ def _in_package(path: Path, runtime: str) -> Source:
         file = weights_file(root, rdf, WEIGHTS[runtime])
         if file is None:
             raise InputError(
-                f"{path} holds no weights for {runtime} ({WEIGHTS[runtime]}), only: {_held(rdf)}"
+                f"{path} holds no weights for {runtime} ({WEIGHTS[runtime]}), only: {held_weights(rdf)}"
             )
         config = config_of_package(root, path)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    return Source(file, config, percentiles_of(rdf) or (None, None), scratch)
+    return Source(file, config, percentiles_of(rdf) or (None, None), own_normalisation(rdf, RDF), scratch)
 
 
 def check_weights(file: Path, weights: str) -> None:
@@ -176,10 +187,6 @@ def check_weights(file: Path, weights: str) -> None:
         read_bundle(file)
     else:
         check_keras_file(file)
-
-
-def _held(rdf: dict[str, Any]) -> str:
-    return ", ".join(rdf.get("weights") or {}) or "none"
 
 
 def _onnx_file(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -398,6 +399,8 @@ def _open_plugin(
     precision: str,
 ) -> Predictor:
     source = find_source(path, runtime)
+    if source.normalisation is not None and options.normalizeInput:
+        _warn_of_percentiles(path, source)
     opened: Predictor
     try:
         if level == "fiji":
@@ -443,7 +446,37 @@ def _open_with_config(
     except BaseException:
         source.drop()
         raise
+    network, options = _on_its_own_scale(network, source, options, path=path, bare=bare)
     return _by_what_is_stated(network, source, options), source.config
+
+
+def _on_its_own_scale(
+    network: Network, source: Source, options: PredictOptions, *, path: str | os.PathLike[str], bare: bool
+) -> tuple[Network, PredictOptions]:
+    """A network that has its own mean and deviation is given them instead of percentiles, and never without a word."""
+    from care_bridge.normalize import CSBDEEP
+    from care_bridge.own_scale import OnItsOwnScale
+
+    own = source.normalisation
+    if own is None or options.rule is None:
+        return network, options
+    if bare or options.rule is not CSBDEEP or options.pmin is not None or options.pmax is not None:
+        _warn_of_percentiles(path, source)
+        return network, options
+    warnings.warn(
+        f"{Path(path).name} states its own {own}; images are normalised by them, not by percentiles",
+        stacklevel=2,
+    )
+    return OnItsOwnScale(network, own, back=options.denormalize), options.replace(rule=None)
+
+
+def _warn_of_percentiles(path: str | os.PathLike[str], source: Source) -> None:
+    warnings.warn(
+        f"{Path(path).name} states its own {source.normalisation}; percentiles give the network another scale: "
+        "subtract the mean and divide by the deviation first, and normalise no more (rule none; in Fiji without "
+        "'Normalize image')",
+        stacklevel=3,
+    )
 
 
 def _by_what_is_stated(network: Network, source: Source, options: PredictOptions) -> NetworkPredictor:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from care_bridge import text, zips
-from care_bridge.bundle import SAVED_MODEL
+from care_bridge.bundle import DESCRIPTIONS, SAVED_MODEL
 from care_bridge.config import CareConfig, config_of, read_config
 from care_bridge.errors import InputError
 
-RDF = "rdf.yaml"
-OTHER_NAMES = ("bioimageio.yaml", "model.yaml")
-"""Names that a description had before; not every reader finds them."""
+RDF = DESCRIPTIONS[0]
+"""What every reader calls a description; the other names are found by some."""
 CONFIG = "care_bridge.json"
 """The network's settings, in a package that was written here."""
 WEIGHTS = {
@@ -32,18 +31,62 @@ WEIGHTS = {
 
 
 def is_package(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a BioImage.IO package (a description in it, or the description itself)."""
+    """Whether a path is a BioImage.IO package (a description in it, or the description itself).
+
+    A zip that holds its package one folder too deep is one too: whoever reads it says where the description lies.
+    A bundle is none, also where it carries a description: the plugin runs it as it is.
+    """
     path = Path(path)
-    names = (RDF, *OTHER_NAMES)
     if path.is_dir():
-        return any((path / name).is_file() for name in names)
+        return not (path / SAVED_MODEL).is_file() and description_among(_names_in(path)) is not None
     if path.suffix.lower() in (".yaml", ".yml"):
         return True
     with contextlib.suppress(InputError, OSError):
         entries = zips.names(path)
-        # A bundle may carry an rdf.yaml that nobody reads.
-        return bool({*entries} & {*names}) and SAVED_MODEL not in entries
+        if SAVED_MODEL in entries:
+            return False
+        if description_among(entries) is not None:
+            return True
+        deeper = deeper_descriptions(entries)
+        return any(f"{PurePosixPath(name).parent}/{SAVED_MODEL}" not in entries for name in deeper)
     return False
+
+
+def description_among(names: Iterable[str]) -> str | None:
+    """The description among names of one folder, as bioimageio.spec chooses it; None where there is none.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Those in folders are passed over.
+
+    Notes
+    -----
+    ``rdf.yaml`` before ``bioimageio.yaml`` before ``model.yaml``; each also behind a name and a dot
+    (``care.bioimageio.yaml``), the first in the order of letters.
+    """
+    found = descriptions_among(names)
+    return found[0] if found else None
+
+
+def descriptions_among(names: Iterable[str]) -> list[str]:
+    """Every name that a description may have among names of one folder, the one that is read first in front."""
+    plain = sorted(name for name in names if "/" not in name and not name.startswith("."))
+    return [name for word in DESCRIPTIONS for name in plain if name == word or name.endswith(f".{word}")]
+
+
+def deeper_descriptions(entries: Iterable[str]) -> list[str]:
+    """Descriptions in folders of a zip, where readers do not look."""
+    found = []
+    for entry in entries:
+        parts = PurePosixPath(entry).parts
+        if len(parts) > 1 and "__MACOSX" not in parts and descriptions_among(parts[-1:]):
+            found.append(entry)
+    return sorted(found, key=lambda name: (name.count("/"), name))
+
+
+def _names_in(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir() if file.is_file()]
 
 
 def unpack_package(path: str | os.PathLike[str], folder: Path) -> Path:
@@ -71,6 +114,23 @@ def unpack_package(path: str | os.PathLike[str], folder: Path) -> Path:
     return zips.unpack(path, folder)
 
 
+def description_file(root: Path, path: str | os.PathLike[str]) -> Path | None:
+    """The description of an unpacked package: the file that was named, else what lies at the root; None for neither.
+
+    Parameters
+    ----------
+    root : Path
+        As `unpack_package` gives it.
+    path : path
+        What a person named.
+    """
+    path = Path(path)
+    if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
+        return path
+    name = description_among(_names_in(root))
+    return None if name is None else root / name
+
+
 def read_description(root: Path, path: str | os.PathLike[str]) -> dict[str, Any]:
     """What the description of an unpacked package says.
 
@@ -79,10 +139,21 @@ def read_description(root: Path, path: str | os.PathLike[str]) -> dict[str, Any]
     root : Path
         As `unpack_package` gives it.
     path : path
-        What a person named; for messages.
+        What a person named.
+
+    Raises
+    ------
+    InputError
+        If there is none at the root, it is no YAML, or no block of keys and values.
     """
-    file = next((root / name for name in (RDF, *OTHER_NAMES) if (root / name).is_file()), None)
+    file = description_file(root, path)
     if file is None:
+        deeper = deeper_descriptions(part.relative_to(root).as_posix() for part in root.rglob("*.yaml"))
+        if deeper:
+            raise InputError(
+                f"{path}: its description lies at {deeper[0]}, one folder too deep for every reader; "
+                f"zip what is in {PurePosixPath(deeper[0]).parent}/ instead of the folder"
+            )
         raise InputError(f"{path} holds no rdf.yaml; a bundle for Fiji holds no weights that can train on")
     rdf = text.parse(_content(file), "YAML", name=f"{path}: its {file.name}")
     if not isinstance(rdf, dict):
@@ -170,15 +241,36 @@ def config_of_package(root: Path, path: str | os.PathLike[str]) -> CareConfig | 
     return read_config(root) if (root / "config.json").is_file() else None
 
 
-def weights_file(root: Path, rdf: Mapping[str, Any], weights: str) -> Path | None:
-    """The file of a weights format, one of the values of `WEIGHTS`; None where the package lacks it."""
+def weights_of(rdf: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The weights of a description by format; empty where they are not written as a mapping."""
     held = rdf.get("weights")
-    entry = held.get(weights) if isinstance(held, Mapping) else None
+    return held if isinstance(held, Mapping) else {}
+
+
+def held_weights(rdf: Mapping[str, Any]) -> str:
+    """Which weights a description names, for messages."""
+    held = rdf.get("weights")
+    if held is not None and not isinstance(held, Mapping):
+        return f"none (its weights are a {type(held).__name__}, where a mapping of formats must stand)"
+    return ", ".join(map(str, held or {})) or "none"
+
+
+def weights_file(root: Path, rdf: Mapping[str, Any], weights: str) -> Path | None:
+    """The file of a weights format, one of the values of `WEIGHTS`; None where the package lacks it.
+
+    Files outside the package are not looked at: whoever made it had others at that place.
+    """
+    entry = weights_of(rdf).get(weights)
     if not isinstance(entry, Mapping) or not isinstance(entry.get("source"), str):
         return None
     # A source may still be the address that a zip was made of; its last part is the file's name then.
-    given = root / entry["source"], root / PurePosixPath(entry["source"]).name
-    return next((file for file in given if file.is_file()), None)
+    given = entry["source"], PurePosixPath(entry["source"]).name
+    return next((root / name for name in given if is_inside(root, name) and (root / name).is_file()), None)
+
+
+def is_inside(root: Path, name: str) -> bool:
+    """Whether the name of a file stays within the folder of its package."""
+    return bool(name) and (root / name).resolve().is_relative_to(root.resolve())
 
 
 def percentiles_of(rdf: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -13,7 +13,14 @@ from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
 from care_bridge.export.source import open_source
 from care_bridge.files import atomic_folder
-from care_bridge.package import CONFIG, config_of_package, read_description, unpack_package
+from care_bridge.package import (
+    CONFIG,
+    config_of_package,
+    held_weights,
+    read_description,
+    unpack_package,
+    weights_file,
+)
 from care_bridge.training.folder import WEIGHTS_BEST, load_weights, save_model
 from care_bridge.training.unet import build
 
@@ -50,12 +57,10 @@ def import_package(path: str | os.PathLike[str], out: str | os.PathLike[str]) ->
         root = unpack_package(path, Path(name))
         rdf = read_description(root, path)
         config = _config(root, path)
-        entry = (rdf.get("weights") or {}).get("keras_hdf5")
-        weights = root / str((entry or {}).get("source"))
-        if not weights.is_file():
-            held = ", ".join(rdf.get("weights") or {}) or "none"
+        weights = weights_file(root, rdf, "keras_hdf5")
+        if weights is None:
             raise InputError(
-                f"{path} holds no Keras weights (keras_hdf5), only: {held}; they cannot train on"
+                f"{path} holds no Keras weights (keras_hdf5), only: {held_weights(rdf)}; they cannot train on"
             )
         network = build(config)
         load_weights(network, weights)

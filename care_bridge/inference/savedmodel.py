@@ -58,11 +58,12 @@ class SavedModelNetwork(UnhintedNetwork):
         self.size_multiple, self.halo = meta.size_multiple, meta.halo
         with tempfile.TemporaryDirectory() as folder:
             root = bundle.unpack(Path(folder))
-            graph = graph_in(root)
+            meta_graph = _meta_graph_in(root)
+            graph = graph_before(meta_graph.graph_def, fetch.name)
             self._check = functools.partial(_check_shape, graph, _tensor_name(feed))
             self._fitting: set[tuple[int | None, ...]] = set()
             try:
-                self._function = _function(root, graph, _tensor_name(feed), _tensor_name(fetch))
+                self._function = _function(root, meta_graph, graph, _tensor_name(feed), _tensor_name(fetch))
             except (ValueError, KeyError, RuntimeError, OSError, tf.errors.OpError) as error:
                 raise InputError(
                     f"{self.path}: TensorFlow {tf.__version__} cannot load it: {_first(error)}"
@@ -98,6 +99,28 @@ def graph_in(folder: Path) -> graph_pb2.GraphDef:
     InputError
         If TensorFlow's own reader does not take the file, or none of its graphs has the tag.
     """
+    found: graph_pb2.GraphDef = _meta_graph_in(folder).graph_def
+    return found
+
+
+def graph_before(graph: graph_pb2.GraphDef, *tensors: str) -> graph_pb2.GraphDef:
+    """The part of a graph that some tensors hang on: without training, saving and the variables' initialisers.
+
+    Parameters
+    ----------
+    graph : GraphDef
+    tensors : str
+        Names of tensors or operations; one that the graph does not have leaves it whole, for TensorFlow to complain.
+    """
+    names = {node.name for node in graph.node}
+    wanted = [tensor.removeprefix("^").split(":")[0] for tensor in tensors]
+    if not names.issuperset(wanted):
+        return graph
+    part: graph_pb2.GraphDef = tf.compat.v1.graph_util.extract_sub_graph(graph, wanted)
+    return part
+
+
+def _meta_graph_in(folder: Path) -> Any:
     message = saved_model_pb2.SavedModel()
     try:
         message.ParseFromString((folder / SAVED_MODEL).read_bytes())
@@ -106,16 +129,28 @@ def graph_in(folder: Path) -> graph_pb2.GraphDef:
         raise InputError(f"{folder}: its {SAVED_MODEL} cannot be read: {error}") from error
     for graph in message.meta_graphs:
         if TAG in graph.meta_info_def.tags:
-            return graph.graph_def
+            return graph
     raise InputError(f"{folder}: no graph has the tag {TAG!r}")
 
 
-def _function(root: Path, graph: Any, feed: str, fetch: str) -> Callable[..., Any]:
+def _function(root: Path, meta_graph: Any, graph: Any, feed: str, fetch: str) -> Callable[..., Any]:
     """By tensor names, as the plugin does: a graph whose signature fixes a size still runs at others."""
+    if meta_graph.HasField("object_graph_def"):
+        return _by_tensorflow_2(root, graph, feed, fetch)
     if not {node.op for node in graph.node} & _VARIABLES:
-        frozen = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
-        pruned: Callable[..., Any] = frozen.prune(feed, fetch)
-        return pruned
+        return _of_constants(graph, feed, fetch)
+    return _in_a_session(root, meta_graph, feed, fetch)
+
+
+def _of_constants(graph: Any, feed: str, fetch: str) -> Callable[..., Any]:
+    frozen = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
+    pruned: Callable[..., Any] = frozen.prune(feed, fetch)
+    return pruned
+
+
+def _by_tensorflow_2(root: Path, graph: Any, feed: str, fetch: str) -> Callable[..., Any]:
+    if not {node.op for node in graph.node} & _VARIABLES:
+        return _of_constants(graph, feed, fetch)
     loaded = tf.saved_model.load(str(root), tags=[TAG])
     signature = loaded.signatures[SIGNATURE]
     (key,) = signature.structured_input_signature[1]
@@ -125,6 +160,21 @@ def _function(root: Path, graph: Any, feed: str, fetch: str) -> Callable[..., An
         return next(iter(loaded.signatures[SIGNATURE](**{key: fed}).values()))
 
     return call
+
+
+def _in_a_session(root: Path, meta_graph: Any, feed: str, fetch: str) -> Callable[..., Any]:
+    """As TensorFlow 1.x runs it: only what the output hangs on, its variables filled by the graph's own operation.
+
+    What was trained in Fiji, or saved from a session, brings its training along, which TensorFlow 2 need not know.
+    """
+    saver = meta_graph.saver_def
+    restore = [saver.restore_op_name] if saver.restore_op_name else []
+    with tf.Graph().as_default() as own:
+        tf.import_graph_def(graph_before(meta_graph.graph_def, fetch, *restore), name="")
+    session = tf.compat.v1.Session(graph=own)
+    if restore:
+        session.run(restore[0], {saver.filename_tensor_name: str(root / "variables" / "variables")})
+    return lambda fed: session.run(fetch, {feed: np.asarray(fed)})
 
 
 def _check_shape(graph: Any, feed: str, shape: tuple[int | None, ...]) -> None:
@@ -140,9 +190,9 @@ def _check_shape(graph: Any, feed: str, shape: tuple[int | None, ...]) -> None:
         if op.type not in _CONVOLUTIONS:
             continue
         given, kernel = (tensor.shape for tensor in op.inputs[:2])
-        if given.rank is not None and given.rank != kernel.rank:
+        if None not in (given.rank, kernel.rank) and given.rank != kernel.rank:
             raise ValueError(f"Shape must be rank {kernel.rank} but is rank {given.rank}")
-        if None not in (given.rank, given[-1], kernel[-2]) and given[-1] != kernel[-2]:
+        if None not in (given.rank, kernel.rank, given[-1], kernel[-2]) and given[-1] != kernel[-2]:
             # More channels than the kernel has would be taken for groups, which 1.x cannot compute on a CPU.
             raise ValueError(f"input depth {given[-1]} does not fit a convolution of depth {kernel[-2]}")
 

@@ -88,6 +88,12 @@ def _values(bundle: Path, image: Image | None) -> tuple[PluginOptions, list[str]
     meta, notes = read_meta(bundle), []
     options = PluginOptions.told(meta.fiji)
     known = meta.fiji.keys() & vars(options).keys()
+    if meta.normalisation is not None:
+        options = options.replace(normalizeInput=False)
+        notes.append(
+            f"the bundle states its own {meta.normalisation}, which 'Run your network' does not read: subtract the mean "
+            "and divide by the deviation first (Process > Math); the percentiles are switched off here"
+        )
     if image is None:
         if not known:
             notes.append(
