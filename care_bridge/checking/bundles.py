@@ -14,7 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from care_bridge.bundle import SAVED_MODEL, SIGNATURE, TAG, Bundle, read_bundle
+from care_bridge.bundle import SAVED_MODEL, SIGNATURE, TAG, Bundle, OwnNormalisation, read_bundle
 from care_bridge.checking.report import CheckReport, Findings
 from care_bridge.checking.runs import run_bundle
 from care_bridge.defaults import TF1_OF_FIJI
@@ -58,9 +58,14 @@ def check_bundle(
     findings = Findings()
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         bundle = _layout(path, Path(folder), findings)
+        again = "export the model again"
         if bundle is not None and _signature(bundle, findings):
-            _operations(bundle, findings, versions)
-            run_bundle(bundle, findings, versions, sessions)
+            with findings.stage("What stands beside the graph makes sense", again, decisive=False):
+                judge_normalisation(bundle.meta.normalisation, findings)
+            with findings.stage("TensorFlow 1.x has every operation", again, decisive=False):
+                _operations(bundle, findings, versions)
+            with findings.stage("It runs to the end", again):
+                run_bundle(bundle, findings, versions, sessions)
     return findings.report(path, "bundle")
 
 
@@ -212,14 +217,27 @@ def _words(shape: tuple[int | None, ...] | None) -> str:
     return "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
 
 
+def judge_normalisation(own: OwnNormalisation | None, findings: Findings) -> None:
+    """Warn where a network has a mean and standard deviation of its own, of which the plugin knows nothing."""
+    if own is not None:
+        findings.add(
+            "Run your network normalises as it was trained",
+            False,
+            f"it states its own {own}; the plugin takes percentiles, and reads no such file",
+            "in Fiji subtract the mean and divide by the deviation first, without 'Normalize image'",
+            decisive=False,
+        )
+
+
 # --- operations
 
 
 def _operations(bundle: Bundle, findings: Findings, versions: Sequence[str]) -> None:
     from care_bridge.export.graph import lacking
-    from care_bridge.inference.savedmodel import graph_in
+    from care_bridge.inference.savedmodel import graph_before, graph_in
 
-    graph = graph_in(bundle.path)
+    # What fills variables at the start of a training draws random numbers, and is not run here nor in Fiji.
+    graph = graph_before(graph_in(bundle.path), bundle.signature.outputs[0].name)
     for version in versions:
         missing = lacking(graph, target=version)
         more = f"; and {len(missing) - 2} more" if len(missing) > 2 else ""

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge.checking import jdll
-from care_bridge.checking.package_files import test_tensor
+from care_bridge.checking.package_files import load_tensor, test_tensor
 from care_bridge.checking.report import Findings
 from care_bridge.errors import InputError
+from care_bridge.package import weights_of
 from care_bridge.predictor import Network
 
 _TEST_LIMIT = 1.5e-4
@@ -29,6 +30,13 @@ def read_as_jdll(rdf: Mapping[str, Any]) -> jdll.Description:
         raise jdll.JdllError("read", f"the description is not built as one ({error!r})") from error
 
 
+def _chosen_weights(rdf: Mapping[str, Any], root: Path) -> str:
+    held = rdf.get("weights")
+    if held is not None and not isinstance(held, Mapping):
+        raise jdll.JdllError("read", f"weights is a {type(held).__name__}; JDLL needs a mapping of formats")
+    return jdll.choose_weights(weights_of(rdf), root)
+
+
 def check_in_deepimagej(
     root: Path,
     rdf: Mapping[str, Any],
@@ -40,7 +48,7 @@ def check_in_deepimagej(
     rule = "deepImageJ's engine gives a result"
     try:
         description = read_as_jdll(rdf)
-        chosen = jdll.choose_weights(rdf.get("weights") or {}, root)
+        chosen = _chosen_weights(rdf, root)
         if chosen == "tensorflow_saved_model_bundle" and chosen not in networks:
             raise jdll.JdllError("load", "the TensorFlow bundle does not open: Could not find SavedModel")
         if chosen not in networks:
@@ -76,7 +84,7 @@ def check_in_deepimagej(
     )
     expected = test_tensor(root, rdf, "output")
     if expected is not None and image is None:
-        _against_test(description, networks[chosen], given, np.load(expected), findings)
+        _against_test(description, networks[chosen], given, load_tensor(expected), findings)
 
 
 def _against_test(
@@ -106,7 +114,7 @@ def _against_test(
 def _image(root: Path, rdf: Mapping[str, Any], description: jdll.Description) -> NDArray[Any]:
     file = test_tensor(root, rdf, "input")
     if file is not None:
-        data: NDArray[Any] = np.load(file)
+        data = load_tensor(file)
         if data.ndim != len(description.axes):
             raise jdll.JdllError(
                 "run", f"the test input has {data.ndim} dimensions, the description {len(description.axes)}"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -13,26 +14,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
+from care_bridge.bundle import own_normalisation
 from care_bridge.checking import jdll
 from care_bridge.checking.deepimagej import check_in_deepimagej, read_as_jdll
 from care_bridge.checking.package_files import (
+    Unpacked,
+    addresses,
     check_files,
     covers,
+    first_tensor,
     has_test_tensors,
     is_local,
+    listed,
+    load_tensor,
+    local_file,
     names_test_tensors,
+    outside,
     read,
     test_tensor,
     unpack,
 )
-from care_bridge.checking.report import CheckReport, Findings, Rule
+from care_bridge.checking.report import CheckReport, Findings, Rule, brief
 from care_bridge.defaults import TF1_OF_FIJI
 from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.model_files import RUN_FORMATS, check_weights
 from care_bridge.opening import open_network
-from care_bridge.package import RDF, weights_file
+from care_bridge.package import RDF, weights_file, weights_of
 from care_bridge.predictor import Network
 
 RUNNABLE = {"keras_hdf5": "keras", "tensorflow_saved_model_bundle": "tensorflow", "onnx": "onnx"}
@@ -69,50 +79,76 @@ def check_package(
     path = Path(path)
     findings = Findings()
     with tempfile.TemporaryDirectory(prefix="package-") as name:
-        root = unpack(path, Path(name), findings)
-        rdf = None if root is None else read(root, findings)
-        if root is not None and rdf is not None:
-            complete = names_test_tensors(rdf)
-            check_files(root, rdf, findings, decisive=complete)
-            tested = has_test_tensors(root, rdf)
-            if core:
-                _core(root, rdf, findings, tested=tested, trust=trust)
-            networks = _networks(root, rdf, findings)
-            _formats_agree(networks, rdf, findings)
-            check_in_deepimagej(root, rdf, networks, image, findings)
-            _advice(root, rdf, findings)
-            _bundle(root, rdf, findings, versions, sessions, decisive=complete)
+        # Neighbours change the current folder while they run.
+        package = unpack(path.absolute(), Path(name), findings)
+        rdf = None if package is None else read(package.file, findings)
+        if package is not None and rdf is not None:
+            _judge(
+                package,
+                rdf,
+                findings,
+                image=image,
+                core=core,
+                trust=trust,
+                versions=versions,
+                sessions=sessions,
+            )
     return findings.report(path, "package")
+
+
+def _judge(
+    package: Unpacked,
+    rdf: Mapping[str, Any],
+    findings: Findings,
+    *,
+    image: NDArray[Any] | None,
+    core: bool,
+    trust: bool,
+    versions: tuple[str, ...] | None,
+    sessions: Any,
+) -> None:
+    root, complete = package.root, names_test_tensors(rdf)
+    again = "look at the file that is named, and write it again"
+    with findings.stage("The files can be looked at", again):
+        check_files(root, rdf, findings, decisive=complete)
+    if core:
+        with findings.stage("bioimageio.core takes it", again):
+            _core(package, rdf, findings, trust=trust)
+    networks = {}
+    with findings.stage("The weights open", again):
+        networks = _networks(root, rdf, findings)
+        _formats_agree(networks, rdf, findings)
+    with findings.stage("deepImageJ's engine gives a result", again):
+        _in_deepimagej(root, rdf, networks, image, findings)
+    with findings.stage("Its description can be looked through", again, decisive=False):
+        _advice(root, rdf, findings)
+    with findings.stage("It says who made it", again, decisive=False):
+        _made_up(rdf, findings)
+    with findings.stage("Its pictures can be looked at", again):
+        _sample(root, rdf, findings)
+    with findings.stage("Run your network takes its bundle", again, decisive=complete):
+        _bundle(root, rdf, findings, versions, sessions, decisive=complete)
 
 
 # --- bioimageio.core
 
 
-def _core(
-    root: Path, rdf: Mapping[str, Any], findings: Findings, *, tested: bool, trust: bool = False
-) -> None:
-    if not tested:
-        findings.add(
-            "bioimageio.core reproduces the test output",
-            None,
-            "the package has no test tensors",
-            "ship test_input.npy and test_output.npy",
-            decisive=False,
-        )
-        return
+def _core(package: Unpacked, rdf: Mapping[str, Any], findings: Findings, *, trust: bool) -> None:
     from care_bridge.export.zoo_spec import validate
 
+    root = package.root
+    away = [*addresses(rdf), *outside(root, rdf)]
+    rule = "bioimageio.spec finds it valid"
     try:
-        completeness = validate(root / RDF)
+        completeness = validate(package.file, files=not away)
     except NotInstalledError as error:
-        findings.add("bioimageio.spec finds it valid", None, "not here", str(error))
+        findings.add(rule, None, "not here", str(error))
         return
     except InputError as error:
-        findings.add(
-            "bioimageio.spec finds it valid", False, " ".join(str(error).split())[:600], "mend these keys"
-        )
+        findings.add(rule, False, brief(error, 600), "mend these keys")
         return
-    findings.add("bioimageio.spec finds it valid", True, "validated offline with input and output checks")
+    how = "with input and output checks" if not away else "without a look at files, for some lie elsewhere"
+    findings.add(rule, True, f"validated offline {how}")
     findings.facts["completeness"] = round(completeness, 3)
     findings.add(
         f"Metadata are at least {COMPLETE:.0%} complete",
@@ -121,7 +157,17 @@ def _core(
         "fill config.bioimageio, training_data, git_repo, uploader, evaluations",
         decisive=False,
     )
-    for weights, entry in rdf["weights"].items():
+    if not has_test_tensors(root, rdf):
+        lie = "lie at addresses or are missing" if names_test_tensors(rdf) else "are not in the package"
+        findings.add(
+            "bioimageio.core reproduces the test output",
+            None,
+            f"its test tensors {lie}: not looked at",
+            "ship test_input.npy and test_output.npy",
+            decisive=False,
+        )
+        return
+    for weights, entry in weights_of(rdf).items():
         rule = f"bioimageio.core reproduces the test output from {weights}"
         trusted = trust and weights not in RUN_FORMATS
         if weights not in RUN_FORMATS and not trust:
@@ -133,10 +179,20 @@ def _core(
                 decisive=False,
             )
             continue
+        source = entry.get("source") if isinstance(entry, Mapping) else None
+        if not is_local(source):
+            findings.add(
+                rule,
+                None,
+                f"not looked at: {source} is not in the package, and nothing is fetched for a check",
+                "put the file into the package",
+                decisive=False,
+            )
+            continue
         if not trusted and (refused := _refusal(root, entry, weights)):
             findings.add(rule, False, refused, "export the model again", decisive=weights in RUNNABLE)
             continue
-        status, why = _test(root, weights)
+        status, why = _test(package, rdf, weights, copied=bool(away))
         trusting = "; the package's own Python was run, because --trust was given" if trusted else ""
         findings.add(
             rule,
@@ -159,31 +215,65 @@ def _refusal(root: Path, entry: Any, weights: str) -> str:
     return ""
 
 
-def _test(root: Path, weights: str) -> tuple[str, str]:
+def _test(package: Unpacked, rdf: Mapping[str, Any], weights: str, *, copied: bool) -> tuple[str, str]:
     import io
 
     from care_bridge.export.zoo_spec import offline, urls
 
-    rdf, here = root / RDF, Path.cwd()
-    with offline(rdf), tempfile.TemporaryDirectory(prefix="core-") as scratch:
-        from bioimageio import spec
-        from bioimageio.core import test_description
+    here = Path.cwd()
+    with tempfile.TemporaryDirectory(prefix="core-") as scratch:
+        file = package.file
+        if copied or file.name != RDF:
+            file = _local_part(package.root, rdf, weights, Path(scratch) / "package")
+        with offline(file):
+            from bioimageio import spec
+            from bioimageio.core import test_description
 
-        # core unpacks bundles into the current folder and never removes them.
-        os.chdir(scratch)
-        try:
-            with (
-                spec.ValidationContext(known_files=dict.fromkeys(urls(rdf)), perform_io_checks=True),
-                contextlib.redirect_stdout(io.StringIO()),
-                contextlib.redirect_stderr(io.StringIO()),
-                warnings.catch_warnings(),
-            ):
-                warnings.simplefilter("ignore")
-                summary = test_description(rdf, weight_format=weights)  # type: ignore[arg-type,unused-ignore]
-        finally:
-            os.chdir(here)
+            # core unpacks bundles into the current folder and never removes them.
+            os.chdir(scratch)
+            try:
+                with (
+                    spec.ValidationContext(known_files=dict.fromkeys(urls(file)), perform_io_checks=True),
+                    contextlib.redirect_stdout(io.StringIO()),
+                    contextlib.redirect_stderr(io.StringIO()),
+                    warnings.catch_warnings(),
+                ):
+                    warnings.simplefilter("ignore")
+                    summary = test_description(file, weight_format=weights)  # type: ignore[arg-type,unused-ignore]
+            finally:
+                os.chdir(here)
     errors = [error.msg for detail in summary.details for error in detail.errors]
-    return str(summary.status), " ".join("; ".join(errors).split())[:300]
+    return str(summary.status), brief("; ".join(errors))
+
+
+def _local_part(root: Path, rdf: Mapping[str, Any], weights: str, folder: Path) -> Path:
+    """The package with one weights format and without what it does not hold, which bioimageio.core would fetch."""
+    folder.mkdir()
+    for part in root.iterdir():
+        if part.suffix.lower() in (".yaml", ".yml"):
+            continue
+        try:
+            (folder / part.name).symlink_to(part, target_is_directory=part.is_dir())
+        except OSError:  # Windows lets not everybody make links
+            (shutil.copytree if part.is_dir() else shutil.copy2)(part, folder / part.name)
+    kept = {key: value for key, value in rdf.items() if key not in ("attachments", "icon", "covers")}
+    entry = dict(weights_of(rdf)[weights])
+    entry.pop("parent", None)
+    kept["weights"] = {weights: entry}
+    kept["covers"] = [cover for cover in covers(rdf) if local_file(root, cover)]
+    readme = folder / "documentation.md"
+    readme.write_text("# Documentation\n\n## Validation\n", encoding="utf-8")
+    kept["documentation"] = readme.name
+    for key in ("inputs", "outputs"):
+        kept[key] = [
+            {name: value for name, value in tensor.items() if name != "sample_tensor"}
+            if isinstance(tensor, Mapping)
+            else tensor
+            for tensor in listed(rdf.get(key))
+        ]
+    file = folder / RDF
+    file.write_text(yaml.safe_dump(kept, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return file
 
 
 # --- the networks
@@ -192,17 +282,18 @@ def _test(root: Path, weights: str) -> tuple[str, str]:
 def _networks(root: Path, rdf: Mapping[str, Any], findings: Findings) -> dict[str, Network]:
     found: dict[str, Network] = {}
     for name, runtime in RUNNABLE.items():
-        entry = (rdf.get("weights") or {}).get(name)
+        entry = weights_of(rdf).get(name)
         if not isinstance(entry, Mapping) or not jdll.weights_file(root, entry).is_file():
             continue
         try:
             found[name] = open_network(jdll.weights_file(root, entry), runtime=runtime)
-        except (InputError, NotInstalledError) as error:
+        except Exception as error:
+            # Neighbours throw whatever they like at damaged weights; the other formats are opened all the same.
             missing = isinstance(error, NotInstalledError)
             findings.add(
                 f"{name} opens here",
                 None if missing else False,
-                " ".join(str(error).split())[:300],
+                brief(error),
                 "export it again",
             )
     return found
@@ -247,6 +338,29 @@ def _shape(rdf: Mapping[str, Any], number: int, network: Network) -> tuple[int, 
     return tuple(sizes)
 
 
+# --- deepImageJ
+
+
+def _in_deepimagej(
+    root: Path,
+    rdf: Mapping[str, Any],
+    networks: Mapping[str, Network],
+    image: NDArray[Any] | None,
+    findings: Findings,
+) -> None:
+    entries = [entry for entry in weights_of(rdf).values() if isinstance(entry, Mapping)]
+    here = any(jdll.weights_file(root, entry).is_file() for entry in entries)
+    if entries and not here and not all(is_local(entry.get("source")) for entry in entries):
+        findings.add(
+            "deepImageJ's engine gives a result",
+            None,
+            "not looked at: its weights lie at addresses, and nothing is fetched here",
+            "put the weights into the package",
+        )
+        return
+    check_in_deepimagej(root, rdf, networks, image, findings)
+
+
 # --- advice
 
 
@@ -272,11 +386,11 @@ def _advice(root: Path, rdf: Mapping[str, Any], findings: Findings) -> None:
     names = [
         str(name)
         for key in ("inputs", "outputs")
-        for tensor in _listed(rdf.get(key))
+        for tensor in listed(rdf.get(key))
         if isinstance(tensor, Mapping)
-        for axis in _listed(tensor.get("axes"))
+        for axis in listed(tensor.get("axes"))
         if isinstance(axis, Mapping)
-        for name in _listed(axis.get("channel_names"))
+        for name in listed(axis.get("channel_names"))
     ]
     odd_names = [name for name in names if not name.isidentifier()]
     findings.add(
@@ -287,14 +401,37 @@ def _advice(root: Path, rdf: Mapping[str, Any], findings: Findings) -> None:
         decisive=False,
     )
     for cover in covers(rdf):
-        file = root / cover if is_local(cover) else None
-        if file is not None and file.is_file():
-            _cover(file, findings)
-    _sample(root, rdf, findings)
+        file = local_file(root, cover)
+        if file is not None:
+            with findings.stage(f"The cover {cover} is a picture", "write it again"):
+                _cover(file, findings)
 
 
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+def _made_up(rdf: Mapping[str, Any], findings: Findings) -> None:
+    """What our own example, or our own drawing, left in a package that is meant to be somebody's."""
+    from care_bridge.export.metadata import left_from_example
+
+    left = left_from_example({key: value for key, value in rdf.items() if key not in ("weights", "type")})
+    findings.add(
+        "It says who made it",
+        not left,
+        f"still as in care_bridge's example: {', '.join(map(repr, left))}"
+        if left
+        else "no values of an example",
+        "write real names and a real description into model.toml and export again",
+        decisive=False,
+    )
+    config = rdf.get("config")
+    own = config.get("care_bridge") if isinstance(config, Mapping) else None
+    drawn = isinstance(own, Mapping) and own.get("test_image") == "drawn"
+    if drawn:
+        findings.add(
+            "Cover and sample show what the model is for",
+            False,
+            "they are filaments that care_bridge drew, since no image was given",
+            "export again with --test-image: an image that the model is for",
+            decisive=False,
+        )
 
 
 def _cover(file: Path, findings: Findings) -> None:
@@ -313,12 +450,16 @@ def _cover(file: Path, findings: Findings) -> None:
 
 def _sample(root: Path, rdf: Mapping[str, Any], findings: Findings) -> None:
     test = test_tensor(root, rdf, "input")
-    sample = ((rdf.get("inputs") or [{}])[0].get("sample_tensor") or {}).get("source")
-    if test is None or not is_local(sample) or not (root / sample).is_file():
+    given = first_tensor(rdf, "inputs").get("sample_tensor")
+    sample = given.get("source") if isinstance(given, Mapping) else None
+    file = local_file(root, sample)
+    if test is None or file is None:
         return
     from imageio.v3 import imread
 
-    pixels, wanted = np.asarray(imread(root / sample)), np.load(test)
+    pixels, wanted = np.asarray(imread(file)), load_tensor(test)
+    if not pixels.size:
+        raise InputError(f"{sample} holds no pixels; is it damaged?")
     findings.add(
         "The sample shows the pixels of the test input",
         pixels.size == wanted.size and bool(np.array_equal(pixels.squeeze(), wanted.squeeze())),
@@ -335,14 +476,14 @@ def _sample(root: Path, rdf: Mapping[str, Any], findings: Findings) -> None:
 def _bundle(
     root: Path, rdf: Mapping[str, Any], findings: Findings, versions: Any, sessions: Any, *, decisive: bool
 ) -> None:
-    entry = (rdf.get("weights") or {}).get("tensorflow_saved_model_bundle")
-    if not isinstance(entry, Mapping) or not (root / str(entry.get("source"))).is_file():
+    entry = weights_of(rdf).get("tensorflow_saved_model_bundle")
+    file = local_file(root, entry.get("source")) if isinstance(entry, Mapping) else None
+    if file is None:
         return
-    from care_bridge.checking.bundles import check_bundle
+    from care_bridge.checking.bundles import check_bundle, judge_normalisation
 
-    inner = check_bundle(
-        root / entry["source"], versions=TF1_OF_FIJI if versions is None else versions, sessions=sessions
-    )
+    judge_normalisation(own_normalisation(rdf, RDF), findings)
+    inner = check_bundle(file, versions=TF1_OF_FIJI if versions is None else versions, sessions=sessions)
     for rule in inner.rules:
         # A package that was stripped for one engine need not open in Run your network as well.
         weighty = rule.decisive and decisive

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from care_bridge.errors import NotInstalledError
 from care_bridge.files import write_text
 
 Result = Literal["passed", "failed", "warning", "not run"]
@@ -66,13 +68,14 @@ class CheckReport:
     @property
     def verdict(self) -> str:
         """The answer in one sentence."""
+        name = self.path.name or self.path.resolve().name
         if self.accepted:
-            return f"{self.path.name}: accepted"
+            return f"{name}: accepted"
         failed = [rule for rule in self.rules if rule.decisive and rule.result == "failed"]
         if failed:
-            return f"{self.path.name}: not accepted: {failed[0].rule.rstrip('.')}: {failed[0].run}"
+            return f"{name}: not accepted: {failed[0].rule.rstrip('.')}: {failed[0].run}"
         left = next(rule for rule in self.rules if rule.decisive and rule.result == "not run")
-        return f"{self.path.name}: not judged: {left.rule.rstrip('.')}: {left.run}"
+        return f"{name}: not judged: {left.rule.rstrip('.')}: {left.run}"
 
     def __str__(self) -> str:
         lines = []
@@ -137,6 +140,12 @@ class CheckReport:
         return page
 
 
+def brief(error: BaseException | str, most: int = 300) -> str:
+    """A message in one line of so many letters."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 class Findings:
     """Rules as they are found, in order."""
 
@@ -153,6 +162,23 @@ class Findings:
         )
         self.rules.append(Rule(rule, result, run, "" if good else remedy, decisive))
         return bool(good)
+
+    @contextmanager
+    def stage(self, rule: str, remedy: str = "", *, decisive: bool = True) -> Iterator[None]:
+        """Note a rule as failed where what is done meanwhile stumbles over the file: a row, never a traceback.
+
+        Parameters
+        ----------
+        rule, remedy, decisive
+            As for `add`.
+        """
+        try:
+            yield
+        except NotInstalledError as error:
+            self.add(rule, None, "it is not here", str(error), decisive=decisive)
+        except Exception as error:
+            # People bring files that are damaged in ways nobody thought of; the other rules are judged all the same.
+            self.add(rule, False, f"{type(error).__name__}: {brief(error)}", remedy, decisive=decisive)
 
     def report(self, path: Path, kind: str) -> CheckReport:
         """The finished report."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge.bundle import Bundle
-from care_bridge.checking.report import Findings
+from care_bridge.checking.report import Findings, brief
 from care_bridge.errors import InputError, NotInstalledError, WorkerError
 from care_bridge.java.tf1 import Tf1Network, Tf1Session
 from care_bridge.plugin.emulation import run_plugin
@@ -67,8 +67,9 @@ def run_bundle(
                 )
                 continue
             findings.add(f"TensorFlow {version} loads it", True, f"loaded by {network.runtime}")
-            reach = reach or _measure(bundle, network)
-            results[version] = _run_in(bundle, network, reach, version, findings)
+            with findings.stage(f"TensorFlow {version} runs it to the end", "export the model again"):
+                reach = reach or _measure(bundle, network)
+                results[version] = _run_in(bundle, network, reach, version, findings)
     _agree(results, findings)
 
 
@@ -83,12 +84,12 @@ class _Reach:
 def _measure(bundle: Bundle, network: Network) -> _Reach:
     from care_bridge.export.graph import with_ends_named
     from care_bridge.export.probe import measure
-    from care_bridge.inference.savedmodel import graph_in
+    from care_bridge.inference.savedmodel import graph_before, graph_in
 
     rank = len(bundle.signature.inputs[0].shape or ())
-    ends = (tensors[0].name for tensors in (bundle.signature.inputs, bundle.signature.outputs))
+    feed, fetch = (tensors[0].name for tensors in (bundle.signature.inputs, bundle.signature.outputs))
     try:
-        geometry = measure(with_ends_named(graph_in(bundle.path), *ends))
+        geometry = measure(with_ends_named(graph_before(graph_in(bundle.path), fetch), feed, fetch))
     except Exception:
         # A graph with variables or sizes of its own kind: ask the running network instead.
         running = measured_geometry(_declared_free(bundle, network))
@@ -265,12 +266,16 @@ def _seams(seen: Network, space: str, channels: int, reach: _Reach, version: str
     side = round_up(2 * overlap + 4 * block, 2 * block)
     sizes = (side,) * len(space) if space == "YX" else (round_up(24, 2 * block), side, side)
     axes, image = _image(space, sizes, channels)
-    one, tiled = (
-        run_plugin(
-            seen, image, axes, options=PluginOptions(nTiles=tiles, blockMultiple=block, overlap=overlap)
-        ).data
-        for tiles in (1, 4)
-    )
+    try:
+        one, tiled = (
+            run_plugin(
+                seen, image, axes, options=PluginOptions(nTiles=tiles, blockMultiple=block, overlap=overlap)
+            ).data
+            for tiles in (1, 4)
+        )
+    except PluginError as error:
+        findings.add(f"Tiles show no seams in TensorFlow {version}", False, brief(error), _KEEP)
+        return
     # Tiles see mirrored pixels outside the image, one tile sees zeros: only the rim may differ.
     inside = tuple(
         slice(overlap, -overlap or None) if size == side and overlap else slice(None) for size in one.shape

@@ -73,18 +73,24 @@ def widen(rdf: Mapping[str, Any]) -> dict[str, Any]:
     return wide
 
 
-def validate(rdf: Path) -> float:
+def validate(rdf: Path, *, files: bool = True) -> float:
     """Build bioimageio.spec's own description of a package, offline; its completeness, 0-1.
+
+    Parameters
+    ----------
+    rdf : Path
+    files : bool
+        Whether the files that it names are read too. Those at an address would be fetched then.
 
     Raises
     ------
     InputError
         Every complaint of the format at once.
     """
-    return float(_description(rdf)[0].validation_summary.metadata_completeness)
+    return float(_description(rdf, files=files)[0].validation_summary.metadata_completeness)
 
 
-def _description(rdf: Path) -> tuple[Any, Any]:
+def _description(rdf: Path, *, files: bool = True) -> tuple[Any, Any]:
     """The description by bioimageio.spec's classes, and the context that it was built in."""
     try:
         with offline(rdf):
@@ -93,8 +99,9 @@ def _description(rdf: Path) -> tuple[Any, Any]:
             context = spec.ValidationContext(
                 root=rdf.parent,
                 file_name=rdf.name,
-                known_files=dict.fromkeys(urls(rdf)),
-                perform_io_checks=True,
+                # Without a look at files, whatever is not known would count as missing.
+                known_files=dict.fromkeys(urls(rdf)) if files else {},
+                perform_io_checks=files,
             )
             with context, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
