@@ -25,7 +25,7 @@ from care_bridge.export import facts
 from care_bridge.export.cost import inference_cost
 from care_bridge.export.description import Subject, nickname, own_config, rdf
 from care_bridge.export.graph import freeze, run
-from care_bridge.export.metadata import FILE, ModelCard, check_card, read_card
+from care_bridge.export.metadata import FILE, ModelCard, check_card, left_from_example, read_card
 from care_bridge.export.onnx import OPSET, check_against_keras, onnx_bytes
 from care_bridge.export.probe import measure
 from care_bridge.export.sample import as_tensor, cover, scale_range, test_pair, write_tensors
@@ -54,11 +54,14 @@ class Package:
         Share of the metadata that is filled, 0-1, by the zoo's own formula.
     to_fill : tuple of str
         Keys of model.toml that only people can fill and nobody did, each with what to write.
+    warnings : tuple of str
+        What stands in the package and should not be published: values of the example, a picture that was drawn here.
     """
 
     path: Path
     completeness: float
     to_fill: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def write_package(
@@ -122,7 +125,22 @@ def write_package(
         # Read again, as every reader will.
         completeness = validate(packed / RDF)
         _zip(packed, part)
-    return Package(target, completeness, facts.to_fill(description))
+    return Package(target, completeness, facts.to_fill(description), _warnings(subject.card, trial))
+
+
+def _warnings(card: ModelCard, trial: _Trial) -> tuple[str, ...]:
+    told = []
+    if left := left_from_example([vars(card)]):
+        told.append(
+            f"NOT YET YOURS: {FILE} still says what the example says: {', '.join(map(repr, left))}; "
+            "write who made the model and what it is before you publish it"
+        )
+    if trial.drawn:
+        told.append(
+            f"NO REAL IMAGE: the cover, the sample and the test image are filaments drawn here, not {card.content}; "
+            "give an image that the model is for: --test-image IMAGE.tif"
+        )
+    return tuple(told)
 
 
 # --- the pieces
@@ -154,6 +172,7 @@ class _Trial:
     normalised: NDArray[np.float32]
     output: NDArray[np.float32]
     truth: Image | None
+    drawn: bool
 
 
 def _tried(subject: Subject, image: Any, truth: Any) -> _Trial:
@@ -162,7 +181,7 @@ def _tried(subject: Subject, image: Any, truth: Any) -> _Trial:
     tensor = as_tensor(picture, source)
     normalised = scale_range(tensor, low, high)
     output = np.asarray(source.network(normalised, training=False), np.float32)
-    return _Trial(tensor, normalised, output, wanted)
+    return _Trial(tensor, normalised, output, wanted, image is None)
 
 
 def _write_parts(folder: Path, subject: Subject, trial: _Trial) -> dict[str, Any]:
@@ -185,7 +204,8 @@ def _write_parts(folder: Path, subject: Subject, trial: _Trial) -> dict[str, Any
         cost=inference_cost(folder / f"{source.name}.onnx", folder / "test_input.npy"),
     )
     description = rdf(subject, weights)
-    description["config"] = {"bioimageio": block, "care_bridge": own_config(subject, trial.tensor, results)}
+    own = own_config(subject, trial.tensor, results, drawn=trial.drawn)
+    description["config"] = {"bioimageio": block, "care_bridge": own}
     (folder / "README.md").write_text(readme(source, card, meta, block, results), encoding="utf-8")
     (folder / RDF).write_text(as_yaml(description), encoding="utf-8")
     return description

@@ -204,7 +204,7 @@ def _output_names(channels: int, source: Source) -> list[str]:
 
 
 def own_config(
-    subject: Subject, tensor: NDArray[np.float32], results: list[dict[str, Any]]
+    subject: Subject, tensor: NDArray[np.float32], results: list[dict[str, Any]], *, drawn: bool
 ) -> dict[str, Any]:
     """`config.care_bridge`: what the zoo has no key for."""
     source, low, high = subject.source, subject.pmin, subject.pmax
@@ -216,6 +216,7 @@ def own_config(
         "receptive_field_px": [
             reach if reach is not None else "whole image" for reach in subject.geometry.receptive_field
         ],
+        "test_image": "drawn" if drawn else "given",
         "test_image_percentiles_agree": all(
             ranks_agree(tensor[..., channel], low, high) for channel in range(tensor.shape[-1])
         ),

@@ -94,7 +94,7 @@ def export_model(
         pmin=pmin,
         pmax=pmax,
     )
-    notes = [f"completeness {package.completeness:.2f} by the model zoo's formula"]
+    notes = [*package.warnings, f"completeness {package.completeness:.2f} by the model zoo's formula"]
     if package.to_fill:
         notes.append("to fill in model.toml for more completeness:")
         notes += [f"  {line}" for line in package.to_fill]

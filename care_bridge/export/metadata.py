@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,40 @@ source = "https://doi.org/10.5281/zenodo.1234567"
 hardware_type = "what it was trained on"
 """
 """A model.toml that makes a trained model's package complete enough for the zoo; other keys: `facts.TO_FILL`."""
+
+_LEFT_AS_THEY_ARE = ("license", "modality", "content", "task", "version", "version_comment", "hardware_type")
+"""Keys of the example whose values may be a model's own."""
+_NOBODY = re.compile(r"(?i)jane[ ._-]doe")
+
+
+def left_from_example(values: Any) -> tuple[str, ...]:
+    """Values of `EXAMPLE` that stand unchanged in a model.toml or a description: nobody said them of this model.
+
+    Parameters
+    ----------
+    values : object
+        Blocks, lists and texts, as read from TOML or YAML.
+
+    Returns
+    -------
+    tuple of str
+        Each once, sorted.
+    """
+    example = {text for key, text in _texts(tomllib.loads(EXAMPLE), set()) if key not in _LEFT_AS_THEY_ARE}
+    found = {text for _, text in _texts(values, set()) if text in example or _NOBODY.search(text)}
+    return tuple(sorted(found))
+
+
+def _texts(values: Any, seen: set[int], key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text, with the key that it stands under."""
+    if isinstance(values, str):
+        yield key, values
+    elif isinstance(values, Mapping | list | tuple) and id(values) not in seen:
+        seen.add(id(values))
+        inner = values.items() if isinstance(values, Mapping) else ((key, value) for value in values)
+        for name, value in inner:
+            yield from _texts(value, seen, str(name))
+
 
 _NAME = re.compile(r"[A-Za-z0-9_+\-() ]{5,128}")
 _TABLES = ("training", "environmental_impact", "training_data", "uploader", "parent", "pixel_size_um")

@@ -24,10 +24,10 @@ CARD = {
     "content": "cells",
     "authors": [
         {
-            "name": "Jane Doe",
-            "affiliation": "Institute",
-            "orcid": "0000-0002-1825-0097",
-            "github_user": "offline-jane",
+            "name": "Ada Tester",
+            "affiliation": "Institute of Tests",
+            "orcid": "0000-0001-5109-3700",
+            "github_user": "offline-ada",
         }
     ],
 }
