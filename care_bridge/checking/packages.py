@@ -435,9 +435,7 @@ def _made_up(rdf: Mapping[str, Any], findings: Findings) -> None:
 
 
 def _cover(file: Path, findings: Findings) -> None:
-    from imageio.v3 import imread
-
-    height, width = imread(file).shape[:2]
+    height, width = _pixels(file).shape[:2]
     good = file.stat().st_size < COVER_BYTES and round(width / height, 2) in (1.0, 2.0)
     findings.add(
         "The cover is below 500 kB and 2:1 or 1:1",
@@ -455,9 +453,7 @@ def _sample(root: Path, rdf: Mapping[str, Any], findings: Findings) -> None:
     file = local_file(root, sample)
     if test is None or file is None:
         return
-    from imageio.v3 import imread
-
-    pixels, wanted = np.asarray(imread(file)), load_tensor(test)
+    pixels, wanted = _pixels(file), load_tensor(test)
     if not pixels.size:
         raise InputError(f"{sample} holds no pixels; is it damaged?")
     findings.add(
@@ -468,6 +464,14 @@ def _sample(root: Path, rdf: Mapping[str, Any], findings: Findings) -> None:
         "pixels",
         decisive=False,
     )
+
+
+def _pixels(file: Path) -> NDArray[Any]:
+    from imageio.v3 import imread
+
+    # Opened here: imageio leaves a file open that it cannot read.
+    with file.open("rb") as opened:
+        return np.asarray(imread(opened, extension=file.suffix.lower()))
 
 
 # --- the bundle in it
