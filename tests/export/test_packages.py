@@ -238,6 +238,19 @@ def test_jdll_takes_and_refuses_what_it_did_when_run(change: Any, why: str | Non
             judged()
 
 
+def test_a_second_input_stops_jdll_at_its_run_and_a_wrong_one_already_where_it_is_read() -> None:
+    rdf = small_rdf()
+    second = {**rdf["inputs"][0], "id": "second"}
+    rdf["inputs"].append(second)
+    description = jdll.read(rdf)
+    with pytest.raises(jdll.JdllError, match="2 inputs and 1 outputs") as run:
+        jdll.predict(description, lambda tensor: tensor, np.zeros((1, 83, 93, 1), np.float32))
+    rdf["inputs"][1] = {**second, "axes": [{"type": "time", "id": "t"}]}
+    with pytest.raises(jdll.JdllError, match="time axis") as read:
+        jdll.read(rdf)
+    assert (run.value.stage, read.value.stage) == ("run", "read")
+
+
 def test_jdll_s_processing_has_its_own_faults() -> None:
     # Each as JDLL 0.6.1 gave it, run.
     image = np.random.default_rng(0).random((1, 6, 7, 2)).astype(np.float32)

@@ -115,8 +115,12 @@ def read(rdf: Mapping[str, Any]) -> Description:
     if version.startswith("0.4"):
         rdf = _newer(rdf)
     inputs, outputs = rdf.get("inputs") or [], rdf.get("outputs") or []
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise JdllError("run", f"{len(inputs)} inputs and {len(outputs)} outputs; deepImageJ takes one image")
+    several = f"{len(inputs)} inputs and {len(outputs)} outputs; deepImageJ takes one image"
+    if not inputs or not outputs:
+        raise JdllError("run", several)
+    for tensor in (*inputs[1:], *outputs[1:]):
+        for axis in tensor["axes"]:  # what is wrong with them stops it before it runs
+            _axis(axis, is_input=tensor in inputs)
     first = tuple(_axis(axis, is_input=True) for axis in inputs[0]["axes"])
     last = tuple(_axis(axis, is_input=False) for axis in outputs[0]["axes"])
     for tensor, which in ((inputs[0], "input"), (outputs[0], "output")):
@@ -124,7 +128,8 @@ def read(rdf: Mapping[str, Any]) -> Description:
             raise JdllError("read", f"the {which} has no id")
         _text(tensor.get("description"), f"{which}s[0].description")
     first = _with_halos(first, last, outputs[0]["axes"], str(inputs[0].get("id", inputs[0].get("name"))))
-    late = [] if tiled else ["config.deepimagej without allow_tiling: true: JDLL then finds no tile size"]
+    late = [several] if (len(inputs), len(outputs)) != (1, 1) else []
+    late += [] if tiled else ["config.deepimagej without allow_tiling: true: JDLL then finds no tile size"]
     if not {"x", "y"} <= {axis.letter for axis in first}:
         late.append("the input has no axes x and y, so it is no image")
     kind = outputs[0]["data"].get("type") if isinstance(outputs[0].get("data"), Mapping) else None
