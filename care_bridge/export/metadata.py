@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,8 +96,9 @@ def left_from_example(values: Any) -> tuple[str, ...]:
     tuple of str
         Each once, sorted.
     """
-    example = {text for key, text in _texts(tomllib.loads(EXAMPLE), set()) if key not in _LEFT_AS_THEY_ARE}
-    found = {text for _, text in _texts(values, set()) if text in example or _NOBODY.search(text)}
+    example = text.parse(EXAMPLE, "TOML", name="the example")
+    from_it = {said for key, said in _texts(example, set()) if key not in _LEFT_AS_THEY_ARE}
+    found = {said for _, said in _texts(values, set()) if said in from_it or _NOBODY.search(said)}
     return tuple(sorted(found))
 
 
