@@ -26,7 +26,7 @@ from care_bridge.evaluate.planes import Plane, on_truth, plane_of
 from care_bridge.evaluate.profiles import profile, structured_line
 from care_bridge.evaluate.scores import score_image
 from care_bridge.files import writable_folder, write_text
-from care_bridge.images import Image, read_image, write_image
+from care_bridge.images import Image, list_images, read_image, write_image
 from care_bridge.levels import why_not
 from care_bridge.page import NOT_FOR_QUANTIFICATION, Page, Picture, chart
 from care_bridge.predictor import apply_repeatedly, mean_channels
@@ -219,7 +219,7 @@ def _own_pairs(source: str | os.PathLike[str], target: str | os.PathLike[str], h
 
 
 def _clean_files(images: str | os.PathLike[str]) -> list[Path]:
-    files = sorted(file for file in Path(images).glob("*.tif*") if file.is_file())
+    files = list_images(images)
     if not files:
         raise InputError(f"no TIFF in {os.fspath(images)!r}; give a folder of clean images")
     return files

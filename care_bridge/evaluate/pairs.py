@@ -14,10 +14,10 @@ import numpy as np
 from care_bridge.errors import InputError
 from care_bridge.evaluate.scores import Mask, fields
 from care_bridge.files import sha256
-from care_bridge.images import Image, only_channel, read_image
+from care_bridge.images import PATTERN, Image, only_channel, read_image
 from care_bridge.model_files import stated_config
 from care_bridge.patches.pairing import same_place
-from care_bridge.patches.pairs import PATTERN, equal_pixels, pairs_from_folders, refuse_own_truths
+from care_bridge.patches.pairs import equal_pixels, pairs_from_folders, refuse_own_truths
 
 
 @dataclass(frozen=True, eq=False)

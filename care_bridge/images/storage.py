@@ -48,6 +48,44 @@ def for_storage(image: Image, dtype: np.dtype[Any] | None) -> Stored:
     return replace(stored, notes=notes + stored.notes)
 
 
+def kept_dtype(image: Image) -> np.dtype[Any]:
+    """Type in a file for a result that is to be stored as the image that it was made of.
+
+    The image's own where TIFF readers share it; float16 becomes float32, bool uint8, and int64 and uint64 become int32
+    and uint32.
+
+    Raises
+    ------
+    InputError
+        If those cannot hold the image's values.
+    """
+    if image.dtype.kind == "f":
+        return np.dtype(np.float64 if image.dtype.itemsize > 4 else np.float32)
+    return np.dtype(np.uint8) if image.dtype.kind == "b" else _own_dtype(image.data, image.name)
+
+
+def check_levels(image: Image, dtype: np.dtype[Any]) -> None:
+    """Refuse whole numbers for floats that lie so close together that next to none of them would differ.
+
+    Raises
+    ------
+    InputError
+        If the image's finite values are not all equal and span less than two grey levels.
+    """
+    if dtype.kind not in "ui" or image.dtype.kind != "f":
+        return
+    finite = image.data[np.isfinite(image.data)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    if 0 < high - low < _FEWEST_LEVELS:
+        raise InputError(
+            f"image {image.name!r} holds {image.dtype} from {low:.3g} to {high:.3g}, which are next to no grey levels "
+            f"as {dtype}; write float32 (--dtype float32)"
+        )
+
+
+_FEWEST_LEVELS = 2
+
+
 def _own_dtype(data: NDArray[Any], name: str) -> np.dtype[Any]:
     """The type that is written when nobody asked for one."""
     if data.dtype.kind == "f":

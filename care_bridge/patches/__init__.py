@@ -4,7 +4,7 @@ from care_bridge.patches.cutting import ImagePatches
 from care_bridge.patches.foreground import Foreground
 from care_bridge.patches.origin import PatchOrigin
 from care_bridge.patches.pairs import ImagePair, pairs_from_arrays, pairs_from_folders, pairs_from_zarr
-from care_bridge.patches.sampling import sample_patches
+from care_bridge.patches.sampling import EmptyImageWarning, common_axes, sample_patches
 from care_bridge.patches.scale import PatchPercentiles
 from care_bridge.patches.split import split_patches
 from care_bridge.patches.store import (
@@ -16,6 +16,7 @@ from care_bridge.patches.store import (
 )
 
 __all__ = [
+    "EmptyImageWarning",
     "Foreground",
     "ImagePair",
     "ImagePatches",
@@ -23,6 +24,7 @@ __all__ = [
     "PatchOrigin",
     "PatchPercentiles",
     "StoredPatches",
+    "common_axes",
     "load_patches",
     "open_patches",
     "pairs_from_arrays",

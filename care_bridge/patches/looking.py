@@ -15,6 +15,11 @@ from care_bridge.patches.foreground import Foreground, any_in_window, bright_cor
 from care_bridge.patches.pairs import ImagePair, Stored
 from care_bridge.patches.scale import PatchPercentiles, Ranks
 
+
+class NothingToSeeError(InputError):
+    """An image without a patch that is worth drawing."""
+
+
 SLAB_BYTES = 1 << 27
 """Images above this size are looked at slab by slab, so that memory stays bounded."""
 
@@ -87,8 +92,9 @@ class Looked:
         counts = [int(np.count_nonzero(self._eligible(slab, foreground))) for slab in slabs]
         total = sum(counts)
         if not total:
-            raise InputError(
-                "no patch passes the foreground filter (is the target constant?); lower its threshold, or take none"
+            raise NothingToSeeError(
+                "no patch passes the foreground filter (is the target constant?); take patches of empty background "
+                "too (--all-patches; foreground=None), or lower the filter's threshold"
             )
         chosen = rng.choice(total, n, replace=total < n, shuffle=True)
         position = np.empty((n, len(self.size)), np.int64)

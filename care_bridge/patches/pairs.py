@@ -14,12 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from care_bridge.axes import check_axes, move_axes
 from care_bridge.errors import InputError
-from care_bridge.images import check_channel, only_channel, read_header, read_image
+from care_bridge.images import PATTERN, check_channel, list_images, only_channel, read_header, read_image
 from care_bridge.patches.pairing import pair_files, same_place
 from care_bridge.words import counted
-
-PATTERN = "*.tif*"
-"""Files of a folder that are images."""
 
 Box = tuple[slice, ...]
 
@@ -210,7 +207,7 @@ def pairs_from_folders(
                 f"source and target are the same folder, {str(target)!r}: each image would be its own truth; give the "
                 "folder of the truths as target, or say which files are which by --source-suffix and --target-suffix"
             )
-    files = [file for folder in folders for file in sorted(folder.glob(pattern)) if file.is_file()]
+    files = [file for folder in folders for file in list_images(folder, pattern)]
     if not files:
         raise InputError(
             f"no file fits {pattern!r} in {', '.join(repr(str(folder)) for folder in folders)}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,11 +12,17 @@ from care_bridge.axes import check_axes
 from care_bridge.errors import InputError
 from care_bridge.patches.cutting import CACHE_BYTES, ImagePatches
 from care_bridge.patches.foreground import Foreground
-from care_bridge.patches.looking import Looked, check_pairs
+from care_bridge.patches.looking import Looked, NothingToSeeError, check_pairs
 from care_bridge.patches.origin import PatchOrigin, shared_groups
 from care_bridge.patches.pairs import ImagePair
 from care_bridge.patches.scale import PatchPercentiles
 from care_bridge.progress import Progress, silent
+
+_NAMED = 5
+
+
+class EmptyImageWarning(UserWarning):
+    """Image pairs in which nothing is bright enough for a patch are left out."""
 
 
 def sample_patches(
@@ -63,11 +70,17 @@ def sample_patches(
     Raises
     ------
     InputError
-        With all images at once: smaller than a patch, other channels than the first, no position that
-        passes the filter, no finite value.
+        With all images at once: smaller than a patch, other channels than the first, no finite value, or no position
+        in any of them that passes the filter.
+
+    Warns
+    -----
+    EmptyImageWarning
+        If some images are left out because no position passes the filter.
     """
     axes, size = _checked(pairs, patch_size, n_patches_per_image, axes, reduced)
     origins, problems, fingerprints = [], [], []
+    empty: list[str] = []
     for index, pair in enumerate(pairs):
         progress(index, len(pairs), "looking for patches")
         try:
@@ -78,8 +91,22 @@ def sample_patches(
             image = np.full(n_patches_per_image, index, np.int32)
             origins.append(PatchOrigin(image, position, *ranges))
             fingerprints.append(looked.fingerprint())
+        except NothingToSeeError as error:
+            empty.append(f"{pair.name}: {error}")
+            fingerprints.append(f"empty {index}")  # no patch asks for it
         except InputError as error:
             problems.append(f"{pair.name}: {error}")
+    if not origins:
+        problems += empty
+    elif empty and not problems:
+        names = ", ".join(one.split(":")[0] for one in empty[:_NAMED])
+        more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
+        warnings.warn(
+            f"{len(empty)} of {len(pairs)} image pairs are left out, since no patch of them passes the foreground "
+            f"filter: {names}{more} (--all-patches takes empty background too)",
+            EmptyImageWarning,
+            stacklevel=2,
+        )
     if problems:
         raise InputError(
             f"{len(problems)} of {len(pairs)} image pairs cannot be used:\n  " + "\n  ".join(problems)
@@ -99,7 +126,7 @@ def _checked(
         raise InputError("no image pairs were given; give at least one")
     if n < 1:
         raise InputError(f"n_patches_per_image must be at least 1; received {n}")
-    axes = check_axes(axes or pairs[0].source.axes.replace("C", ""))
+    axes = check_axes(axes or common_axes(pairs))
     size = tuple(int(pixels) for pixels in patch_size)
     if len(size) != len(axes) or min(size) < 1:
         raise InputError(f"patch_size={size} does not fit axes {axes!r}; give one positive number a letter")
@@ -107,6 +134,26 @@ def _checked(
         raise InputError(f"axes={axes!r} must hold every letter of reduced={reduced!r} and no C")
     check_pairs(pairs, axes, size, reduced)
     return axes, size
+
+
+def common_axes(pairs: Sequence[ImagePair]) -> str:
+    """Axes of the sources without C, the same whatever their order.
+
+    Raises
+    ------
+    InputError
+        If some are planes and others stacks.
+    """
+    found: dict[str, list[str]] = {}
+    for pair in pairs:
+        found.setdefault(pair.source.axes.replace("C", ""), []).append(pair.name)
+    if len({frozenset(axes) for axes in found}) > 1:
+        kinds = ", ".join(f"{len(names)} {axes} (e.g. {min(names)})" for axes, names in sorted(found.items()))
+        raise InputError(
+            f"the images are of different kinds: {kinds}; name the axes to learn along (--network-axes), or put each "
+            "kind in a folder of its own"
+        )
+    return min(found, key=lambda axes: (-len(found[axes]), axes))
 
 
 def _joined(origins: Sequence[PatchOrigin]) -> PatchOrigin:

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from care_bridge.axes import SPACE
 from care_bridge.errors import InputError
 from care_bridge.files import atomic_file, sha256, writable_folder, write_text
-from care_bridge.images import Image, read_image, write_image
+from care_bridge.images import Image, list_images, read_image, write_image
 from care_bridge.pools import pool
 from care_bridge.progress import Progress, silent
 from care_bridge.simulate.dataset import check_clean, draw_clean, make_sets, stem
@@ -74,11 +74,7 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     for given in paths:
         path = Path(given)
         if path.is_dir():
-            inside = sorted(
-                p
-                for p in path.iterdir()
-                if p.suffix.lower() in (".tif", ".tiff") and not p.name.startswith(".")
-            )
+            inside = list_images(path)
             if not inside:
                 raise InputError(f"folder {str(path)!r} holds no .tif or .tiff image")
             found += inside

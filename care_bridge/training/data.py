@@ -19,6 +19,7 @@ from care_bridge.files import sha256
 from care_bridge.patches import (
     Foreground,
     PatchPercentiles,
+    common_axes,
     load_patches,
     open_patches,
     pairs_from_folders,
@@ -122,8 +123,11 @@ def data_from_folders(
         channel=channel,
         look=look,
     )
-    own = pairs[0].source.axes.replace("C", "")
-    space = _space(own, axes)
+    space = _space("" if axes else common_axes(pairs), axes)
+    # With the axes named, planes and stacks may lie in one folder: a plane is a stack of one.
+    own = max(
+        (pair.source.axes.replace("C", "") for pair in pairs), key=lambda letters: (len(letters), letters)
+    )
     if len(patch_size) != len(space):
         raise InputError(
             f"patch_size {tuple(patch_size)} has {len(patch_size)} numbers for a network along {space}; give "
@@ -175,7 +179,7 @@ def network_axes(
     image_axes: str | None = None,
     **naming: Any,
 ) -> str:
-    """Space axes that `data_from_folders` would train along: `axes`, or the first image's without time.
+    """Space axes that `data_from_folders` would train along: `axes`, or the images' own without time.
 
     Parameters
     ----------
@@ -185,7 +189,7 @@ def network_axes(
         What says which file belongs to which, as for `data_from_folders`.
     """
     pairs = pairs_from_folders(source, target, axes=image_axes, **naming)
-    return _space(pairs[0].source.axes, axes)
+    return _space("" if axes else common_axes(pairs), axes)
 
 
 def data_from_file(
