@@ -36,7 +36,8 @@ class NetworkPredictor(Closable):
         Receptive field in pixels a side. None asks the network's attribute of this name, or else measures
         it, when tiles of csbdeep are wanted.
     probabilistic : bool, optional
-        Whether the second half of the output's channels are widths. None: when they are twice the input's.
+        Whether the second half of the output's channels are widths. None asks the network's attribute of this name;
+        where nothing says so they are channels, however many.
     lost_axis : str, optional
         The axis that a projection network removes, "" for none. None: it is measured where the output has one
         dimension less.
@@ -79,7 +80,8 @@ class NetworkPredictor(Closable):
         self.space = self.axes[:-1]
         self._size_multiple = size_multiple
         self._halo = halo
-        self.probabilistic = probabilistic
+        said = getattr(network, "probabilistic", None) if probabilistic is None else probabilistic
+        self.probabilistic = bool(said)
         self.on_retry: Callable[[Mapping[str, int]], None] = _untold
         self._lost_axis = lost_axis
 
@@ -87,6 +89,25 @@ class NetworkPredictor(Closable):
     def runtime(self) -> Runtime:
         """What executes the network."""
         return self.network.runtime
+
+    @property
+    def normalized(self) -> bool:
+        """Whether results stay on the network's scale instead of going back to the raw range.
+
+        They do if nobody wants it undone, and, as in csbdeep, if the network gives other channels than it takes:
+        there is no way back to those.
+        """
+        if self.options.rule is None:
+            return False
+        return not self.options.denormalize or not self._undoes(self.network.output_shape[-1])
+
+    def means_of(self, channels: int) -> int:
+        """How many of a result's channels are no widths."""
+        return channels // 2 if self.probabilistic and channels % 2 == 0 else channels
+
+    def _undoes(self, channels: int | None) -> bool:
+        wanted = self.network.input_shape[-1]
+        return wanted is None or channels is None or self.means_of(channels) == wanted
 
     def with_options(self, options: PredictOptions) -> NetworkPredictor:
         """The same network with other options; what was measured of it is kept."""
@@ -219,19 +240,16 @@ class NetworkPredictor(Closable):
             "T", "S"
         )
         axes = axes.replace(self.lost_axis or "?", "")
-        channels, wanted = result.shape[-1], self.network.input_shape[-1]
-        probabilistic = self.probabilistic
-        if probabilistic is None:
-            probabilistic = wanted is not None and channels == 2 * wanted
-        means = channels // 2 if probabilistic else channels
-        if wanted is not None and means != wanted:
-            return result  # as csbdeep: no way back to other channels
-        restored = [undo(result[..., :means], axes)]
-        if probabilistic:
-            restored.append(undo(result[..., means:], axes, scale=True))
-        return np.concatenate(restored, axis=-1) if probabilistic else restored[0]
+        if not self._undoes(result.shape[-1]):
+            return result
+        means = self.means_of(result.shape[-1])
+        restored = undo(result[..., :means], axes)
+        if means == result.shape[-1]:
+            return restored
+        return np.concatenate([restored, undo(result[..., means:], axes, scale=True)], axis=-1)
 
     def _as_image(self, data: Tensor, frames: str, image: Image) -> Image:
+        channels = data.shape[-1]
         axes = frames + self.axes.replace(self.lost_axis or "?", "")
         wanted = image.axes.replace(self.lost_axis or "?", "")
         if "C" not in wanted and data.shape[-1] > 1:
@@ -241,7 +259,13 @@ class NetworkPredictor(Closable):
         axes = "".join(axis for axis in axes if axis in wanted)
         data = data.transpose([axes.index(axis) for axis in wanted])
         sizes = {axis: size for axis, size in image.pixel_size_um.items() if axis in wanted}
-        return image.replace(data=np.ascontiguousarray(data), axes=wanted, pixel_size_um=sizes)
+        return image.replace(
+            data=np.ascontiguousarray(data),
+            axes=wanted,
+            pixel_size_um=sizes,
+            has_widths=self.means_of(channels) < channels,
+            normalized=self.normalized,
+        )
 
     def _runner(self, image: Image, progress: Progress) -> Callable[[Tensor], Tensor]:
         tiles = self.options.tiles

@@ -417,7 +417,10 @@ def _open_plugin(
 
             network = _network(source, runtime, version=version, weights=weights, precision=precision)
             if scale is None:
-                return EmulatedPlugin(network, options)
+                own = source.config
+            return EmulatedPlugin(
+                network, options, probabilistic=None if own is None else _gives_widths(network, own)
+            )
             return EmulatedIsoNet(network, options, scale=scale)
     except BaseException:
         source.drop()
@@ -490,7 +493,7 @@ def _by_what_is_stated(network: Network, source: Source, options: PredictOptions
             axes=config.axes,
             size_multiple=config.size_multiple,
             halo=config.halo,
-            probabilistic=config.probabilistic,
+            probabilistic=_gives_widths(network, config),
             lost_axis=config.proj_axis or "",
         )
     if options.rule is not None:
@@ -509,6 +512,12 @@ def _stated_by(network: Network) -> tuple[float | None, float | None]:
     from care_bridge.inference.onnx import OnnxNetwork
 
     return network.percentiles if isinstance(network, OnnxNetwork) else (None, None)
+
+
+def _gives_widths(network: Network, config: CareConfig) -> bool:
+    """Whether a network gives widths beside its means: a probabilistic model's bundle of the means alone does not."""
+    given = network.output_shape[-1]
+    return config.probabilistic and given in (None, 2 * config.n_channel_out)
 
 
 def _check_whole(path: Path, *, asks_for_kind: bool) -> None:

@@ -63,10 +63,13 @@ class UnhintedNetwork(Closable):
     ----------
     size_multiple, halo : None
         See `Network`.
+    probabilistic : bool or None
+        Whether the second half of the output's channels are widths, where the file says so.
     """
 
     size_multiple: Sizes | None = None
     halo: Sizes | None = None
+    probabilistic: bool | None = None
 
 
 @runtime_checkable
@@ -188,10 +191,13 @@ def apply_repeatedly(predictor: Predictor, image: Image, *, applications: int) -
     Raises
     ------
     InputError
-        If the image is to be restored less than once.
+        If the image is to be restored less than once; before anything is computed, if more than once and the network
+        cannot take its own result.
     """
     if applications < 1:
         raise InputError(f"applications must be at least 1; received {applications}")
+    if applications > 1 and (reason := not_again(predictor)):
+        raise InputError(f"applications={applications} (--applications): {reason}; give 1")
     for application in range(applications):
         result = predictor.predict(image)
         yield result
@@ -199,31 +205,54 @@ def apply_repeatedly(predictor: Predictor, image: Image, *, applications: int) -
             image = mean_channels(result, like=image)
 
 
+def on_network_scale(predictor: Predictor) -> bool:
+    """Whether a predictor's results stay on the network's scale, about 0 to 1, instead of the raw range."""
+    said = getattr(predictor, "normalized", None)
+    return bool(getattr(predictor.options, "normalizeInput", False) if said is None else said)
+
+
+def not_again(predictor: Predictor) -> str:
+    """Why a predictor cannot be fed its own result; "" if it can, or if that is not known."""
+    network = predictor.network
+    if network is None:
+        return ""
+    taken, given = network.input_shape[-1], network.output_shape[-1]
+    if taken is None or given is None:
+        return ""
+    if getattr(predictor, "probabilistic", None):
+        given //= 2
+    if taken == given:
+        return ""
+    return f"the network takes {_channels(taken)} and gives {given}, so it cannot be fed its own result"
+
+
+def _channels(n: int) -> str:
+    return f"{n} channel{'s' * (n != 1)}"
+
+
 def mean_channels(image: Image, *, like: Image) -> Image:
-    """Keep the first channels of a result, as many as the net's input had: the means of a probabilistic net.
+    """The means of a probabilistic net's result, which are the first half of its channels; any other as it is.
 
     Parameters
     ----------
     image : Image
-        A result.
+        A result; it says itself whether it `has_widths`.
     like : Image
-        The input that gave it.
+        The input that gave it: without an axis C there, a single mean has none either.
 
     Returns
     -------
     Image
-        The result itself where it has not twice the channels of the input.
+        The result itself where it has no widths.
     """
-    if "C" not in image.axes:
+    if not image.has_widths or "C" not in image.axes:
         return image
     axis = image.axes.index("C")
-    wanted = like.data.shape[like.axes.index("C")] if "C" in like.axes else 1
-    if image.data.shape[axis] != 2 * wanted:
-        return image
-    data = np.take(image.data, range(wanted), axis=axis)
-    if "C" in like.axes:
-        return image.replace(data=data)
-    return image.replace(data=data.squeeze(axis), axes=image.axes.replace("C", ""))
+    count = image.shape[axis] // 2
+    data = np.take(image.data, range(count), axis=axis)
+    if "C" in like.axes or count > 1:
+        return image.replace(data=data, has_widths=False)
+    return image.replace(data=data.squeeze(axis), axes=image.axes.replace("C", ""), has_widths=False)
 
 
 def scale_channels(image: Image, *, like: Image) -> Image | None:

@@ -190,7 +190,7 @@ def test_a_series_of_movies_of_stacks_is_looped_through_a_flat_network():
 def test_the_result_is_in_the_range_of_the_input_and_widths_are_only_multiplied():
     data = np.random.default_rng(0).integers(1000, 2000, (32, 32)).astype(np.uint16)
     network = Function(lambda x: np.concatenate([x, 0 * x + 0.5], -1), channels=(1, 2))
-    result = NetworkPredictor(network, size_multiple=1).predict(Image(data, "YX"))
+    result = NetworkPredictor(network, size_multiple=1, probabilistic=True).predict(Image(data, "YX"))
     np.testing.assert_allclose(result.data[..., 0], data, rtol=1e-5)
     low, high = np.percentile(data, 2), np.percentile(data, 99.8)
     np.testing.assert_allclose(result.data[..., 1], (high - low) / 2, rtol=1e-5)

@@ -7,7 +7,15 @@ import pytest
 
 from care_bridge.errors import InputError
 from care_bridge.images import Image
-from care_bridge.predictor import ImagesOnly, Runtime, apply_repeatedly, mean_channels, scale_channels
+from care_bridge.network_predictor import NetworkPredictor
+from care_bridge.predictor import (
+    ImagesOnly,
+    Runtime,
+    UnhintedNetwork,
+    apply_repeatedly,
+    mean_channels,
+    scale_channels,
+)
 
 
 class Doubling(ImagesOnly):
@@ -26,7 +34,9 @@ class Doubling(ImagesOnly):
         mean = 2 * (image.data if "C" in image.axes else image.data[np.newaxis])
         axes = image.axes if "C" in image.axes else "C" + image.axes
         axis = axes.index("C")
-        return image.replace(data=np.concatenate([mean, np.full_like(mean, 0.1)], axis=axis), axes=axes)
+        return image.replace(
+            data=np.concatenate([mean, np.full_like(mean, 0.1)], axis=axis), axes=axes, has_widths=True
+        )
 
 
 def test_each_application_gets_the_one_befores_result() -> None:
@@ -60,13 +70,34 @@ def test_a_probabilistic_result_comes_apart_into_means_and_widths_of_one_shape(a
     fed = Image(np.zeros([{"C": 2}.get(letter, 5) for letter in like]), like)
     channels = 4 if "C" in like else 2
     data = np.zeros([{"C": channels}.get(letter, 5) for letter in axes])
-    image = Image(data, axes)
+    image = Image(data, axes, has_widths=True)
     np.moveaxis(data, axes.index("C"), 0)[channels // 2 :] = 7
     means, widths = mean_channels(image, like=fed), scale_channels(image, like=fed)
     assert widths is not None
     assert (means.axes, means.shape) == (widths.axes, widths.shape) == (fed.axes, fed.shape)
     assert not means.data.any()
     assert np.all(widths.data == 7)
+
+
+def test_twice_as_many_channels_are_no_widths_unless_the_predictor_says_so() -> None:
+    fed, image = Image(np.zeros((3, 4)), "YX"), Image(np.ones((2, 3, 4)), "CYX")
+    assert mean_channels(image, like=fed) is image
+    assert scale_channels(image, like=fed) is None
+
+
+def test_a_network_that_cannot_take_its_own_result_is_known_before_it_runs() -> None:
+    class Merging(UnhintedNetwork):
+        runtime = Runtime("test")
+        input_shape, output_shape = (None, None, None, 2), (None, None, None, 1)
+
+        def __call__(self, tensor: np.ndarray) -> np.ndarray:
+            raise AssertionError("it ran")
+
+    predictor = NetworkPredictor(Merging(), size_multiple=1, halo=0)
+    with pytest.raises(
+        InputError, match=r"--applications\): the network takes 2 channels and gives 1.*give 1"
+    ):
+        next(apply_repeatedly(predictor, Image(np.ones((2, 3, 4)), "CYX"), applications=2))
 
 
 def test_a_result_of_means_only_has_no_widths() -> None:

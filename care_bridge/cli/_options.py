@@ -12,6 +12,10 @@ from care_bridge.defaults import LEVELS, PRECISIONS, TF1_VERSIONS
 ImageAxes = Annotated[
     str | None, Option("--image-axes", help="Axes of the images, e.g. ZYX, where the files do not say.")
 ]
+Series = Annotated[
+    int | None,
+    Option("--series", min=0, help="Which of several images in a file, from 0; else the full-size ones."),
+]
 NetworkAxes = Annotated[
     str | None,
     Option("--network-axes", help="Axes that the network works along, e.g. YX; else the images' own."),

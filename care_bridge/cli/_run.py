@@ -25,6 +25,8 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             with warnings.catch_warnings():
+                # Whatever a shell's PYTHONWARNINGS says: each is shown once, and none ends a command.
+                warnings.simplefilter("default")
                 warnings.showwarning = _show_warning
                 code = function(*args, **kwargs)
         except (typer.Exit, typer.Abort, typer.TyperException):

@@ -11,7 +11,7 @@ from typer import Argument, Option
 
 from care_bridge.cli import _options as options
 from care_bridge.cli._parse import one_of
-from care_bridge.cli._run import DONE, command, progress_bar
+from care_bridge.cli._run import DONE, NO, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.cli._typer import old_spellings
 from care_bridge.defaults import PRECISION, PRECISIONS, RESULT_NAME, TF1_VERSION, TF1_VERSIONS
@@ -82,6 +82,7 @@ def predict(
     input_pattern: Annotated[str, Option(help="Which files of a folder.")] = "*.tif*",
     image_axes: options.ImageAxes = None,
     channel: options.Channel = None,
+    series: options.Series = None,
     pmin: options.Pmin = None,
     pmax: options.Pmax = None,
     norm_undo: Annotated[
@@ -149,15 +150,21 @@ def predict(
             target=lambda file: out / name(file),
             axes=image_axes,
             channel=channel,
+            series=series,
             applications=applications,
             dtype=written_as,
             scales=scale,
             save=not dry_run,
             provenance=f"care-bridge predict {model.name}, {predictor.runtime}, rule {rule}",
+            problem=lambda _, why: typer.echo(f"care-bridge: {' '.join(why.split())}", err=True),
             progress=progress,
         )
     if not quiet:
         typer.echo("\n".join(map(str, done)))
+    if len(done) < len(files):
+        left = len(files) - len(done)
+        typer.echo(f"care-bridge: {left} of {len(files)} images could not be restored, see above", err=True)
+        return NO
     return DONE
 
 

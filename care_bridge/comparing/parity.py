@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.normalize import FIJI, PercentileRule, normalize
-from care_bridge.predictor import HasVariants, PredictOptions, Predictor, mean_channels
+from care_bridge.predictor import HasVariants, PredictOptions, Predictor, mean_channels, not_again
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import FijiTiles
 
@@ -79,6 +80,10 @@ def compare(
     """
     if applications < 1:
         raise InputError(f"applications must be at least 1; received {applications}")
+    reason = not_again(reference) if applications > 1 else ""
+    if reason:
+        warnings.warn(f"{reason}: compared after one application", stacklevel=2)
+        applications = 1
     stages = [
         *_networks_alone(reference, candidate, image, rule, tolerance, tolerance_repeated),
         _Stage(
@@ -155,8 +160,10 @@ def _applied(stage: _Stage, applications: int) -> Iterator[_Step]:
         expected = stage.reference.predict(fed_reference)
         actual = stage.candidate.predict(fed_candidate)
         yield _Step(application, fed_reference, expected, actual)
-        fed_reference = mean_channels(expected, like=fed_reference)
-        fed_candidate = mean_channels(actual, like=fed_candidate)
+        # Both are one network; a bundle without meta.json does not say what a model folder does.
+        widths = expected.has_widths or actual.has_widths
+        fed_reference = mean_channels(expected.replace(has_widths=widths), like=fed_reference)
+        fed_candidate = mean_channels(actual.replace(has_widths=widths), like=fed_candidate)
 
 
 def _rows(stage: _Stage, step: _Step) -> list[ParityRow]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import time
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -29,7 +30,7 @@ from care_bridge.evaluate.scores import Scores, comparable, fields, score_image,
 from care_bridge.evaluate.views import View, view
 from care_bridge.images import Image
 from care_bridge.metrics import align
-from care_bridge.predictor import ImagesOnly, Predictor, Runtime, apply_repeatedly, mean_channels
+from care_bridge.predictor import ImagesOnly, Predictor, Runtime, apply_repeatedly, mean_channels, not_again
 from care_bridge.progress import Progress, silent
 from care_bridge.words import counted
 
@@ -95,6 +96,10 @@ def evaluate(
         raise InputError("no pair to evaluate; give a folder of images and one of their ground truths")
     if applications < 1:
         raise InputError(f"applications must be at least 1; received {applications}")
+    reason = not_again(predictor) if applications > 1 else ""
+    if reason:
+        warnings.warn(f"{reason}: evaluated after one application", stacklevel=2)
+        applications = 1
     asked = _Asked(
         predictor,
         tuple(members),

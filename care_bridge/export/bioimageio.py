@@ -224,7 +224,10 @@ def _write_weights(
     bundle.write_bytes(bundle_bytes(graph, meta))
     to_bundle = check_written(bundle, source, geometry)
     content = onnx_bytes(
-        freeze(source.network, target=None), space=source.space, percentiles=(subject.pmin, subject.pmax)
+        freeze(source.network, target=None),
+        space=source.space,
+        percentiles=(subject.pmin, subject.pmax),
+        probabilistic=None if source.config is None else source.config.probabilistic,
     )
     (folder / f"{source.name}.onnx").write_bytes(content)
     to_onnx = check_against_keras(content, source, graph, geometry)

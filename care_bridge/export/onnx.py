@@ -17,7 +17,7 @@ from care_bridge.export.probe import measure
 from care_bridge.export.rewrites import rewrite
 from care_bridge.export.source import Model, Source, open_source, own_percentiles
 from care_bridge.files import atomic_file
-from care_bridge.inference.onnx import PMAX_KEY, PMIN_KEY
+from care_bridge.inference.onnx import PMAX_KEY, PMIN_KEY, PROBABILISTIC_KEY
 from care_bridge.reach import Geometry
 
 OPSET, IR_VERSION = 17, 8
@@ -70,7 +70,13 @@ def write_onnx(
     source = open_source(model, custom_objects=custom_objects)
     graph = freeze(source.network, target=None)
     geometry = measure(graph)
-    content = onnx_bytes(graph, space=source.space, opset=opset, percentiles=own_percentiles(source))
+    content = onnx_bytes(
+        graph,
+        space=source.space,
+        opset=opset,
+        percentiles=own_percentiles(source),
+        probabilistic=None if source.config is None else source.config.probabilistic,
+    )
     check_against_keras(content, source, graph, geometry)
     given = Path(path)
     target = given if given.suffix.lower() == ".onnx" else given / f"{source.name}.onnx"
@@ -80,7 +86,12 @@ def write_onnx(
 
 
 def onnx_bytes(
-    graph: Any, *, space: str, opset: int = OPSET, percentiles: tuple[float, float] | None = None
+    graph: Any,
+    *,
+    space: str,
+    opset: int = OPSET,
+    percentiles: tuple[float, float] | None = None,
+    probabilistic: bool | None = None,
 ) -> bytes:
     """A frozen graph as a serialised ONNX model, checked by onnx.checker.
 
@@ -96,8 +107,12 @@ def onnx_bytes(
     opset : int
     percentiles : tuple of two floats, optional
         Written into the file's metadata, for those who normalise its input.
+    probabilistic : bool, optional
+        Whether the second half of the output's channels are widths; written likewise.
     """
     told = {} if percentiles is None else dict(zip((PMIN_KEY, PMAX_KEY), map(repr, percentiles), strict=True))
+    if probabilistic is not None:
+        told[PROBABILISTIC_KEY] = str(probabilistic).lower()
     for _ in range(ATTEMPTS - 1):
         with contextlib.suppress(InputError):
             return _converted(graph, space=space, opset=opset, metadata=told)

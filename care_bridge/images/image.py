@@ -32,6 +32,11 @@ class Image:
         How the file that the image came from spells its unit of length; written again when saved.
     name : str
         Title, usually the file's name.
+    has_widths : bool
+        Whether the second half of the channels are the widths of a probabilistic network's means, the first half. Who
+        predicted says so; counting channels cannot tell them from those of a network that gives twice as many.
+    normalized : bool
+        Whether the values lie on a network's scale (about 0 to 1) and not on the raw range of what was restored.
     """
 
     data: NDArray[Any]
@@ -40,6 +45,8 @@ class Image:
     frame_interval_s: float | None = None
     unit: str = "micron"
     name: str = ""
+    has_widths: bool = False
+    normalized: bool = False
 
     def __post_init__(self) -> None:
         data = np.asarray(self.data)

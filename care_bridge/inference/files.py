@@ -6,17 +6,33 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from care_bridge.defaults import RESULT_NAME
 from care_bridge.errors import InputError
-from care_bridge.images import WriteReport, only_channel, read_image, write_image
-from care_bridge.predictor import Predictor, apply_repeatedly, mean_channels, scale_channels
+from care_bridge.images import (
+    PATTERN,
+    TIFF,
+    WriteReport,
+    check_levels,
+    kept_dtype,
+    list_images,
+    only_channel,
+    read_image,
+    write_image,
+)
+from care_bridge.predictor import (
+    Predictor,
+    apply_repeatedly,
+    mean_channels,
+    not_again,
+    on_network_scale,
+    scale_channels,
+)
 from care_bridge.progress import Progress, silent
-
-TIFF = (".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -40,7 +56,7 @@ class Restored:
         return "\n".join(map(str, self.written)) or f"{self.source}: {self.shape}, not saved"
 
 
-def find_images(paths: Sequence[str | os.PathLike[str]], *, pattern: str = "*.tif*") -> list[Path]:
+def find_images(paths: Sequence[str | os.PathLike[str]], *, pattern: str = PATTERN) -> list[Path]:
     """Image files in the order of their names; a folder stands for the files in it that match.
 
     Parameters
@@ -64,12 +80,7 @@ def find_images(paths: Sequence[str | os.PathLike[str]], *, pattern: str = "*.ti
     problems = []
     for path in map(Path, paths):
         if path.is_dir():
-            try:
-                inside = sorted(file for file in path.glob(pattern) if file.suffix.lower() in TIFF)
-            except (ValueError, NotImplementedError):
-                raise InputError(
-                    f"pattern {pattern!r} is not understood; give e.g. '*.tif' or 'cell_*.tif'"
-                ) from None
+            inside = list_images(path, pattern)
             found += inside
             if not inside:
                 problems.append(f"no images {pattern!r} in {str(path)!r}; name a folder with TIFFs")
@@ -143,11 +154,13 @@ def predict_files(
     target: Callable[[Path], Path],
     axes: str | None = None,
     channel: int | None = None,
+    series: int | None = None,
     applications: int = 1,
     dtype: DTypeLike | None = np.float32,
     scales: bool = False,
     save: bool = True,
     provenance: str = "",
+    problem: Callable[[Path, str], object] | None = None,
     progress: Progress = silent,
 ) -> list[Restored]:
     """Restore files one after another and write each result, whole or not at all.
@@ -163,16 +176,20 @@ def predict_files(
         Axes of the files, where they do not say or say it wrongly.
     channel : int, optional
         The only channel of each image to restore, from 0 (`images.only_channel`).
+    series : int, optional
+        Which of several images in a file.
     applications : int
         How many times in a row; every result is written.
     dtype : dtype, optional
-        Type in the file; integers are rounded and clipped. None takes the image's own.
+        Type in the file; integers are rounded and clipped. None takes the image's own, see `images.kept_dtype`.
     scales : bool
         Write the widths of a probabilistic network as well, ``_scale`` before the suffix.
     save : bool
         False predicts without writing.
     provenance : str
         Kept in the files.
+    problem : callable, optional
+        Told the file and why, where one of several cannot be restored; the others are. None stops at the first.
     progress : Progress
 
     Returns
@@ -183,29 +200,91 @@ def predict_files(
     Raises
     ------
     InputError
-        Before anything is computed, if two results have one name or a result would replace its source.
+        Before anything is computed, if two results have one name or a result would replace its source, if the network
+        cannot be applied so often, or if whole numbers are wanted of results that lie between 0 and 1. For all files
+        together, if none could be restored.
     """
     sources = [Path(file) for file in files]
     targets = [target(source) for source in sources]
     _check_targets(sources, targets)
-    done = []
+    if applications > 1 and (reason := not_again(predictor)):
+        raise InputError(f"--applications {applications}: {reason}; give 1")
+    if dtype is not None:
+        _check_scale(predictor, np.dtype(dtype))
+    work = _Work(predictor, axes, channel, series, applications, dtype, scales, save, provenance)
+    done: list[Restored] = []
+    problems: list[str] = []
     for number, (source, place) in enumerate(zip(sources, targets, strict=True)):
-        image = only_channel(read_image(source, axes), channel)
-        written: list[WriteReport] = []
-        result = image
-        for application, result in enumerate(apply_repeatedly(predictor, image, applications=applications)):
-            if save:
-                suffix = f"_{application + 1}" if applications > 1 else ""
-                kind = image.dtype if dtype is None else dtype
-                mean = mean_channels(result, like=image)
-                written.append(write_image(_named(place, suffix), mean, kind, provenance=provenance))
-                scale = scale_channels(result, like=image) if scales else None
-                if scale is not None:
-                    path = _named(place, f"{suffix}_scale")
-                    written.append(write_image(path, scale, np.float32, provenance=provenance))
-            progress(number * applications + application + 1, len(sources) * applications, "restoring")
-        done.append(Restored(source, tuple(written), result.shape))
+        before = number * applications
+
+        def tell(application: int, before: int = before) -> None:
+            progress(before + application, len(sources) * applications, "restoring")
+
+        try:
+            done.append(_restore(source, place, work, tell))
+        except (InputError, PermissionError, MemoryError) as error:
+            if problem is None or len(sources) == 1:
+                raise
+            text = _reason(source, error)
+            problems.append(text)
+            problem(source, text)
+    if problems and not done:
+        raise InputError(f"none of {len(sources)} images could be restored:\n  " + "\n  ".join(problems))
     return done
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What is done with every file."""
+
+    predictor: Predictor
+    axes: str | None
+    channel: int | None
+    series: int | None
+    applications: int
+    dtype: DTypeLike | None
+    scales: bool
+    save: bool
+    provenance: str
+
+
+def _restore(source: Path, place: Path, work: _Work, tell: Callable[[int], None]) -> Restored:
+    image = only_channel(read_image(source, work.axes, series=work.series), work.channel)
+    kind = kept_dtype(image) if work.dtype is None else np.dtype(work.dtype)
+    if work.save:
+        # Known before the network runs, not after.
+        _check_scale(work.predictor, kind)
+        check_levels(image, kind)
+    written: list[WriteReport] = []
+    result = image
+    again = apply_repeatedly(work.predictor, image, applications=work.applications)
+    for application, result in enumerate(again, start=1):
+        if work.save:
+            suffix = f"_{application}" if work.applications > 1 else ""
+            mean = mean_channels(result, like=image)
+            written.append(write_image(_named(place, suffix), mean, kind, provenance=work.provenance))
+            scale = scale_channels(result, like=image) if work.scales else None
+            if scale is not None:
+                path = _named(place, f"{suffix}_scale")
+                written.append(write_image(path, scale, np.float32, provenance=work.provenance))
+        tell(application)
+    return Restored(source, tuple(written), result.shape)
+
+
+def _check_scale(predictor: Predictor, dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "ui" or not on_network_scale(predictor):
+        return
+    undone = getattr(predictor.options, "denormalize", None)
+    more = ", or undo the normalisation (--norm-undo)" if undone is False else ""
+    raise InputError(
+        f"--dtype {dtype}: the results stay normalised, in the range of about 0 to 1, which is next to no grey levels "
+        f"as whole numbers; write float32 (--dtype float32){more}"
+    )
+
+
+def _reason(source: Path, error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return text if source.name in text else f"{source}: {text}"
 
 
 def _named(path: Path, suffix: str) -> Path:

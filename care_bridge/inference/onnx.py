@@ -15,6 +15,9 @@ from care_bridge.predictor import Runtime, Tensor, UnhintedNetwork
 PMIN_KEY, PMAX_KEY = "care_bridge.pmin", "care_bridge.pmax"
 """Metadata of an .onnx file: the percentiles, 0-100, that its input is normalised by."""
 
+PROBABILISTIC_KEY = "care_bridge.probabilistic"
+"""Metadata of an .onnx file: whether the second half of its output's channels are widths."""
+
 
 class OnnxNetwork(UnhintedNetwork):
     """An ONNX file as a bare network; see `predictor.Network`.
@@ -79,6 +82,8 @@ class OnnxNetwork(UnhintedNetwork):
         self.runtime = Runtime("onnx", {"onnxruntime": onnxruntime.__version__})
         self.input_shape: tuple[int | None, ...] = _shape(inputs[0].shape)
         self.output_shape: tuple[int | None, ...] = _shape(outputs[0].shape)
+        told = self._session.get_modelmeta().custom_metadata_map.get(PROBABILISTIC_KEY)
+        self.probabilistic = None if told is None else told == "true"
 
     def __call__(self, tensor: Tensor) -> Tensor:
         """Shape (batch, [z,] y, x, channel) in, the same with the output's channels out."""

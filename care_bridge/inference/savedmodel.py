@@ -56,6 +56,7 @@ class SavedModelNetwork(UnhintedNetwork):
         fetch = outputs.get("output", bundle.signature.outputs[0])
         self.input_shape, self.output_shape = feed.shape or (), fetch.shape or ()
         self.size_multiple, self.halo = meta.size_multiple, meta.halo
+        self.probabilistic = meta.probabilistic
         with tempfile.TemporaryDirectory() as folder:
             root = bundle.unpack(Path(folder))
             meta_graph = _meta_graph_in(root)

@@ -13,7 +13,7 @@ from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.normalize import Undo, normalize
-from care_bridge.predictor import ImagesOnly, PredictOptions, Predictor, Runtime, Tensor
+from care_bridge.predictor import ImagesOnly, PredictOptions, Predictor, Runtime, Tensor, on_network_scale
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import CsbdeepTiles, FijiTiles, round_up
 
@@ -68,6 +68,11 @@ class UpsamplingPredictor(ImagesOnly):
         """What executes the network."""
         return self.predictor.runtime
 
+    @property
+    def normalized(self) -> bool:
+        """Whether results stay on the network's scale."""
+        return on_network_scale(self.predictor)
+
     def predict(self, image: Image) -> Image:
         """Restore a stack; the result has `factor` times as many planes."""
         data = upsample_z(image.data, axis=_z_of(image), factor=self.factor)
@@ -110,6 +115,11 @@ class IsotropicPredictor(ImagesOnly):
         """What executes the network."""
         return self.predictor.runtime
 
+    @property
+    def normalized(self) -> bool:
+        """Whether results stay on the network's scale."""
+        return self.predictor.normalized
+
     def predict(self, image: Image, *, progress: Progress = silent) -> Image:
         """Restore a stack; the result has `factor` times as many planes.
 
@@ -138,6 +148,7 @@ class IsotropicPredictor(ImagesOnly):
             )
         stacks = data.reshape((-1, *data.shape[len(frames) :]))
         restored = np.stack([self._restore(stack, progress) for stack in stacks])
+        has_widths = self.predictor.means_of(restored.shape[-1]) < restored.shape[-1]
         restored = restored.reshape((*data.shape[: len(frames)], *restored.shape[1:]))
         axes = image.axes
         if missing:
@@ -149,7 +160,9 @@ class IsotropicPredictor(ImagesOnly):
         finer = _with_finer_z(
             image.replace(data=np.zeros((1,) * len(axes)), axes=axes), restored, self.factor
         )
-        return finer.replace(data=np.ascontiguousarray(restored))
+        return finer.replace(
+            data=np.ascontiguousarray(restored), has_widths=has_widths, normalized=self.predictor.normalized
+        )
 
     def close(self) -> None:
         """End what runs the network."""
@@ -202,7 +215,7 @@ class IsotropicPredictor(ImagesOnly):
         # Slices along X show Y and Z reversed, slices along Y show X and Z, as csbdeep turns the stack.
         first = self._slices(stack.transpose(2, 1, 0, 3)[:, :, ::-1])[:, :, ::-1].transpose(2, 1, 0, 3)
         second = self._slices(stack.transpose(1, 2, 0, 3)).transpose(2, 0, 1, 3)
-        means = first.shape[-1] // 2 if self._probabilistic(first.shape[-1]) else first.shape[-1]
+        means = self.predictor.means_of(first.shape[-1])
         mean = np.sqrt(np.maximum(first[..., :means], 0) * np.maximum(second[..., :means], 0))
         return np.concatenate([mean, np.maximum(first[..., means:], second[..., means:])], axis=-1)
 
@@ -213,14 +226,9 @@ class IsotropicPredictor(ImagesOnly):
             [network(np.ascontiguousarray(slices[start : start + self.batch_size])) for start in starts]
         )
 
-    def _probabilistic(self, channels: int) -> bool:
-        if self.predictor.probabilistic is not None:
-            return self.predictor.probabilistic
-        return channels == 2 * (self.predictor.network.input_shape[-1] or 0)
-
     def _undo(self, result: Tensor, undo: Undo | None) -> Tensor:
         channels = result.shape[-1]
-        means = channels // 2 if self._probabilistic(channels) else channels
+        means = self.predictor.means_of(channels)
         if undo is None or not self.predictor.options.denormalize:
             return result
         if means != self.predictor.network.input_shape[-1]:

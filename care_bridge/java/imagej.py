@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from care_bridge.bundle import read_meta
 from care_bridge.defaults import TF1_VERSION
 from care_bridge.errors import InputError, NotInstalledError, WorkerError
 from care_bridge.files import atomic_file, make_scratch_folder
@@ -330,7 +331,10 @@ class ImageJPredictor(ImagesOnly):
 
     def predict(self, image: Image) -> Image:
         """Restore an image; see `ImageJ.predict`."""
-        return self._imagej.predict(image, self.bundle, self.options)
+        result = self._imagej.predict(image, self.bundle, self.options)
+        return result.replace(
+            has_widths=bool(read_meta(self.bundle).probabilistic), normalized=self.options.normalizeInput
+        )
 
     def close(self) -> None:
         """End ImageJ if it is this predictor's own."""

@@ -149,7 +149,7 @@ class FijiPlugin(ImagesOnly):
         self.bundle = Path(bundle).absolute()
         if self.bundle.is_dir():
             raise InputError(f"{bundle} is a folder; the plugin opens a bundle (.zip)")
-        read_bundle(self.bundle)
+        self._has_widths = bool(read_bundle(self.bundle).meta.probabilistic)
         self.options = options or PluginOptions()
         self._owns_session = session is None
         self._session = session or FijiSession(fiji, timeout_s=timeout_s)
@@ -216,7 +216,13 @@ class FijiPlugin(ImagesOnly):
     def _image(self, answer: Answer) -> Image:
         if "image" in answer.arrays:
             axes = "".join(axis or UNLABELLED for axis in name_unlabelled(answer.values["axes"][::-1]))[::-1]
-            return Image(answer.arrays["image"], axes, name=answer.values["name"])
+            return Image(
+                answer.arrays["image"],
+                axes,
+                name=answer.values["name"],
+                has_widths=self._has_widths,
+                normalized=self.options.normalizeInput,
+            )
         reasons = answer.values["reasons"]
         if not reasons:
             raise PluginFailure("it printed no reason; see the log of the worker")

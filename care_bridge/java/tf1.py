@@ -173,6 +173,7 @@ class Tf1Network(UnhintedNetwork):
                 self._session.close()
             raise
         self.runtime = Runtime("tf1", dict(self._worker.facts))
+        self.probabilistic = self.bundle.meta.probabilistic
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:

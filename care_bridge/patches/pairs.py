@@ -214,7 +214,7 @@ def pairs_from_folders(
             "put the source images there, or give another pattern"
         )
     images = _manifest_images(target.resolve().parent / "manifest.csv")
-    there = sorted(file for file in target.glob(PATTERN) if file.is_file())
+    there = list_images(target)
     found = pair_files(files, there, source_suffix=source_suffix, target_suffix=target_suffix)
     pairs, problems = [], []
     for file, partner in found:

@@ -299,6 +299,9 @@ class EmulatedPlugin(Closable):
         The bundle's network in any runtime.
     options : PluginOptions, optional
         None takes the plugin's defaults.
+    probabilistic : bool, optional
+        Whether the second half of the output's channels are widths. None asks the network's attribute of this name;
+        where nothing says so they are channels.
 
     Notes
     -----
@@ -306,9 +309,17 @@ class EmulatedPlugin(Closable):
     so does this.
     """
 
-    def __init__(self, network: Network, options: PluginOptions | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        options: PluginOptions | None = None,
+        *,
+        probabilistic: bool | None = None,
+    ) -> None:
         self.network = network
         self.options = options or PluginOptions()
+        said = getattr(network, "probabilistic", None) if probabilistic is None else probabilistic
+        self.probabilistic = bool(said)
 
     @property
     def runtime(self) -> Runtime:
@@ -319,7 +330,7 @@ class EmulatedPlugin(Closable):
     def variant(self, *, normalize: bool, tiles: FijiTiles) -> EmulatedPlugin:
         """The same network with other tiles, and with or without normalisation."""
         options = self.options.with_tiles(tiles, normalizeInput=normalize)
-        return EmulatedPlugin(self.network, options)
+        return EmulatedPlugin(self.network, options, probabilistic=self.probabilistic)
 
     def plan(self, image: Image) -> Plan:
         """What the plugin will do with an image: tiles, seams, lost rows."""
@@ -343,7 +354,13 @@ class EmulatedPlugin(Closable):
         image = channels_in_front(image)
         result = run_plugin(self.network, image.data, image.axes, options=self.options, progress=progress)
         axes = "".join(axis or UNLABELLED for axis in reversed(name_unlabelled(result.axes[::-1])))
-        return Image(result.data, axes, name=result.name)
+        return Image(
+            result.data,
+            axes,
+            name=result.name,
+            has_widths=self.probabilistic,
+            normalized=self.options.normalizeInput,
+        )
 
     def close(self) -> None:
         """End what runs the network."""

@@ -50,7 +50,8 @@ class ProbabilisticSmoother(ImagesOnly):
 
     def predict(self, image: Image) -> Image:
         mean = gaussian_filter(image.data.astype(np.float32), self.sigma_px) + np.float32(self.offset)
-        return image.replace(data=np.stack([mean, np.full_like(mean, self.scale)]), axes="C" + image.axes)
+        data = np.stack([mean, np.full_like(mean, self.scale)])
+        return image.replace(data=data, axes="C" + image.axes, has_widths=True)
 
 
 @pytest.fixture(scope="session")

@@ -208,7 +208,8 @@ def test_much_disagreement_is_foreign(make_pair):
 
 
 def probabilistic_result(mean, scale):
-    return Image(np.stack([np.full((3, 4), mean), np.full((3, 4), scale)]), "CYX", {"X": 0.1})
+    data = np.stack([np.full((3, 4), mean), np.full((3, 4), scale)])
+    return Image(data, "CYX", {"X": 0.1}, has_widths=True)
 
 
 def test_interval_images_of_a_single_net_are_laplaces():

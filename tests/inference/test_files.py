@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from care_bridge.cli import app
 from care_bridge.errors import InputError
-from care_bridge.images import Image, read_image, write_image
+from care_bridge.images import Image, LeftOutWarning, read_image, write_image
 from care_bridge.inference.files import find_images, predict_files
 from care_bridge.opening import open_predictor
 
@@ -25,6 +25,15 @@ def images(tmp_path):
         pixels = random.integers(0, 60000, (20, 24), np.uint16)
         write_image(tmp_path / "in" / name, Image(pixels, "YX", {"Y": 0.1, "X": 0.1}))
     return tmp_path / "in"
+
+
+@pytest.fixture
+def truths(images):
+    """Of the same names, and other pixels."""
+    for file in images.iterdir():
+        image = read_image(file)
+        write_image(images.parent / "truths" / file.name, image.replace(data=image.data // 2))
+    return images.parent / "truths"
 
 
 def test_every_application_is_written_with_its_calibration(model_folder, images, tmp_path):
@@ -99,7 +108,7 @@ def test_dry_run_writes_nothing(model_folder, images, tmp_path):
         (["{model}", "{images}", "--out", "{out}", "--n-tiles", "two"], "--n-tiles 'two'"),
         (["{model}", "{images}", "--out", "{out}", "--n-tiles", "1,2,2"], "n_tiles has 3 entries"),
         (["{model}", "{images}", "--out", "{out}", "--factor", "2"], "is for UpsamplingCARE"),
-        (["{model}", "{images}", "--out", "{out}", "--input-axes", "ZYX"], "ZYX"),
+        (["{model}", "{images}", "--out", "{out}", "--input-axes", "ZCX"], "ZCX"),
         (["{model}", "{images}", "--out", "{out}", "--model-weights", "w.h5"], "no weights 'w.h5'"),
     ],
 )
@@ -114,13 +123,13 @@ def test_wrong_use_is_one_line_and_exit_code_2(model_folder, images, tmp_path, a
 
 def test_files_that_are_not_images_are_named_all_at_once(tmp_path):
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(InputError) as caught:
+    with pytest.warns(LeftOutWarning, match=r"notes\.txt"), pytest.raises(InputError) as caught:
         find_images([tmp_path, tmp_path / "notes.txt", tmp_path / "gone.tif"])
     assert len(str(caught.value).splitlines()) == 3
 
 
-def test_training_from_the_command_line(images, tmp_path):
-    write = ["train", str(images), str(images), "--out", str(tmp_path / "model"), "--quiet"]
+def test_training_from_the_command_line(images, truths, tmp_path):
+    write = ["train", str(images), str(truths), "--out", str(tmp_path / "model"), "--quiet"]
     small = [
         "--smoke",
         "--epochs",
@@ -151,8 +160,8 @@ def test_training_from_the_command_line(images, tmp_path):
         (["--preset", "planaria"], "preset 'planaria' has no patch size for YX"),
     ],
 )
-def test_wrong_training_is_one_line_and_exit_code_2(images, tmp_path, more, sentence):
-    result = run(app, ["train", str(images), str(images), "--out", str(tmp_path / "model"), *more])
+def test_wrong_training_is_one_line_and_exit_code_2(images, truths, tmp_path, more, sentence):
+    result = run(app, ["train", str(images), str(truths), "--out", str(tmp_path / "model"), *more])
     assert result.exit_code == 2, result.output
     assert sentence in result.output
     assert not (tmp_path / "model").exists()
