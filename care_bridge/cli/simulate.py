@@ -9,6 +9,7 @@ import typer
 
 from care_bridge.cli import _options as options
 from care_bridge.cli._run import DONE, command, progress_bar
+from care_bridge.words import counted
 
 
 def register(app: typer.Typer) -> None:
@@ -77,10 +78,17 @@ def simulate(
     given = {key: value for key, value in given.items() if value is not None}
     with progress_bar(quiet=quiet) as progress:
         summary = write_pairs(chosen, words, out=out, resume=resume, progress=progress, **given)
-    typer.echo(f"{summary.pairs} pairs in {summary.folder} ({summary.made} made now)")
+    typer.echo(f"{counted(summary.pairs, 'pair')} in {summary.folder} ({summary.made} made now)")
     for name, snr in summary.snr_db.items():
-        typer.echo(f"  {name}: median signal-to-noise ratio {snr:.1f} dB")
+        share = summary.clipped.get(name)
+        cut = "" if share is None else f", {_percent(share)} of the pixels clipped"
+        typer.echo(f"  {name}: median signal-to-noise ratio {snr:.1f} dB{cut}")
     return DONE
+
+
+def _percent(share: float) -> str:
+    """A share as it is read; never "0 %" of what is not none."""
+    return "less than 0.01 %" if 0 < share < 1e-4 else f"{100 * share:.3g} %"
 
 
 def _changed(

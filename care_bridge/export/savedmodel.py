@@ -31,6 +31,7 @@ from care_bridge.page import NOT_FOR_QUANTIFICATION
 from care_bridge.plugin.options import COMMAND, FORGET, LABELS, PluginOptions
 from care_bridge.plugin.quoting import Code, imagej_string, path_text, printable
 from care_bridge.reach import Geometry
+from care_bridge.words import counted
 
 METHOD = "tensorflow/serving/predict"
 HOW_TO = "HOW-TO-RUN-IN-FIJI.txt"
@@ -378,22 +379,32 @@ def write_how_to(zip_path: Path, meta: Mapping[str, Any]) -> None:
     except InputError as error:
         macro = ""
         as_macro = [f"There is no macro for it: {printable(str(error))}, and export it again."]
+    # In the order of docs/fiji.md, under the same headings.
     lines = [
         f"How to run {name} in Fiji",
         "",
-        "1. Help > Update... > Manage update sites: tick CSBDeep and TensorFlow, apply, restart Fiji.",
-        f"2. Open the image: {kind}; {own['n_channel_in']} channel(s), not RGB.",
-        "3. Plugins > CSBDeep > Run your network, with these values:",
-        *(f"      {label:34} {value}" for label, value in shown.items()),
-        f"      {LABELS['modelFile']:34} {name}",
-        '4. OK. The restored image opens as "result", in 32 bit.',
+        "You need",
+        "1. Fiji with the update site CSBDeep: Help > Update... > Manage Update Sites, tick CSBDeep, Apply, restart. If",
+        "   models do not load afterwards, tick TensorFlow too.",
+        f"2. The model for Fiji, {name}. Leave it zipped.",
+        "3. The scripts of care_bridge, where somebody installed them; without them the plugin alone does.",
         "",
-        tiles,
-        "The values of the result are normalised: 0 is the bottom, 1 the top percentile of the input image.",
-        "Pixel size and name are lost in the plugin; copy them with Image > Properties.",
+        "One image: four clicks",
+        f"1. Open the image: {kind}; {counted(own['n_channel_in'], 'channel')}, not RGB.",
+        "2. Plugins > CARE bridge > Restore Image; without the scripts Plugins > CSBDeep > Run your network.",
+        "3. Choose the model and type these values:",
+        f"      {LABELS['modelFile']:34} {name}",
+        *(f"      {label:34} {value}" for label, value in shown.items()),
+        "4. OK. The restored image is a new one, in 32 bits. The script keeps pixel size, units and name; the plugin,",
+        '   whose image is called "result", loses them: copy them with Image > Properties.',
+        "",
+        "What the numbers mean",
+        "The grey level at the bottom percentile of the image becomes 0, the one at the top percentile 1.",
         *own["outside_the_graph"],
         NOT_FOR_QUANTIFICATION,
+        tiles,
         "",
+        "In your own macros",
         *as_macro,
         "",
     ]

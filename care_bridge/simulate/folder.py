@@ -19,7 +19,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,12 +60,15 @@ class Summary:
         By this run; fewer when it continued another.
     snr_db : mapping of str to float
         Median signal-to-noise ratio of each set.
+    clipped : mapping of str to float
+        Mean share of the source's pixels that were clipped, 0-1, of each set that rounds to whole grey levels.
     """
 
     folder: Path
     pairs: int
     made: int
     snr_db: dict[str, float]
+    clipped: dict[str, float]
 
 
 def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -178,7 +181,20 @@ def write_pairs(
         each.name: float(np.median([row["snr_db"] for row in ordered if row["set"] == each.name]))
         for each in recipe.sets
     }
-    return Summary(folder, len(ordered), len(todo) * len(recipe.sets), snr)
+    clipped = {
+        each.name: float(np.mean(shares)) for each in recipe.sets if (shares := _clipped(ordered, each.name))
+    }
+    return Summary(folder, len(ordered), len(todo) * len(recipe.sets), snr, clipped)
+
+
+def _clipped(rows: Sequence[Mapping[str, Any]], of: str) -> list[float]:
+    """For each pair of a set, the share of pixels that its steps clipped, where they say; a pixel counts a step."""
+    found = []
+    for row in rows:
+        shares = [float(value) for key, value in row.items() if key.endswith((".clipped", ".overexposed"))]
+        if row["set"] == of and shares:
+            found.append(min(1.0, sum(shares)))
+    return found
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ from care_bridge.training.history import kept_epoch
 from care_bridge.training.presets import Preset, get_preset, smoke
 from care_bridge.words import counted, duration
 
+LONG_S = 600.0
+"""Above this, training that is to show whether everything works is better made shorter."""
+
 Say = Callable[[str], object]
 
 
@@ -325,10 +328,10 @@ def _train_members(
 
 
 def _time(seconds: float) -> str:
-    return (
-        f"this takes about {duration(seconds)} on this machine; stop it at any moment and go on with --resume "
-        "(--smoke ends within minutes, --epochs and --steps set how much is trained)"
+    text = (
+        f"this takes about {duration(seconds)} on this machine; stop it at any moment and go on with --resume"
     )
+    return text + (" (--smoke ends within minutes)" if seconds > LONG_S else "")
 
 
 def _ending(folder: Path, history: Sequence[Mapping[str, float]], *, stopped_early: bool) -> str:

@@ -93,7 +93,7 @@ def draw_history(
                 label=f"kept: epoch {kept['epoch']:g}",
             )  # fmt: skip
         panel.set_ylabel(label)
-        panel.legend(frameon=False)
+        panel.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     rates = [record["learning_rate"] for record in history]
     panels[-1].step(epochs, rates, where="post", color="#009e73", marker=marker, markersize=3)
     panels[-1].set_ylabel("learning rate")

@@ -153,3 +153,13 @@ def test_percentiles_given_for_one_export_go_everywhere_instead(model: Path, tmp
     assert (told.pmin, told.pmax) == (0.5, HIGH)
     assert (told.fiji["percentileBottom"], told.fiji["percentileTop"]) == (0.5, HIGH)
     assert "percentilebottom=0.5 percentiletop=97.5" in (tmp_path / "other.ijm").read_text()
+
+
+def test_the_how_to_and_the_page_for_fiji_have_their_sections_in_one_order(model: Path) -> None:
+    docs = Path(__file__).resolve().parents[2] / "docs" / "fiji.md"
+    headings = [line.removeprefix("## ") for line in docs.read_text().splitlines() if line.startswith("## ")]
+    lines = (model / "HOW-TO-RUN-IN-FIJI.txt").read_text().splitlines()
+    found = [line for line in lines if line in headings]
+    assert found == ["You need", "One image: four clicks", "What the numbers mean", "In your own macros"]
+    assert found == [heading for heading in headings if heading in found]
+    assert "1 channel, not RGB" in "\n".join(lines)

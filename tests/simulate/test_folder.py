@@ -282,3 +282,22 @@ def test_all_bad_images_are_named_at_once(clean_folder: Path, clean_image: Any, 
 
 def test_images_of_a_folder_come_in_the_order_of_their_names(clean_folder: Path) -> None:
     assert [path.name for path in find_images([clean_folder])] == [f"cell{k}.tif" for k in range(4)]
+
+
+def test_the_share_that_was_clipped_is_said_and_pairs_are_counted_rightly(
+    clean_folder: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "dim.yaml"
+    recipe.write_text(
+        "name: bright\nclean: {kind: images}\nprepare: [{step: contrast, pmin: 0.1, pmax: 99.9}]\n"
+        "sets:\n  - name: bright\n    steps: [{step: gaussian, sigma: 0.5}, {step: round, dtype: uint8}]\n"
+    )
+    done = run("--recipe", recipe, clean_folder / "cell0.tif", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("1 pair in ")
+    (row,) = rows(tmp_path / "out")
+    (share,) = (float(value) for key, value in row.items() if key.endswith(".clipped"))
+    assert 0.05 < share < 0.9
+    assert f"dB, {100 * share:.3g} % of the pixels clipped" in done.stdout
+    summary = write_pairs("photons", [clean_folder], out=tmp_path / "floats")
+    assert summary.clipped == {}
