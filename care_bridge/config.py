@@ -409,7 +409,8 @@ def read_config(path: str | os.PathLike[str]) -> CareConfig:
     Raises
     ------
     InputError
-        If there is no config.json, or it is not JSON, or a value is impossible.
+        If there is no config.json, or it is not JSON, or a value is impossible, or it is of Noise2Void, whose networks
+        have a mean and a standard deviation where csbdeep's have percentiles.
 
     Warns
     -----
@@ -425,6 +426,19 @@ def read_config(path: str | os.PathLike[str]) -> CareConfig:
             f"no config.json in {str(file.parent)!r}; a model folder holds config.json and weights_*.h5"
         ) from None
     return config_of(content, name=repr(str(file)))
+
+
+def _refuse_noise2void(content: dict[str, Any], name: str) -> None:
+    """Refuse a network that was trained on another scale than percentiles give: nothing here would say so later."""
+    mean, std = (content.get(key, content.get(f"{key}s")) for key in ("mean", "std"))
+    if not any(key.startswith("n2v_") for key in content) and (mean is None or std is None):
+        return
+    scale = "" if mean is None else f" ({text.shown(mean)} and {text.shown(std)})"
+    raise InputError(
+        f"{name} is of Noise2Void (n2v), whose networks expect images minus their own mean, over their own standard "
+        f"deviation{scale}; care_bridge normalises by percentiles, which would feed it another scale. "
+        "Restore with the package n2v or the N2V plugin"
+    )
 
 
 def config_of(content: Any, *, name: str) -> CareConfig:
@@ -445,6 +459,7 @@ def config_of(content: Any, *, name: str) -> CareConfig:
         raise InputError(
             f"{name}: {BLOCK} is {text.shown(block)}; it must be a block of keys and values, or be left out"
         )
+    _refuse_noise2void(content, name)
     content.pop("allow_new_parameters", None)
     version = block.get("format_version", FORMAT_VERSION)
     if not isinstance(version, int) or version > FORMAT_VERSION:

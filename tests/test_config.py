@@ -215,3 +215,21 @@ def test_members_are_names_of_folders_in_the_ensembles_own(names: object) -> Non
 
     with pytest.raises(InputError, match="must be a list of the names of folders"):
         members_of(CareConfig(provenance={"members": names}))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"means": ["149.9"], "stds": ["7.1"], "n2v_perc_pix": 0.198},
+        {"mean": "149.9", "std": "7.1"},
+        {"n2v_patch_shape": [64, 64]},
+    ],
+    ids=["means", "mean", "n2v"],
+)
+def test_a_folder_of_noise2void_is_refused_by_name(tmp_path, keys):
+    settings = {"axes": "YXC", "n_channel_in": 1, "n_channel_out": 1, "n_dim": 2, **keys}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(
+        InputError, match=r"config\.json' is of Noise2Void \(n2v\).*mean, over their own standard"
+    ):
+        read_config(tmp_path)
