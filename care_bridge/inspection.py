@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from care_bridge.operations import (
     refusal,
 )
 from care_bridge.wire import MOST_LEVELS, fields, text
+from care_bridge.zips import FREE_OF_RATIO, MOST_RATIO
 
 # --- TensorFlow: field numbers as in graph.proto, node_def.proto, function.proto, attr_value.proto, saver.proto
 
@@ -112,9 +114,28 @@ def _add(body: _Body, message: memoryview) -> None:
             for place, value in fields(part):
                 if place == 2:
                     node.functions |= _named_in(value)
+                    _check_constant(value, name)
     if name in body.nodes:
         raise ValueError(f"two nodes are called {name!r}")
     body.nodes[name] = node
+
+
+def _check_constant(attribute: memoryview, name: str) -> None:
+    """Refuse a tensor of a few bytes that is to fill the memory: one value may stand for all."""
+    for number, tensor in fields(attribute):
+        if number != 8:
+            continue
+        sizes = [
+            next((size for place, size in fields(dimension) if place == 1), 0)
+            for inner, shape in fields(tensor)
+            if inner == 2
+            for kind, dimension in fields(shape)
+            if kind == 2
+        ]
+        if (count := math.prod(sizes)) > FREE_OF_RATIO and count > MOST_RATIO * len(tensor):
+            raise ValueError(
+                f"the constant {name!r} of {len(tensor)} bytes says that it has {count:.3g} values"
+            )
 
 
 def _named_in(attribute: memoryview) -> set[str]:

@@ -185,7 +185,10 @@ def _toml(text: str) -> Any:
 def _yaml(text: str) -> Any:
     import yaml
 
-    loader = yaml.SafeLoader(text)
+    try:
+        loader = yaml.SafeLoader(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
     try:
         node = loader.get_single_node()
         if node is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -196,7 +197,9 @@ def _opened(
             raise
         except NotImplementedError as error:
             raise InputError(f"{path}: {error} is not known here; zip it again, plainly") from error
-        except _DAMAGE as error:
+        except (*_DAMAGE, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise
             raise InputError(
                 f"{path}: not a zip file ({error}); was it cut short while it was copied?"
             ) from error
@@ -206,7 +209,10 @@ def _opened(
                 yield archive
             except InputError:
                 raise
-            except _DAMAGE as error:
+            except (*_DAMAGE, OSError) as error:
+                # Places before the file's first byte.
+                if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                    raise
                 raise InputError(f"{path}: the zip is damaged ({error}); take it again") from error
 
 

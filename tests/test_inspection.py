@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from care_bridge.bundle import read_bundle
 from care_bridge.errors import InputError
 from care_bridge.inspection import check_onnx
+from care_bridge.java.pyimagej import FijiPlugin
 from care_bridge.wire import fields
 
 
@@ -192,6 +195,9 @@ def test_saving_and_restoring_beyond_the_bundles_own_is_refused(
         read_bundle(bundle(tmp_path, *nodes, functions=functions, more=SAVER + more))
 
 
+HUGE = part(1, 1) + part(2, part(2, part(1, 10**6)) * 2)
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -200,6 +206,7 @@ def test_saving_and_restoring_beyond_the_bundles_own_is_refused(
         part(2, part(2, part(1, node("a", "NoOp")) + part(1, node("a", "Abs")))),
         part(2, 5),
         part(2, part(2, part(1, part(2, 7)))),
+        part(2, part(2, part(1, node("huge", "Const") + part(5, part(1, "value") + part(2, part(8, HUGE)))))),
     ],
     ids=[
         "a number that others cut",
@@ -207,6 +214,7 @@ def test_saving_and_restoring_beyond_the_bundles_own_is_refused(
         "a name twice",
         "a number for a graph",
         "a number for an op",
+        "a constant of 4 TB in 20 bytes",
     ],
 )
 def test_a_graph_that_others_would_read_otherwise_is_damaged(tmp_path: Path, content: bytes) -> None:
@@ -223,6 +231,26 @@ def test_numbers_and_texts_of_a_message_come_in_their_order() -> None:
         (3, 300),
         (1, b"ab"),
     ]
+
+
+def test_the_graph_that_fiji_finds_is_looked_at_as_well(tmp_path: Path) -> None:
+    """Java reads a zip from its first byte on: what its list of entries leaves out, Fiji unpacks all the same."""
+    bad = bundle(tmp_path / "bad", *ENDS, node("bad", "WriteFile")) / "saved_model.pb"
+    good = bundle(tmp_path / "good", *ENDS) / "saved_model.pb"
+    entries = []
+    for name, file in (("good.zip", good), ("bad.zip", bad)):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("saved_model.pb", file.read_bytes())
+        entries.append((tmp_path / name).read_bytes().partition(b"PK\x01\x02"))
+    (listed, mark, rest), (hidden, _, _) = entries
+    path = tmp_path / "both.zip"
+    # The list is the good one's, and begins behind the bad one now: its place stands six bytes before the end.
+    path.write_bytes(
+        listed + hidden + mark + rest[:-6] + struct.pack("<L", len(listed) + len(hidden)) + rest[-2:]
+    )
+    read_bundle(path)
+    with pytest.raises(InputError, match=r"both\.zip: its graph holds WriteFile"):
+        FijiPlugin(path)
 
 
 # --- ONNX

@@ -70,6 +70,7 @@ def test_toml_comes_back_with_dates_as_text() -> None:
         ("YAML", "a: 1\na: 2", "'a' is there twice"),
         ("YAML", "{[1]: 2}", "is no text"),
         ("YAML", "a: [", "is not YAML"),
+        ("YAML", "a: \0", "is not YAML"),
         ("YAML", 'a: "\\ud800"', "is not YAML"),
         ("JSON", "[" * 10_000, "nested too deep"),
         ("JSON", "[" * 100 + "]" * 100, "nested too deep"),

@@ -24,6 +24,7 @@ from care_bridge.plugin.unzipping import AGAIN, unpack
 
 PBTXT = "saved_model.pbtxt"
 _FLOAT = 1
+_MOST_CHANNELS = 1024  # images of so many are made to try the network
 
 
 def check_bundle(
@@ -187,6 +188,15 @@ def _shapes(
         f"input {_words(first)}, output {_words(last)}",
         "export a network that gives an image",
     )
+    if not good:
+        return False
+    if (channels := first[-1]) is not None and not findings.add(
+        f"An image can have so many channels (at most {_MOST_CHANNELS})",
+        1 <= channels <= _MOST_CHANNELS,
+        f"input {_words(first)}",
+        "write the number of channels that the network was trained with",
+    ):
+        return False
     findings.add(
         "Spatial sizes are free",
         all(size is None for size in first[1:-1]),

@@ -277,13 +277,17 @@ def load_tensor(file: Path) -> NDArray[Any]:
     Raises
     ------
     InputError
-        If it is none, or cut short.
+        If it is none, or cut short, holds Python objects, or says that it is larger than its file.
     """
     try:
-        data: NDArray[Any] = np.load(file)
+        # Mapped first: that takes no memory, and is refused where the file is too small.
+        data: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
         if not (isinstance(data, np.ndarray) and data.dtype.kind in "biuf"):
             raise ValueError("it holds no numbers")
-    except (ValueError, EOFError, OSError) as error:
+        data = np.array(data)
+    except FileNotFoundError:
+        raise
+    except (ValueError, EOFError, OSError, TypeError, OverflowError) as error:
         raise InputError(
             f"{file.name} is no .npy file of numbers, or damaged ({brief(error, 120)})"
         ) from None

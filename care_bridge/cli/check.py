@@ -42,17 +42,13 @@ def check(
 
     options: dict[str, Any] = {"trust": trust}
     if image is not None:
-        import numpy as np
-
+        from care_bridge.checking.package_files import load_tensor
         from care_bridge.errors import InputError
 
         try:
-            options["image"] = np.load(image)
-        except (ValueError, EOFError) as error:
-            why = "" if "pickle" in str(error) else f" ({error})"
-            raise InputError(
-                f"--image {str(image)!r} is no .npy file of numbers{why}; write it with numpy.save"
-            ) from None
+            options["image"] = load_tensor(image)
+        except InputError as error:
+            raise InputError(f"--image {str(image)!r}: {error}") from None
     result = judge(path, **options)
     typer.echo(result.verdict if quiet else str(result))
     for file in report:

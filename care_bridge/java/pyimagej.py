@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
-from care_bridge.bundle import read_bundle
+from care_bridge.bundle import SAVED_MODEL, read_bundle
 from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.images import Image, write_image
 from care_bridge.java.installation import FijiFolder, find_fiji
@@ -14,6 +15,7 @@ from care_bridge.plugin.emulation import channels_in_front
 from care_bridge.plugin.options import PluginOptions
 from care_bridge.plugin.plan import UNLABELLED, PluginFailure, PluginRefusal, name_unlabelled
 from care_bridge.plugin.quoting import imagej_string
+from care_bridge.plugin.unzipping import unpack
 from care_bridge.predictor import ImagesOnly, Runtime
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import FijiTiles
@@ -150,6 +152,7 @@ class FijiPlugin(ImagesOnly):
         if self.bundle.is_dir():
             raise InputError(f"{bundle} is a folder; the plugin opens a bundle (.zip)")
         self._has_widths = bool(read_bundle(self.bundle).meta.probabilistic)
+        _check_as_unpacked(self.bundle)
         self.options = options or PluginOptions()
         self._owns_session = session is None
         self._session = session or FijiSession(fiji, timeout_s=timeout_s)
@@ -235,6 +238,17 @@ class FijiPlugin(ImagesOnly):
         # A null pointer is what follows where the real reason was printed before and not listened to.
         telling = [reason for reason in reasons if not reason.startswith("java.lang.NullPointerException")]
         raise kind((telling or reasons)[-1])
+
+
+def _check_as_unpacked(bundle: Path) -> None:
+    """Look at the graph that the plugin finds: it reads a zip from its first byte on, others by the list at its end."""
+    with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
+        unpack(bundle, folder)
+        if (Path(folder) / SAVED_MODEL).is_file():
+            try:
+                read_bundle(folder)
+            except InputError as error:
+                raise InputError(str(error).replace(folder, str(bundle))) from None
 
 
 def _slashes(path: str | os.PathLike[str]) -> str:

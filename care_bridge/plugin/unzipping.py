@@ -119,6 +119,8 @@ def _lay(root: Path, entry: _Entry, files: list[str]) -> str | None:
     if entry.name.endswith("/"):
         target.mkdir(parents=True, exist_ok=True)
         return None
+    if target.is_dir():
+        return f"java.io.FileNotFoundException: <model cache>/{entry.name} (Is a directory)"
     if not target.parent.is_dir():
         return f"java.io.FileNotFoundException: <model cache>/{entry.name} (No such file or directory)"
     with open(target, "wb") as file:
