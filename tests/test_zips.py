@@ -25,6 +25,7 @@ NOT_FOR_OTHERS = {
     "export/keras2.py",
     "java/installation.py",
     "java/runtimes.py",
+    "java/trusted.py",
     "trial.py",
 }
 
