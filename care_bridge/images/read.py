@@ -147,7 +147,7 @@ def _series(file: Any, path: Path, axes: str | None, series: int | None) -> tupl
         kinds = ", ".join(f"{one.axes} {one.shape} {one.dtype}" for one in chosen[:6])
         raise InputError(
             f"{str(path)!r} holds {len(chosen)} images of different kinds ({kinds}); "
-            f"choose one with series={numbers[0]} (--series {numbers[0]}), or save one image a file"
+            f"choose one with series={numbers[0]} (predict --series {numbers[0]}), or save one image a file"
         )
     found = [layout(file, one, path) for one in chosen]
     if len({one.shape for one in found}) > 1:
@@ -156,7 +156,7 @@ def _series(file: Any, path: Path, axes: str | None, series: int | None) -> tupl
         found = [one for one in found if prod(one.shape) == longest]
         warnings.warn(
             f"{str(path)!r}: of its {len(chosen)} image series, those that were stopped early are left out "
-            f"({', '.join(map(str, short))}); read one with --series",
+            f"({', '.join(map(str, short))}); read one with series=... (predict --series)",
             HeaderWarning,
             stacklevel=2,
         )

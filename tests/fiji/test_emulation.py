@@ -400,7 +400,9 @@ def test_the_predictor_calls_its_result_result_and_can_be_fed_its_own():
     image = Image(
         np.random.default_rng(0).integers(0, 99, (8, 8)), "YX", pixel_size_um={"Y": 1, "X": 1}, name="cells"
     )
-    predictor = EmulatedPlugin(Toy(lambda x: np.concatenate([x, x], -1), out=(None, None, None, 2)), ONE_TILE)
+    predictor = EmulatedPlugin(
+        Toy(lambda x: np.concatenate([x, x], -1), out=(None, None, None, 2)), ONE_TILE, probabilistic=True
+    )
     first, second = apply_repeatedly(predictor, image, applications=2)
     assert (first.name, first.axes, first.pixel_size_um, first.dtype) == ("result", "CYX", {}, np.float32)
     assert second.shape == first.shape

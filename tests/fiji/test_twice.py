@@ -64,7 +64,7 @@ def test_normalising_again_is_another_result_than_not(models, image):
 
 
 def test_a_probabilistic_result_goes_on_with_its_mean(models, image):
-    predictor = EmulatedPlugin(models("u2d_prob"), OPTIONS)
+    predictor = EmulatedPlugin(models("u2d_prob"), OPTIONS, probabilistic=True)
     first, second = apply_repeatedly(predictor, image, applications=2)
     assert (first.axes, second.axes) == ("CYX", "CYX")
     by_hand = predictor.predict(Image(first.data[0], "YX"))
