@@ -7,7 +7,7 @@ TESTS ?= tests
 WORKERS ?= 2
 # A crashed worker ends the run: with another in its place, pytest-xdist 3.8 waits for ever at the end.
 
-.PHONY: demo test test-floor check bench macros runtimes clean
+.PHONY: demo test test-floor check fuzz bench macros runtimes clean
 
 demo: $(VENV)/.user runtimes
 	$(BIN)/care-bridge demo --out demo
@@ -25,6 +25,12 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --quiet tests/test_docs.py tests/test_layers.py
+
+# Damaged and hostile files of every kind through every reader, FUZZ of each, new ones every time; what falls is left in
+# .fuzz/ and belongs into tests/fuzz/found/. A short form runs with the tests.
+FUZZ ?= 1000
+fuzz: $(VENV)/.dev
+	CARE_BRIDGE_FUZZ=$(FUZZ) $(BIN)/python -m pytest -s tests/fuzz
 
 bench: $(VENV)/.dev runtimes
 	$(BIN)/python benchmarks/run.py
