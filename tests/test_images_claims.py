@@ -87,6 +87,23 @@ def test_directories_in_a_circle_are_refused(tmp_path: Path, back_to: int) -> No
     refused(path, "in a circle")
 
 
+def test_imagej_and_imageio_are_not_given_a_circle_either(tmp_path: Path) -> None:
+    from care_bridge.checking.packages import _pixels
+    from care_bridge.macros import run
+
+    path = stack(tmp_path / "a.tif")
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<I", content, directories(content)[-1][1], directories(content)[0][0])
+    path.write_bytes(content)
+    for read in (
+        lambda: _pixels(path),
+        lambda: run("Restore_Image", {}, image=path),
+        lambda: run("restore_image", {"input": str(path)}),
+    ):
+        with pytest.raises(InputError, match="in a circle"):
+            read()
+
+
 def test_smaller_pictures_that_lead_back_are_refused_and_others_are_read(tmp_path: Path) -> None:
     path = tmp_path / "pyramid.ome.tif"
     with tifffile.TiffWriter(path, ome=True) as file:

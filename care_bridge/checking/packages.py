@@ -40,6 +40,7 @@ from care_bridge.checking.package_files import (
 from care_bridge.checking.report import CheckReport, Findings, Rule, brief
 from care_bridge.defaults import TF1_OF_FIJI
 from care_bridge.errors import InputError, NotInstalledError
+from care_bridge.images.read import stored_shape
 from care_bridge.model_files import RUN_FORMATS, check_weights
 from care_bridge.opening import open_network
 from care_bridge.package import RDF, weights_file, weights_of
@@ -469,6 +470,8 @@ def _sample(root: Path, rdf: Mapping[str, Any], findings: Findings) -> None:
 def _pixels(file: Path) -> NDArray[Any]:
     from imageio.v3 import imread
 
+    if file.suffix.lower() in (".tif", ".tiff"):
+        stored_shape(file)  # imageio follows directories in a circle for ever, and believes any size
     # Opened here: imageio leaves a file open that it cannot read.
     with file.open("rb") as opened:
         return np.asarray(imread(opened, extension=file.suffix.lower()))

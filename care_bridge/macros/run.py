@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from care_bridge.images.whole import check_whole
 from care_bridge.java.imagej import MacroResult
 from care_bridge.macros.shipped import find_shipped
 from care_bridge.plugin.quoting import imagej_argument
@@ -67,6 +68,9 @@ def run(
     from care_bridge.java.imagej import ImageJ
 
     entry = find_shipped(name)
+    for file in (image, Path(settings["input"]) if settings.get("input") else None):
+        if file is not None and file.suffix.lower() in (".tif", ".tiff") and file.is_file():
+            check_whole(file)  # ImageJ follows directories in a circle for ever
     script = entry.kind == "script"
     with tempfile.TemporaryDirectory(prefix="care-bridge-") as folder:
         sentinel = Path(settings.get("sentinel") or Path(folder, "sentinel.json"))
