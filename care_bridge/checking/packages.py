@@ -225,7 +225,7 @@ def _test(package: Unpacked, rdf: Mapping[str, Any], weights: str, *, copied: bo
     with tempfile.TemporaryDirectory(prefix="core-") as scratch:
         file = package.file
         if copied or file.name != RDF:
-            file = _local_part(package.root, rdf, weights, Path(scratch) / "package")
+            file = _local_part(package, rdf, weights, Path(scratch) / "package")
         with offline(file):
             from bioimageio import spec
             from bioimageio.core import test_description
@@ -247,11 +247,12 @@ def _test(package: Unpacked, rdf: Mapping[str, Any], weights: str, *, copied: bo
     return str(summary.status), brief("; ".join(errors))
 
 
-def _local_part(root: Path, rdf: Mapping[str, Any], weights: str, folder: Path) -> Path:
+def _local_part(package: Unpacked, rdf: Mapping[str, Any], weights: str, folder: Path) -> Path:
     """The package with one weights format and without what it does not hold, which bioimageio.core would fetch."""
+    root = package.root
     folder.mkdir()
     for part in root.iterdir():
-        if part.suffix.lower() in (".yaml", ".yml"):
+        if part == package.file or part.name == RDF:
             continue
         try:
             (folder / part.name).symlink_to(part, target_is_directory=part.is_dir())

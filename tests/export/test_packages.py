@@ -508,15 +508,19 @@ def test_a_packages_own_python_is_not_run_and_the_row_says_what_would(
     unpacked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(packages, "_test", lambda root, weights: (asked.append(weights), ("passed", ""))[1])
-    monkeypatch.setattr("care_bridge.export.zoo_spec.validate", lambda rdf: 1.0)
+    monkeypatch.setattr(
+        packages,
+        "_test",
+        lambda package, rdf, weights, copied: (asked.append(weights), ("passed", ""))[1],
+    )
+    monkeypatch.setattr("care_bridge.export.zoo_spec.validate", lambda rdf, files: 1.0)
     folder = changed(unpacked, lambda rdf: _with_weights(rdf, "pytorch_state_dict", source="README.md"))
-    rdf = package_files.read(folder, Findings())
+    rdf = package_files.read(folder / "rdf.yaml", Findings())
     assert rdf is not None
     rows = {}
     for trust in (False, True):
         findings = Findings()
-        packages._core(folder, rdf, findings, tested=True, trust=trust)
+        packages._core(package_files.Unpacked(folder, folder / "rdf.yaml"), rdf, findings, trust=trust)
         rows[trust] = {rule.rule.rpartition(" ")[2]: rule for rule in findings.rules}["pytorch_state_dict"]
     assert (rows[False].result, rows[False].decisive) == ("not run", False)
     assert "check --trust" in rows[False].remedy
@@ -531,18 +535,18 @@ def test_weights_with_code_are_not_handed_to_bioimageio_core(
 ) -> None:
     import h5py
 
-    def asked(root: Path, weights: str) -> tuple[str, str]:
+    def asked(package: Any, rdf: Any, weights: str, *, copied: bool) -> tuple[str, str]:
         assert weights != "keras_hdf5"
         return "passed", ""
 
     monkeypatch.setattr(packages, "_test", asked)
-    monkeypatch.setattr("care_bridge.export.zoo_spec.validate", lambda rdf: 1.0)
+    monkeypatch.setattr("care_bridge.export.zoo_spec.validate", lambda rdf, files: 1.0)
     findings = Findings()
-    rdf = package_files.read(unpacked, findings)
+    rdf = package_files.read(unpacked / "rdf.yaml", findings)
     assert rdf is not None
     with h5py.File(unpacked / rdf["weights"]["keras_hdf5"]["source"], "r+") as file:
         file.attrs["model_config"] = '{"class_name": "Lambda", "config": {"name": "l"}}'
-    packages._core(unpacked, rdf, findings, tested=True)
+    packages._core(package_files.Unpacked(unpacked, unpacked / "rdf.yaml"), rdf, findings, trust=False)
     row = next(rule for rule in findings.rules if rule.rule.endswith("keras_hdf5"))
     assert row.result == "failed"
     assert "is a Lambda, whose code is not run" in row.run
