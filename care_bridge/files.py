@@ -147,6 +147,16 @@ def clear_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
     return _clear(folder, _LEFTOVER)
 
 
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for temporary files, gone after the block; as `make_scratch_folder`."""
+    path = make_scratch_folder()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def make_scratch_folder(name: str = "care-bridge-") -> Path:
     """A folder for temporary files, which the caller takes away; of a killed run, the next call does.
 

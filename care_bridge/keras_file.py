@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import h5py
 
 from care_bridge import zips
 from care_bridge.errors import InputError
+from care_bridge.files import scratch_folder
 from care_bridge.text import parse, shown
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
@@ -75,7 +75,7 @@ def check_keras_file(path: str | os.PathLike[str], known: Collection[str] = ()) 
     else:
         config = zips.read(path, CONFIG)
         if WEIGHTS in zips.names(path):
-            with tempfile.TemporaryDirectory(prefix="keras-") as folder:
+            with scratch_folder() as folder:
                 check_hdf5(zips.unpack(path, folder, only=[WEIGHTS]) / WEIGHTS, name=f"{path}: its {WEIGHTS}")
     if config is None:
         return

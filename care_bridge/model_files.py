@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from care_bridge.bundle import (
 )
 from care_bridge.config import CareConfig, Kind, read_config
 from care_bridge.errors import InputError
+from care_bridge.files import make_scratch_folder, scratch_folder
 from care_bridge.inspection import check_onnx
 from care_bridge.keras_file import check_keras_file
 from care_bridge.package import (
@@ -59,7 +59,7 @@ def runtime_of(path: str | os.PathLike[str]) -> str:
     if path.is_dir() and (path / "config.json").is_file():
         return "keras"
     if is_package(path):
-        with tempfile.TemporaryDirectory(prefix="package-") as folder:
+        with scratch_folder() as folder:
             root = unpack_package(path, Path(folder))
             rdf = read_description(root, path)
             orders = ("keras", "tensorflow", "onnx")
@@ -151,7 +151,7 @@ def find_source(path: str | os.PathLike[str], runtime: str) -> Source:
 
 
 def _in_package(path: Path, runtime: str) -> Source:
-    scratch = Path(tempfile.mkdtemp(prefix="package-"))
+    scratch = make_scratch_folder("care-bridge-package-")
     try:
         root = unpack_package(path, scratch)
         rdf = read_description(root, path)
@@ -207,7 +207,7 @@ def stated_config(path: str | os.PathLike[str]) -> CareConfig | None:
     if (path / "config.json").is_file():
         return read_config(path)
     if is_package(path):
-        with tempfile.TemporaryDirectory(prefix="package-") as folder:
+        with scratch_folder() as folder:
             return config_of_package(unpack_package(path, Path(folder)), path)
     return None
 
@@ -219,7 +219,7 @@ def stated_percentiles(path: str | os.PathLike[str]) -> tuple[float | None, floa
         config = read_config(path)
         return config.norm_pmin, config.norm_pmax
     if is_package(path):
-        with tempfile.TemporaryDirectory(prefix="package-") as folder:
+        with scratch_folder() as folder:
             return percentiles_of(read_description(unpack_package(path, Path(folder)), path)) or (None, None)
     told = read_meta(path)
     return told.pmin, told.pmax

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import zipfile
 from pathlib import Path
 
 from care_bridge.defaults import TF1_VERSION
 from care_bridge.errors import InputError, NotInstalledError, WorkerError
+from care_bridge.files import scratch_folder
 from care_bridge.levels import choose_level
 from care_bridge.opening import open_predictor
 from care_bridge.predictor import Runtime
@@ -51,7 +51,7 @@ def try_level(
     level = choose_level(level, fiji=fiji, version=version)
     image = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
     options = PluginOptions(normalizeInput=False, nTiles=2, blockMultiple=4, overlap=4)
-    with tempfile.TemporaryDirectory(prefix="care-bridge-") as folder:
+    with scratch_folder() as folder:
         bundle = write_doubling_bundle(Path(folder) / "doubling.zip")
         try:
             with open_predictor(bundle, level, options=options, version=version, fiji=fiji) as predictor:

@@ -249,10 +249,10 @@ def test_a_packages_unpacked_files_go_with_what_was_opened(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     predictor = open_predictor(package, runtime="onnx")
-    assert list(tmp_path.glob("package-*"))
+    assert list(tmp_path.glob("care-bridge-package-*"))
     predictor.predict(image)
     del predictor
-    assert not list(tmp_path.glob("package-*"))
+    assert not list(tmp_path.glob("care-bridge-package-*"))
 
 
 @pytest.mark.tf

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from care_bridge.checking.report import CheckReport, Findings
 from care_bridge.checking.runs import run_bundle
 from care_bridge.defaults import TF1_OF_FIJI
 from care_bridge.errors import InputError
+from care_bridge.files import scratch_folder
 from care_bridge.java.tf1 import Tf1Session
 from care_bridge.plugin.unzipping import AGAIN, unpack
 
@@ -57,7 +57,7 @@ def check_bundle(
         raise InputError(f"{path} is a bundle; it is judged on images of its own, so leave the image out")
     path = Path(path)
     findings = Findings()
-    with tempfile.TemporaryDirectory(prefix="check-") as folder:
+    with scratch_folder() as folder:
         bundle = _layout(path, Path(folder), findings)
         again = "export the model again"
         if bundle is not None and _signature(bundle, findings):

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +39,7 @@ from care_bridge.checking.package_files import (
 from care_bridge.checking.report import CheckReport, Findings, Rule, brief
 from care_bridge.defaults import TF1_OF_FIJI
 from care_bridge.errors import InputError, NotInstalledError
+from care_bridge.files import scratch_folder
 from care_bridge.images.read import stored_shape
 from care_bridge.model_files import RUN_FORMATS, check_weights
 from care_bridge.opening import open_network
@@ -79,7 +79,7 @@ def check_package(
     """
     path = Path(path)
     findings = Findings()
-    with tempfile.TemporaryDirectory(prefix="package-") as name:
+    with scratch_folder() as name:
         # Neighbours change the current folder while they run.
         package = unpack(path.absolute(), Path(name), findings)
         rdf = None if package is None else read(package.file, findings)
@@ -222,7 +222,7 @@ def _test(package: Unpacked, rdf: Mapping[str, Any], weights: str, *, copied: bo
     from care_bridge.export.zoo_spec import offline, urls
 
     here = Path.cwd()
-    with tempfile.TemporaryDirectory(prefix="core-") as scratch:
+    with scratch_folder() as scratch:
         file = package.file
         if copied or file.name != RDF:
             file = _local_part(package, rdf, weights, Path(scratch) / "package")

@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +31,7 @@ from care_bridge.export.sample import as_tensor, cover, scale_range, test_pair, 
 from care_bridge.export.savedmodel import bundle_bytes, check_written, describe
 from care_bridge.export.source import Model, Source, open_source, own_percentiles
 from care_bridge.export.zoo_spec import RDF, as_yaml, save_package, validate
-from care_bridge.files import atomic_file
+from care_bridge.files import atomic_file, scratch_folder
 from care_bridge.images import Image
 from care_bridge.inference.onnx import OnnxNetwork
 from care_bridge.page import NOT_FOR_QUANTIFICATION
@@ -117,7 +116,7 @@ def write_package(
     trial = _tried(subject, test_image, ground_truth)
     given = Path(path)
     target = given if given.suffix.lower() == ".zip" else given / f"{subject.source.name}.bioimageio.zip"
-    with tempfile.TemporaryDirectory(prefix="package-") as name, atomic_file(target) as part:
+    with scratch_folder() as name, atomic_file(target) as part:
         parts = Path(name) / "parts"
         parts.mkdir()
         description = _write_parts(parts, subject, trial)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
 from care_bridge.export.source import open_source
-from care_bridge.files import atomic_folder
+from care_bridge.files import atomic_folder, scratch_folder
 from care_bridge.package import (
     CONFIG,
     config_of_package,
@@ -53,7 +52,7 @@ def import_package(path: str | os.PathLike[str], out: str | os.PathLike[str]) ->
         raise InputError(
             f"{str(out)!r} exists and is not empty; choose another folder, so that no model is lost"
         )
-    with tempfile.TemporaryDirectory(prefix="import-") as name:
+    with scratch_folder() as name:
         root = unpack_package(path, Path(name))
         rdf = read_description(root, path)
         config = _config(root, path)

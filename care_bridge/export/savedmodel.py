@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +25,7 @@ from care_bridge.errors import InputError
 from care_bridge.export.graph import INPUT, OUTPUT, Shape, freeze, signature
 from care_bridge.export.probe import measure
 from care_bridge.export.source import Model, Source, open_source, own_percentiles
-from care_bridge.files import atomic_file, write_text
+from care_bridge.files import atomic_file, scratch_folder, write_text
 from care_bridge.page import NOT_FOR_QUANTIFICATION
 from care_bridge.plugin.options import COMMAND, FORGET, LABELS, PluginOptions
 from care_bridge.plugin.quoting import Code, imagej_string, path_text, printable
@@ -292,7 +291,7 @@ def bundle_bytes(graph: graph_pb2.GraphDef, meta: Mapping[str, Any]) -> bytes:
 
 def check_written(path: Path, source: Source, geometry: Geometry) -> float:
     """Reload a bundle as any TensorFlow 2 program would and compare it with Keras; the largest difference."""
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         shutil.unpack_archive(path, folder, "zip")
         loaded = tf.saved_model.load(folder, tags=[TAG]).signatures[SIGNATURE]
         difference = 0.0

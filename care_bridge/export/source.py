@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import keras
 from care_bridge.config import PMAX, PMIN, CareConfig
 from care_bridge.errors import InputError
 from care_bridge.export import keras2
+from care_bridge.files import scratch_folder
 from care_bridge.keras_file import check_keras_file
 from care_bridge.training.folder import CareModel, load_model
 
@@ -128,7 +128,7 @@ def _load(path: Path, custom_objects: dict[str, Any]) -> keras.Model:
     check_keras_file(path, custom_objects)
     try:
         if keras2.is_keras_2(path):
-            with tempfile.TemporaryDirectory(prefix="keras2-") as folder:
+            with scratch_folder() as folder:
                 return keras2.load(path, Path(folder), custom_objects)
         return keras.models.load_model(path, custom_objects=custom_objects, compile=False, safe_mode=True)
     except Exception as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from care_bridge.bundle import SAVED_MODEL, SIGNATURE, TAG, TensorInfo, read_bundle
 from care_bridge.errors import InputError
+from care_bridge.files import scratch_folder
 from care_bridge.predictor import Runtime, Tensor, UnhintedNetwork
 
 _CONVOLUTIONS = {"Conv2D", "Conv3D", "DepthwiseConv2dNative"}
@@ -57,7 +57,7 @@ class SavedModelNetwork(UnhintedNetwork):
         self.input_shape, self.output_shape = feed.shape or (), fetch.shape or ()
         self.size_multiple, self.halo = meta.size_multiple, meta.halo
         self.probabilistic = meta.probabilistic
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder() as folder:
             root = bundle.unpack(Path(folder))
             meta_graph = _meta_graph_in(root)
             graph = graph_before(meta_graph.graph_def, fetch.name)

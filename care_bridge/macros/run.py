@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from care_bridge.files import scratch_folder
 from care_bridge.images.whole import check_whole
 from care_bridge.java.imagej import MacroResult
 from care_bridge.macros.shipped import find_shipped
@@ -72,7 +72,7 @@ def run(
         if file is not None and file.suffix.lower() in (".tif", ".tiff") and file.is_file():
             check_whole(file)  # ImageJ follows directories in a circle for ever
     script = entry.kind == "script"
-    with tempfile.TemporaryDirectory(prefix="care-bridge-") as folder:
+    with scratch_folder() as folder:
         sentinel = Path(settings.get("sentinel") or Path(folder, "sentinel.json"))
         given = {**settings, "sentinel": sentinel.as_posix()}
         sentinel.unlink(missing_ok=True)

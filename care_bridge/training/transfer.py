@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from care_bridge import zips
 from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
+from care_bridge.files import scratch_folder
 from care_bridge.keras_file import check_keras_file
 from care_bridge.training.folder import find_weights, read_weights
 from care_bridge.training.unet import build
@@ -131,5 +131,5 @@ def _of_package(path: Path) -> Named:
             f"{str(path)!r} holds no .keras or .h5 weights; packages need keras_v3 or keras_hdf5 weights to "
             "be trained on, a Fiji bundle has none"
         )
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         return _stored(zips.unpack(path, folder, only=found[:1]) / found[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from care_bridge.config import CareConfig
 from care_bridge.csbdeep.io import Column
 from care_bridge.csbdeep.models.config import Config
 from care_bridge.errors import InputError
+from care_bridge.files import scratch_folder
 from care_bridge.progress import Progress, bar, silent
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def model_folder(logdir: Path | None) -> Iterator[Path]:
     if logdir is not None:
         yield logdir
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         yield Path(folder) / "model"
 
 

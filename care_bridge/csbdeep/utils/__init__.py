@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from care_bridge.axes import AXES, axes_dict, check_axes
 from care_bridge.csbdeep.arrays import array_of
 from care_bridge.csbdeep.utils.plot_utils import plot_history, plot_some, to_color
 from care_bridge.errors import InputError
+from care_bridge.files import scratch_folder
 from care_bridge.metrics import normalize_minmse
 from care_bridge.normalize import percentile_range
 
@@ -240,7 +240,7 @@ def download_and_extract_zip_file(
         if parts.scheme in ("", "file"):
             _extract(Path(urllib.request.url2pathname(parts.path)), target)
             return
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder() as folder:
             file = Path(folder) / "download.zip"
             urllib.request.urlretrieve(url, file)
             _extract(file, target)
