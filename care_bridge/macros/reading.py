@@ -106,20 +106,25 @@ class Macro:
 
     @cached_property
     def partners(self) -> dict[int, int]:
-        """For each opening bracket the token that closes it; the end where none does."""
+        """For each opening bracket the token that closes it or what it stands in; the end where none does."""
         opened: list[int] = []
         found: dict[int, int] = {}
+        waiting = {"(": 0, "[": 0, "{": 0}
         for number, token in enumerate(self.tokens):
             if token.kind != "sign":
                 continue
             if token.word in "([{":
                 opened.append(number)
+                waiting[token.word] += 1
             elif token.word in ")]}":
-                for at in range(len(opened) - 1, -1, -1):
-                    if self.tokens[opened[at]].word == {")": "(", "]": "[", "}": "{"}[token.word]:
-                        found[opened[at]] = number
-                        del opened[at:]
-                        break
+                wanted = {")": "(", "]": "[", "}": "{"}[token.word]
+                if not waiting[wanted]:
+                    continue
+                word = ""
+                while word != wanted:  # one that is closed by nothing ends with what it stands in
+                    found[opened[-1]] = number
+                    word = self.tokens[opened.pop()].word
+                    waiting[word] -= 1
         return found | dict.fromkeys(opened, len(self.tokens))
 
     def _word(self, number: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -426,3 +427,10 @@ def test_the_command_line_lists_checks_and_installs(tmp_path, fiji):
 )
 def test_forty_kilobytes_of_anything_are_read_in_seconds(piece):
     macros.lint(piece * (40_000 // len(piece)))
+
+
+def test_brackets_that_nothing_closes_end_with_what_they_stand_in():
+    for text in ("[IJ.run(imp, ]", "{ run(", "(]" * 20_000, "(" * 20_000 + "]" * 20_000, "f(" * 9_000 + "}"):
+        started = time.monotonic()
+        macros.lint(text, ".ijm")
+        assert time.monotonic() - started < 10, text[:20]
