@@ -418,10 +418,10 @@ def _open_plugin(
             network = _network(source, runtime, version=version, weights=weights, precision=precision)
             if scale is None:
                 own = source.config
-            return EmulatedPlugin(
-                network, options, probabilistic=None if own is None else _gives_widths(network, own)
-            )
-            return EmulatedIsoNet(network, options, scale=scale)
+                widths = None if own is None else _gives_widths(network, own)
+                opened = EmulatedPlugin(network, options, probabilistic=widths)
+            else:
+                opened = EmulatedIsoNet(network, options, scale=scale)
     except BaseException:
         source.drop()
         raise

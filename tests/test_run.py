@@ -288,7 +288,7 @@ def test_worker_processes_start_with_what_a_notebook_hands_on(monkeypatch) -> No
 @pytest.mark.tf
 def test_commands_run_with_all_that_a_notebook_hands_on_and_say_only_their_own(tmp_path) -> None:
     patches = np.random.default_rng(0).random((8, 1, 8, 8), np.float32)
-    np.savez(tmp_path / "patches.npz", X=patches, Y=patches, axes="SCYX")
+    np.savez(tmp_path / "patches.npz", X=patches, Y=patches + 1, axes="SCYX")
     start = [sys.executable, "-c", "from care_bridge.cli import main; main()"]
     small = [
         "--validation",

@@ -64,7 +64,7 @@ def test_options_of_the_model_fill_in_what_is_not_given(tmp_path):
     save_model(tmp_path, config, build(config))
     assert KerasPredictor.load(tmp_path).options.pmin == 5.0
     assert KerasPredictor.load(tmp_path, PredictOptions(pmin=1.0)).options.pmin == 1.0
-    assert KerasPredictor.load(tmp_path, PredictOptions(rule=FIJI)).options.pmin is None
+    assert KerasPredictor.load(tmp_path, PredictOptions(rule=FIJI)).options.pmin == 5.0
 
 
 def test_bfloat16_prediction_stays_near_float32(model_folder):
