@@ -54,7 +54,13 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
 
     folder = tmp_path_factory.mktemp("bundles")
     # The scripts take the percentiles of the model, the macros the plugin's own: here they are the same.
-    small: dict[str, Any] = {"unet_n_first": 4, "unet_kern_size": 3, "unet_n_depth": 1, "seed": 3, "norm_pmin": 3.0}
+    small: dict[str, Any] = {
+        "unet_n_first": 4,
+        "unet_kern_size": 3,
+        "unet_n_depth": 1,
+        "seed": 3,
+        "norm_pmin": 3.0,
+    }
     written = {}
     for name, config in {
         "planes": CareConfig(**small),
