@@ -27,9 +27,9 @@ def add_pictures(page: Page, results: Mapping[str, Image]) -> None:
     applications = sum(key.startswith("reference") for key in results)
     pixel_um = results["input"].pixel_size_um.get("X")
     for application in range(1, applications + 1):
-        reference = plane(results[f"reference {application}"])
-        candidate = plane(results[f"candidate {application}"])
-        difference = plane(_residual_image(results, application))
+        reference = results[f"reference {application}"].middle_plane
+        candidate = results[f"candidate {application}"].middle_plane
+        difference = _residual_image(results, application).middle_plane
         limit = _largest(difference)
         page.pictures(
             [
@@ -78,7 +78,7 @@ def add_ladder(page: Page, rungs: Sequence[Rung], *, shown_like: Image) -> None:
     )
     shape = shown_like.shape
     planes = [
-        plane(shown_like.replace(data=np.abs(rung.residual)))
+        shown_like.replace(data=np.abs(rung.residual)).middle_plane
         for rung in rungs
         if rung.residual.shape == shape
     ]
@@ -131,16 +131,6 @@ def add_histogram(page: Page, results: Mapping[str, Image], *, settings: Mapping
     axes.set(xscale="log", xlabel="|candidate - reference|", ylabel="pixels")
     axes.legend(frameon=False)
     page.figure(figure, caption="How many pixels differ by how much", data=rows, name="differences")
-
-
-def plane(image: Image) -> NDArray[Any]:
-    """One plane to look at: the first of every axis but Y and X, the middle one of Z."""
-    index = tuple(
-        slice(None) if axis in "YX" else (size // 2 if axis == "Z" else 0)
-        for axis, size in zip(image.axes, image.shape, strict=True)
-    )
-    data: NDArray[Any] = image.data[index]
-    return data if image.axes.index("Y") < image.axes.index("X") else data.T
 
 
 def _residual_image(results: Mapping[str, Image], application: int) -> Image:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from care_bridge.evaluate.scores import fields
 from care_bridge.images import Image
 
 Plane = NDArray[np.float32]
@@ -15,8 +14,7 @@ Plane = NDArray[np.float32]
 
 def plane_of(image: Image) -> Plane:
     """First series, frame and channel; middle Z."""
-    data = next(iter(fields(image)))[1]
-    return np.asarray(data if data.ndim == 2 else data[data.shape[0] // 2], np.float32)
+    return np.asarray(image.middle_plane, np.float32)
 
 
 def on_truth(plane: Plane, truth: Plane) -> Plane:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from care_bridge.axes import check_axes
+from care_bridge.axes import check_axes, move_axes
 from care_bridge.errors import InputError
 
 
@@ -68,6 +68,13 @@ class Image:
     def size(self, axis: str) -> int:
         """Size along an axis; 1 where the image has no such axis."""
         return self.data.shape[self.axes.index(axis)] if axis in self.axes else 1
+
+    @property
+    def middle_plane(self) -> NDArray[Any]:
+        """The plane to look at, shape (Y, X): of the first series, frame and channel the middle Z."""
+        volume: NDArray[Any] = move_axes(self.data, self.axes, "STCZYX")[0, 0, 0]
+        plane: NDArray[Any] = volume[volume.shape[0] // 2]
+        return plane
 
     def replace(self, **changes: Any) -> Image:
         """The same image with some attributes changed."""
