@@ -424,7 +424,7 @@ sys.path.insert(0, {tests!r})
 from care_bridge.java import runtimes, trusted
 runtimes._TENSORFLOW = {api!r}
 runtimes._TENSORFLOW_NATIVE = {native!r}
-runtimes.install("tf1-1.15.0", progress=lambda done, total, what: print(what))
+runtimes.install("tf1-1.15.0", progress=lambda done, total, what: print(what, flush=True))
 """
 
 
