@@ -111,9 +111,12 @@ def _end_with_parent(parent_pid: int) -> None:
 
 
 _working = threading.Event()
+_ending = threading.Event()
 
 
 def _work(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    if _ending.is_set():  # the end came between two pieces of work, where the executor swallows it
+        _leave()
     _working.set()
     try:
         return function(*args, **kwargs)
@@ -124,6 +127,11 @@ def _work(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
 
 
 def _end_work(_number: int, _frame: FrameType | None) -> None:
+    # Said twice (by `_end` and by the executor), the second would interrupt the tidying, leave a half file, and let
+    # the executor hand out the next piece of work.
+    if _ending.is_set():
+        return
+    _ending.set()
     if _working.is_set():
         raise _Ended  # so that what is half written goes
     _leave()

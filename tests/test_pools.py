@@ -187,3 +187,34 @@ def test_sweep_with_processes_is_ended_whole_and_goes_on(number: signal.Signals,
     assert again.returncode == 0, again.stderr
     assert len((out / "sweep.csv").read_text().splitlines()) == 3
     assert not [path for path in out.rglob(".*") if path.is_file()]
+
+
+TIDYING = """
+import os, signal, sys, time
+from pathlib import Path
+from care_bridge.pools import pool
+
+def work(folder, number):
+    (Path(folder) / f"begun-{number}").touch()
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+        (Path(folder) / f"tidied-{number}").touch()
+
+if __name__ == "__main__":
+    with pool(1) as children:
+        futures = [children.submit(work, sys.argv[1], number) for number in range(2)]
+        [future.result() for future in futures]
+"""
+
+
+@posix
+def test_a_child_told_twice_to_end_tidies_once_and_begins_nothing_more(tmp_path: Path) -> None:
+    script, out = tmp_path / "script.py", tmp_path / "out"
+    script.write_text(TIDYING)
+    out.mkdir()
+    assert start([sys.executable, str(script), str(out)]).wait(60) != 0
+    assert sorted(path.name for path in out.iterdir()) == ["begun-0", "tidied-0"]
