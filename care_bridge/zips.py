@@ -227,6 +227,10 @@ def _check(archive: zipfile.ZipFile, path: str | os.PathLike[str], most_bytes: i
     for entry in entries:
         if "\0" in entry.orig_filename:
             raise InputError(f"{path}: the name {entry.orig_filename!r} holds a NUL; zip it again")
+        if not entry.filename or (not entry.is_dir() and not entry.filename.strip("./")):
+            raise InputError(
+                f"{path}: an entry is called {entry.filename!r}, as no file can be; zip it again"
+            )
         if entry.filename in seen and not entry.is_dir():
             raise InputError(
                 f"{path}: two entries are called {entry.filename!r}, and programs choose differently; zip it again"

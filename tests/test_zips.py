@@ -118,6 +118,13 @@ def _patched(old: bytes, new: bytes):
     return make
 
 
+def _nameless(path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("a"), b"content")
+        archive.infolist()[0].filename = ""
+    return path
+
+
 def _newer(path: Path) -> Path:
     write(path, one=b"content")
     data = bytearray(path.read_bytes())
@@ -142,10 +149,21 @@ def _long_directory(path: Path) -> Path:
         (_many, "entries, and at most 10000"),
         (_named_alike, "two entries are called 'saved_model.pb'"),
         (_patched(b"aaaa", b"a\0aa"), "holds a NUL"),
+        (_patched(b"aaaa", b"./.."), r"an entry is called './\.\.'"),
+        (_nameless, "an entry is called ''"),
         (_newer, "version 9.1"),
         (_long_directory, "list of entries takes 18 MB"),
     ],
-    ids=["bomb", "many entries", "one name twice", "NUL in a name", "version 9.1", "long list of entries"],
+    ids=[
+        "bomb",
+        "many entries",
+        "one name twice",
+        "NUL in a name",
+        "a folder's name",
+        "no name",
+        "version 9.1",
+        "long list of entries",
+    ],
 )
 def test_what_is_made_to_harm_is_one_sentence_and_is_not_unpacked(tmp_path: Path, make, said: str) -> None:
     path = make(tmp_path / "a.zip")
