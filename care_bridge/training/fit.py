@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 import care_bridge
 from care_bridge.config import BLOCK, CareConfig, write_config
 from care_bridge.errors import InputError
+from care_bridge.files import clear_leftovers
 from care_bridge.progress import Progress, silent
 from care_bridge.training.batches import Batch, PatchSource, as_source, batches, fingerprint
 from care_bridge.training.checkpoint import CHECKPOINT, State, load_checkpoint, save_checkpoint
@@ -361,9 +362,8 @@ def _take_up(
 ) -> tuple[State, tuple[list[NDArray[Any]], list[NDArray[Any]]] | None]:
     settings = config.to_json()
     if resume or overwrite:
-        # What a killed run was writing when it died.
-        for half in (*folder.glob(".part-*"), *folder.glob("training/.part-*")):
-            half.unlink(missing_ok=True)
+        for place in (folder, folder / CHECKPOINT.parent):
+            clear_leftovers(place)
     if resume:
         found = load_checkpoint(folder)
         if found is not None:

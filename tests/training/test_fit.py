@@ -16,6 +16,7 @@ import pytest
 
 from care_bridge.config import write_config
 from care_bridge.errors import InputError
+from care_bridge.files import owned
 from care_bridge.training import checkpoint
 from care_bridge.training.fit import train
 from care_bridge.training.folder import read_weights
@@ -106,9 +107,17 @@ def test_killed_at_any_moment_it_goes_on_as_if_not(patches, small, tmp_path):
                 killed += process.wait() == -signal.SIGKILL
             time.sleep(0.001)
     assert killed, "the run was over before it could be killed"
-    (tmp_path / "killed" / ".part-abc.h5").write_bytes(b"half")
+    # What a killed run leaves goes; what is not ours to take away, because its process may still run, stays.
+    gone = owned(".part-").replace(f"-{os.getpid()}-", f"-{2**22 + 1}-")
+    for folder in (tmp_path / "killed", tmp_path / "killed" / "training"):
+        for name in (f"{gone}abc_1234.h5", f"{owned('.part-')}abc_1234.h5", ".part-of_yours"):
+            (folder / name).write_bytes(b"half")
     train(config, *patches, tmp_path / "killed", resume=True)
-    assert not list((tmp_path / "killed").rglob(".part-*"))
+    for folder in (tmp_path / "killed", tmp_path / "killed" / "training"):
+        assert {path.name for path in folder.glob(".part-*")} == {
+            f"{owned('.part-')}abc_1234.h5",
+            ".part-of_yours",
+        }
     assert _bytes(tmp_path / "killed") == _bytes(tmp_path / "whole")
 
 
