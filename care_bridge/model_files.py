@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +110,9 @@ class Source:
     normalisation : OwnNormalisation or None
         A mean and standard deviation that the network was trained on, instead of percentiles.
     unpacked : Path or None
-        A folder of this package's files that goes when what was opened goes.
+        A folder of a package's files that goes when what was opened goes.
+    package : Path or None
+        The package that was unpacked there.
     """
 
     file: Path
@@ -116,11 +120,19 @@ class Source:
     percentiles: tuple[float | None, float | None] = (None, None)
     normalisation: OwnNormalisation | None = None
     unpacked: Path | None = None
+    package: Path | None = None
 
-    def drop(self) -> None:
-        """Remove what was unpacked: nothing was opened."""
-        if self.unpacked is not None:
-            shutil.rmtree(self.unpacked, ignore_errors=True)
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """Where nothing is opened, remove what was unpacked, and name the package instead of where it was unpacked."""
+        try:
+            yield
+        except BaseException as error:
+            if self.unpacked is not None:
+                shutil.rmtree(self.unpacked, ignore_errors=True)
+                if isinstance(error, InputError):
+                    error.args = (str(error).replace(str(self.unpacked), str(self.package)),)
+            raise
 
     def live_with(self, opened: object) -> None:
         """Keep what was unpacked for as long as an object lives."""
@@ -164,7 +176,9 @@ def _in_package(path: Path, runtime: str) -> Source:
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    return Source(file, config, percentiles_of(rdf) or (None, None), own_normalisation(rdf, RDF), scratch)
+    return Source(
+        file, config, percentiles_of(rdf) or (None, None), own_normalisation(rdf, RDF), scratch, path
+    )
 
 
 def check_weights(file: Path, weights: str) -> None:

@@ -224,9 +224,9 @@ def open_network(
     """
     runtime = _network_runtime(path, runtime)
     _check_keras_only(runtime, weights, precision)
-    return _network(
-        find_source(path, runtime), runtime, version=version, weights=weights, precision=precision
-    )
+    source = find_source(path, runtime)
+    with source.opening():
+        return _network(source, runtime, version=version, weights=weights, precision=precision)
 
 
 def open_members(
@@ -402,7 +402,7 @@ def _open_plugin(
     if source.normalisation is not None and options.normalizeInput:
         _warn_of_percentiles(path, source)
     opened: Predictor
-    try:
+    with source.opening():
         if level == "fiji":
             from care_bridge.java.pyimagej import FijiPlugin
 
@@ -422,9 +422,6 @@ def _open_plugin(
                 opened = EmulatedPlugin(network, options, probabilistic=widths)
             else:
                 opened = EmulatedIsoNet(network, options, scale=scale)
-    except BaseException:
-        source.drop()
-        raise
     source.live_with(opened)
     return opened
 
@@ -442,13 +439,10 @@ def _open_with_config(
 ) -> tuple[NetworkPredictor, CareConfig | None]:
     """The network's predictor by what the model states, and its settings if they are there."""
     source = find_source(path, runtime)
-    try:
+    with source.opening():
         if source.config is None and not bare:
             _check_whole(Path(path), asks_for_kind=asks_for_kind)
         network = _network(source, runtime, version=version, weights=weights, precision=precision)
-    except BaseException:
-        source.drop()
-        raise
     network, options = _on_its_own_scale(network, source, options, path=path, bare=bare)
     return _by_what_is_stated(network, source, options), source.config
 

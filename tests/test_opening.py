@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -241,6 +242,20 @@ def test_a_package_names_the_weights_it_has(model: Path, package: Path, tmp_path
     (root / "model.onnx").unlink()
     with pytest.raises(InputError, match=r"holds no weights for onnx \(onnx\), only: keras_hdf5"):
         open_predictor(root, runtime="onnx")
+
+
+@pytest.mark.parametrize("runtime", ["keras", "onnx"])
+def test_a_damaged_package_is_named_and_not_where_it_was_unpacked(tmp_path: Path, runtime: str) -> None:
+    path = tmp_path / "p.zip"
+    weights = {"keras_hdf5": {"source": "a.h5"}, "onnx": {"source": "a.onnx"}}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("rdf.yaml", json.dumps({"type": "model", "weights": weights}))
+        archive.writestr("a.h5", b"x")
+        archive.writestr("a.onnx", b"x")
+    for opens in (open_network, open_network_predictor):
+        with pytest.raises(InputError, match=rf"{re.escape(str(path))}.a\.") as caught:
+            opens(path, runtime=runtime)
+        assert "care-bridge-package" not in str(caught.value)
 
 
 @pytest.mark.tf

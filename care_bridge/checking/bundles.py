@@ -58,7 +58,8 @@ def check_bundle(
     path = Path(path)
     findings = Findings()
     with scratch_folder() as folder:
-        bundle = _layout(path, Path(folder), findings)
+        findings.unpacked(path, folder)
+        bundle = _layout(path, folder, findings)
         again = "export the model again"
         if bundle is not None and _signature(bundle, findings):
             with findings.stage("What stands beside the graph makes sense", again, decisive=False):

@@ -79,9 +79,10 @@ def check_package(
     """
     path = Path(path)
     findings = Findings()
-    with scratch_folder() as name:
+    with scratch_folder() as folder:
+        findings.unpacked(path, folder)
         # Neighbours change the current folder while they run.
-        package = unpack(path.absolute(), Path(name), findings)
+        package = unpack(path.absolute(), folder, findings)
         rdf = None if package is None else read(package.file, findings)
         if package is not None and rdf is not None:
             _judge(
@@ -193,7 +194,7 @@ def _core(package: Unpacked, rdf: Mapping[str, Any], findings: Findings, *, trus
         if not trusted and (refused := _refusal(root, entry, weights)):
             findings.add(rule, False, refused, "export the model again", decisive=weights in RUNNABLE)
             continue
-        status, why = _test(package, rdf, weights, copied=bool(away))
+        status, why = _test(package, rdf, weights, findings, copied=bool(away))
         trusting = "; the package's own Python was run, because --trust was given" if trusted else ""
         findings.add(
             rule,
@@ -216,16 +217,19 @@ def _refusal(root: Path, entry: Any, weights: str) -> str:
     return ""
 
 
-def _test(package: Unpacked, rdf: Mapping[str, Any], weights: str, *, copied: bool) -> tuple[str, str]:
+def _test(
+    package: Unpacked, rdf: Mapping[str, Any], weights: str, findings: Findings, *, copied: bool
+) -> tuple[str, str]:
     import io
 
     from care_bridge.export.zoo_spec import offline, urls
 
     here = Path.cwd()
     with scratch_folder() as scratch:
+        findings.unpacked(package.root, scratch / "package")
         file = package.file
         if copied or file.name != RDF:
-            file = _local_part(package, rdf, weights, Path(scratch) / "package")
+            file = _local_part(package, rdf, weights, scratch / "package")
         with offline(file):
             from bioimageio import spec
             from bioimageio.core import test_description

@@ -7,7 +7,7 @@ import os
 import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -152,6 +152,12 @@ class Findings:
     def __init__(self) -> None:
         self.rules: list[Rule] = []
         self.facts: dict[str, Any] = {}
+        self._unpacked: dict[str, str] = {}
+
+    def unpacked(self, path: Path, folder: Path) -> None:
+        """Name a person's file wherever a rule would name the folder for temporary files that it is unpacked into."""
+        for place in (folder, folder.resolve()):
+            self._unpacked[str(place)] = str(path)
 
     def add(
         self, rule: str, good: bool | None, run: str = "", remedy: str = "", *, decisive: bool = True
@@ -178,8 +184,26 @@ class Findings:
             self.add(rule, None, "it is not here", str(error), decisive=decisive)
         except Exception as error:
             # People bring files that are damaged in ways nobody thought of; the other rules are judged all the same.
-            self.add(rule, False, f"{type(error).__name__}: {brief(error)}", remedy, decisive=decisive)
+            self.add(
+                rule,
+                False,
+                f"{type(error).__name__}: {brief(self._named(str(error)))}",
+                remedy,
+                decisive=decisive,
+            )
 
     def report(self, path: Path, kind: str) -> CheckReport:
         """The finished report."""
-        return CheckReport(path, kind, tuple(self.rules), dict(self.facts))
+        rules = [
+            replace(rule, run=self._named(rule.run), remedy=self._named(rule.remedy)) for rule in self.rules
+        ]
+        facts = {
+            key: self._named(value) if isinstance(value, str) else value for key, value in self.facts.items()
+        }
+        return CheckReport(path, kind, tuple(rules), facts)
+
+    def _named(self, text: str) -> str:
+        # The last first: a folder may lie within an earlier one.
+        for folder, file in reversed(self._unpacked.items()):
+            text = text.replace(folder, file)
+        return text

@@ -105,6 +105,28 @@ def test_a_signature_that_the_plugin_cannot_use_is_named(
     assert not report.accepted
 
 
+def test_rows_name_the_persons_file_and_no_file_for_temporary_ones(bundle: Path, tmp_path: Path) -> None:
+    def write_a_file(meta: Any) -> None:
+        meta.graph_def.node.add(name="bad", op="WriteFile")
+
+    path = remade(tmp_path, bundle, write_a_file)
+    package = tmp_path / "package.zip"
+    rdf = {"type": "model", "weights": {"tensorflow_saved_model_bundle": {"source": "a.zip"}}}
+    rdf["weights"] |= {"keras_hdf5": {"source": "a.h5"}, "onnx": {"source": "a.onnx"}}
+    with zipfile.ZipFile(package, "w") as file:
+        file.writestr("rdf.yaml", json.dumps(rdf))
+        file.write(path, "a.zip")
+        file.writestr("a.h5", b"x")
+        file.writestr("a.onnx", b"x")
+    for given, said in (
+        (path, f"{path}: its graph holds WriteFile"),
+        (package, f"{package}/a.zip: its graph"),
+    ):
+        report = check(given, versions=())
+        assert said in str([rule.run for rule in report.rules])
+        assert "care-bridge-" not in json.dumps(report.to_json()).replace(str(tmp_path), "")
+
+
 @pytest.mark.java
 def test_a_fixed_size_in_the_signature_alone_is_a_warning_since_the_plugin_runs_it(
     bundle: Path, tf1: Any, tmp_path: Path
