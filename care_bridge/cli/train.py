@@ -21,10 +21,23 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    source: Annotated[Path, Argument(help="Folder of low-quality images, or one .npz or .zarr of patches.")],
+    source: Annotated[
+        Path | None,
+        Argument(
+            help="Folder of low-quality images, or one .npz or .zarr of patches; with --simulate the clean images."
+        ),
+    ] = None,
     target: Annotated[Path | None, Argument(help="Folder of their high-quality partners.")] = None,
     *,
     out: Annotated[Path, Option(help="The model folder to write.")],
+    simulate: Annotated[
+        str | None,
+        Option(
+            metavar="RECIPE",
+            help="Simulate every patch anew while training: denoise, denoise-correlated or a recipe file with `stream`; "
+            "SOURCE holds clean images (and those of its folders), or is left out to train on drawn samples.",
+        ),
+    ] = None,
     preset: Annotated[str, Option(help="csbdeep, mito, cardio or planaria.")] = PRESET,
     smoke: Annotated[bool, Option("--smoke", help="Scale everything down to minutes, and say so.")] = False,
     resume: Annotated[
@@ -123,6 +136,7 @@ def train(
             n_patches_per_image=patches_per_image,
             validation_fraction=validation,
             foreground=None if all_patches else Foreground(),
+            simulate=simulate,
             members=ensemble,
             start=start,
             resume=resume,

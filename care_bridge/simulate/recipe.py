@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.simulate import structures
-from care_bridge.simulate.steps import Closed, Positive, Step, draw
+from care_bridge.simulate.steps import Closed, NotNegative, Positive, Share, Step, draw
 from care_bridge.text import MOST_YAML_BYTES, parse
 
 PixelSize = dict[Literal["Z", "Y", "X"], Annotated[float, Field(gt=0, allow_inf_nan=False)]]
@@ -148,6 +148,57 @@ class Sarcomeres(_Drawn):
 
 
 Clean = Annotated[CleanImages | Tubules | Granules | Nuclei | Sarcomeres, Field(discriminator="kind")]
+Drawn = Annotated[Tubules | Granules | Nuclei | Sarcomeres, Field(discriminator="kind")]
+
+
+def _at_most_1(value: tuple[float, float]) -> tuple[float, float]:
+    if value[1] > 1:
+        raise ValueError(f"only makes images smaller, so it is at most 1; received {value[1]:g}")
+    return value
+
+
+class Views(Closed):
+    """How patches are seen while a network trains on a stream of them: each a new view of a clean image.
+
+    Attributes
+    ----------
+    zoom : interval
+        Factor by which the clean image is made smaller, by averages over areas; below 1 gives sharper structures. A
+        small image bounds it.
+    gamma : interval
+        Power of the clean image on its scale of 0 to 1.
+    level : interval
+        Light everywhere, as a share of the white level.
+    blur_px, blur_share
+        Standard deviation of a blur of the clean image itself, and how many patches have one.
+    turns : bool
+        Flip and turn.
+    choose : str
+        `area`: each place of the clean images alike; `image`: each image alike.
+    places : int
+        Of so many random places the one with most contrast is taken; 1 takes any.
+    drawn : sequence of structures
+        Samples to draw once, beside the clean images or without any.
+    drawn_share : float
+        Share of the patches that shows them where there are clean images.
+    drawn_blur_px : interval
+        Standard deviation of the blur of each drawn sample.
+    validation : int
+        Patches that validate.
+    """
+
+    zoom: Annotated[Positive, AfterValidator(_at_most_1)] = (0.3, 1.0)
+    gamma: Positive = (0.7, 1.4)
+    level: NotNegative = (0.0, 0.3)
+    blur_px: NotNegative = (0.3, 1.2)
+    blur_share: Share = 0.25
+    turns: bool = True
+    choose: Literal["area", "image"] = "image"
+    places: int = Field(default=2, ge=1, le=16)
+    drawn: tuple[Drawn, ...] = ()
+    drawn_share: Share = 0.25
+    drawn_blur_px: NotNegative = (0.6, 2.5)
+    validation: int = Field(default=96, ge=1, le=4096)
 
 
 class Set(Closed):
@@ -181,6 +232,8 @@ class Recipe(Closed):
     sets : sequence of Set
         Every clean image goes through each: N images and three sets give 3 N pairs.
     seed : int
+    stream : Views, optional
+        How `care-bridge train --simulate` sees the clean images; None where the recipe is for whole images only.
     """
 
     name: str = Field(min_length=1)
@@ -189,6 +242,7 @@ class Recipe(Closed):
     prepare: tuple[Step, ...] = ()
     sets: tuple[Set, ...] = Field(min_length=1)
     seed: int = Field(default=0, ge=0)
+    stream: Views | None = None
 
     @model_validator(mode="after")
     def _different_names(self) -> Recipe:

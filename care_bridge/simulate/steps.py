@@ -6,6 +6,7 @@ intervals: ``[low, high]`` draws uniformly for every image and set, a single num
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from care_bridge.axes import SPACE
 from care_bridge.errors import InputError
 from care_bridge.images import Image
-from care_bridge.simulate import degrade, fibre, isotropic, structures
+from care_bridge.simulate import camera, degrade, fibre, isotropic, structures
 from care_bridge.simulate.optics import Optics, from_beads, psf
 from care_bridge.simulate.pair import Pair
 
@@ -56,7 +57,14 @@ EachOptics = Annotated[tuple[Optics, ...], BeforeValidator(_as_list)]
 
 Positive = Annotated[Interval, AfterValidator(_above_zero)]
 NotNegative = Annotated[Interval, AfterValidator(_not_negative)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Drawn = Mapping[str, Any]
+
+
+def _below_most(value: tuple[float, float]) -> tuple[float, float]:
+    if value[1] > camera.NEIGHBOURS_MOST:
+        raise ValueError(f"is at most {camera.NEIGHBOURS_MOST:g}; received {value[1]:g}")
+    return value
 
 
 class Closed(BaseModel):
@@ -70,14 +78,21 @@ def draw(interval: tuple[float, float], rng: np.random.Generator) -> float:
     return float(rng.uniform(*interval))
 
 
+def draw_log(interval: tuple[float, float], rng: np.random.Generator) -> float:
+    """A number of the interval, each ratio as likely as any other of its size. One draw, as `draw`."""
+    low, high = np.log(interval)
+    return float(np.exp(rng.uniform(low, high)))
+
+
 class Contrast(Closed):
     """Stretch linearly: percentile `pmin` becomes 0 and `pmax` 1, what lies outside is cut; each channel
-    alone.
+    alone. `cut_above: false` leaves what is brighter than `pmax`.
     """
 
     step: Literal["contrast"] = "contrast"
     pmin: float = Field(default=0.1, ge=0, lt=100)
     pmax: float = Field(default=99.9, gt=0, le=100)
+    cut_above: bool = True
 
     def apply(self, pair: Pair, rng: np.random.Generator) -> tuple[Pair, Drawn]:
         image = pair.source
@@ -89,7 +104,7 @@ class Contrast(Closed):
                 f"image {pair.image!r} is constant between its percentiles {self.pmin:g} and "
                 f"{self.pmax:g}, so its contrast cannot be stretched; leave it out"
             )
-        stretched = np.clip((data - low) / (high - low), 0, 1)
+        stretched = np.clip((data - low) / (high - low), 0, 1 if self.cut_above else None)
         return _with_source(pair, stretched), {"low": _one(low), "high": _one(high)}
 
 
@@ -225,6 +240,82 @@ class CameraNoise(Closed):
         if self.clip_at_zero:
             noisy = np.maximum(noisy, 0)
         return _with_source(pair, noisy), {"sigma": sigma, "intensity": intensity}
+
+
+class Camera(Closed):
+    """A whole camera; `camera.expose`. Source and target come out in its grey levels, offset included.
+
+    Each `..._share` is the probability of an image to have that at all. `photons` at the white level, `gain` (grey
+    levels a photon) are drawn log-uniformly; `read_noise` is in photons, `offset` in grey levels.
+
+    Attributes
+    ----------
+    photons, bright_photons, bright_share
+        Dim images, and those that are nearly clean already.
+    neighbours, neighbours_share
+        Correlation of the noise of neighbouring pixels.
+    rows, rows_share
+        Offsets of rows, as a share of the noise at a tenth of the white level.
+    hot, hot_share
+        Share of hot pixels.
+    whole : bool
+        Grey levels of 16 bits are whole numbers.
+    bits_8_share, white_8, offset_8
+        8-bit images: how often, and the grey levels of white and of no light.
+    """
+
+    step: Literal["camera"] = "camera"
+    photons: Positive = (5.0, 200.0)
+    bright_photons: Positive = (200.0, 2000.0)
+    bright_share: Share = 0.15
+    read_noise: NotNegative = (0.0, 2.0)
+    gain: Positive = (0.5, 5.0)
+    offset: NotNegative = (20.0, 500.0)
+    neighbours: Annotated[NotNegative, AfterValidator(_below_most)] = (0.0, 0.8)
+    neighbours_share: Share = 0.0
+    rows: NotNegative = (0.05, 0.5)
+    rows_share: Share = 0.0
+    hot: NotNegative = (0.0, 2e-4)
+    hot_share: Share = 0.1
+    whole: bool = True
+    bits_8_share: Share = 0.15
+    white_8: Positive = (80.0, 240.0)
+    offset_8: NotNegative = (2.0, 20.0)
+
+    def draw(self, rng: np.random.Generator) -> camera.CameraSetting:
+        """What one image is taken with. The same number of draws each time, whatever is had."""
+        had = rng.random(5)
+        dim, bright = draw_log(self.photons, rng), draw_log(self.bright_photons, rng)
+        photons = bright if had[0] < self.bright_share else dim
+        neighbours, rows, hot = (draw(each, rng) for each in (self.neighbours, self.rows, self.hot))
+        gain, offset, read_noise = (
+            draw_log(self.gain, rng),
+            draw(self.offset, rng),
+            draw(self.read_noise, rng),
+        )
+        white_8, offset_8 = draw(self.white_8, rng), draw(self.offset_8, rng)
+        levels = 1 << 16 if self.whole else 0
+        if had[4] < self.bits_8_share:
+            gain, offset, levels = white_8 / photons, offset_8, 1 << 8
+        return camera.CameraSetting(
+            photons=photons,
+            read_noise=read_noise,
+            gain=gain,
+            offset=offset,
+            neighbours=neighbours if had[1] < self.neighbours_share else 0.0,
+            rows=rows if had[2] < self.rows_share else 0.0,
+            hot_share=hot if had[3] < self.hot_share else 0.0,
+            levels=levels,
+        )
+
+    def apply(self, pair: Pair, rng: np.random.Generator) -> tuple[Pair, Drawn]:
+        image, setting = pair.source, self.draw(rng)
+        places = (image.axes.index("Y"), image.axes.index("X"))
+        moved = np.moveaxis(image.data, places, (-2, -1))
+        noisy = np.moveaxis(camera.expose(moved, setting, rng=rng), (-2, -1), places)
+        target = pair.target.replace(data=camera.expected(pair.target.data, setting))
+        drawn = dataclasses.asdict(setting)
+        return pair.replace(source=image.replace(data=noisy), target=target), drawn
 
 
 class Exposure(Closed):
@@ -426,6 +517,7 @@ Step = Annotated[
     | FibreBundle
     | PhotonNoise
     | CameraNoise
+    | Camera
     | Thin
     | Subsample
     | Exposure

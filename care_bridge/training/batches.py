@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,22 @@ class PatchSource(Protocol):
     def __len__(self) -> int: ...
     def batch(self, indices: NDArray[np.intp]) -> Batch:
         """Normalised patches, channels last. The same index gives the same patch each time."""
+        ...
+
+
+@runtime_checkable
+class BatchSource(Protocol):
+    """What a training step takes: a batch that hangs on the step's number and the seed alone.
+
+    Two give it: `Passes` goes through stored patches again and again, `streams.Stream` makes new ones.
+    """
+
+    def batch_at(self, step: int, *, size: int, seed: int) -> Batch:
+        """Normalised patches, channels last. The same step and seed give the same patches."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Does a resumed run have the same data?"""
         ...
 
 
@@ -143,6 +159,34 @@ def _check_values(array: NDArray[Any], what: str) -> None:
             raise InputError(f"{what} patch {number} holds NaN or infinity; mend or leave out its image")
 
 
+class Passes:
+    """Stored patches, each seen equally often, in a new order each time; `batch_indices`.
+
+    Parameters
+    ----------
+    patches : PatchSource
+    """
+
+    def __init__(self, patches: PatchSource) -> None:
+        self.patches = patches
+
+    def batch_at(self, step: int, *, size: int, seed: int) -> Batch:
+        return self.patches.batch(batch_indices(step, n=len(self.patches), batch_size=size, seed=seed))
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.patches)
+
+
+def as_batches(
+    data: BatchSource | PatchSource | tuple[NDArray[Any], NDArray[Any]], config: CareConfig
+) -> BatchSource:
+    """What training steps are to take, checked against the network; see `as_source`."""
+    if isinstance(data, BatchSource):
+        _check_shapes(data.batch_at(0, size=1, seed=config.seed), config, "training")
+        return data
+    return Passes(as_source(data, config, what="training"))
+
+
 def fingerprint(data: PatchSource) -> str:
     """SHA-256 of the number of patches and of up to 16 of them: does a resumed run have the same data?"""
     digest = hashlib.sha256(str(len(data)).encode())
@@ -213,12 +257,11 @@ def _augment_pair(
     return source, target
 
 
-def batches(data: PatchSource, config: CareConfig, *, start: int, stop: int) -> Iterator[Batch]:
+def batches(data: BatchSource, config: CareConfig, *, start: int, stop: int) -> Iterator[Batch]:
     """Training batches of steps `start` to `stop`, made one ahead in a thread while the network computes."""
 
     def make(step: int) -> Batch:
-        indices = batch_indices(step, n=len(data), batch_size=config.train_batch_size, seed=config.seed)
-        batch = data.batch(indices)
+        batch = data.batch_at(step, size=config.train_batch_size, seed=config.seed)
         if not config.train_augment:
             return batch
         random = np.random.default_rng([config.seed, 1, step])

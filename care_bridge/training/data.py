@@ -27,7 +27,7 @@ from care_bridge.patches import (
 )
 from care_bridge.patches.pairs import EQUAL_PIXELS, equal_pixels
 from care_bridge.progress import Progress, silent
-from care_bridge.training.batches import Arrays, Batch, PatchSource
+from care_bridge.training.batches import Arrays, Batch, BatchSource, PatchSource
 
 IN_MEMORY_BYTES = 2 << 30
 """Patches up to this size are cut once and kept; more are cut while the network trains."""
@@ -42,7 +42,8 @@ class TrainingData:
 
     Attributes
     ----------
-    training, validation : PatchSource
+    training : PatchSource or BatchSource
+    validation : PatchSource
     axes : str
         Of the network: the patches' axes, C last.
     n_channel_in, n_channel_out : int
@@ -50,7 +51,7 @@ class TrainingData:
         Names and SHA-256 of the files, and how patches were cut from them; for config.json.
     """
 
-    training: PatchSource
+    training: PatchSource | BatchSource
     validation: PatchSource
     axes: str
     n_channel_in: int

@@ -15,6 +15,7 @@ import numpy as np
 from care_bridge.config import CareConfig, read_config, write_config
 from care_bridge.errors import InputError
 from care_bridge.progress import Progress, silent
+from care_bridge.training.batches import BatchSource
 from care_bridge.training.fit import Data, train
 from care_bridge.training.folder import MEMBERS, CareModel, load_model, members_of
 
@@ -27,7 +28,7 @@ ENSEMBLE_SEED = "ensemble_seed"
 
 def train_ensemble(
     config: CareConfig,
-    data: Data,
+    data: Data | BatchSource,
     validation: Data,
     out: str | os.PathLike[str],
     *,

@@ -22,7 +22,16 @@ from care_bridge.config import BLOCK, CareConfig, write_config
 from care_bridge.errors import InputError
 from care_bridge.files import clear_leftovers
 from care_bridge.progress import Progress, silent
-from care_bridge.training.batches import Batch, PatchSource, as_source, batches, fingerprint
+from care_bridge.training.batches import (
+    Batch,
+    BatchSource,
+    Passes,
+    PatchSource,
+    as_batches,
+    as_source,
+    batches,
+    fingerprint,
+)
 from care_bridge.training.checkpoint import CHECKPOINT, State, load_checkpoint, save_checkpoint
 from care_bridge.training.folder import (
     WEIGHTS_BEST,
@@ -38,6 +47,9 @@ from care_bridge.training.schedule import BestSoFar, Plateau
 from care_bridge.training.unet import build
 
 Data = PatchSource | tuple[NDArray[Any], NDArray[Any]]
+
+FOREGROUND_PATCHES = 256
+"""Patches of a stream from which the share of foreground is taken."""
 
 CHECKPOINT_EVERY_S = 300.0
 """Seconds between checkpoints within a long epoch; one is written after every epoch as well."""
@@ -74,7 +86,7 @@ class TrainResult:
 
 def train(
     config: CareConfig,
-    data: Data,
+    data: Data | BatchSource,
     validation: Data,
     out: str | os.PathLike[str],
     *,
@@ -93,7 +105,8 @@ def train(
     config : CareConfig
         Everything that decides the result, the seed included.
     data, validation : pair of arrays or PatchSource
-        Normalised source and target patches, shape (n, [z,] y, x, channel). Validation patches must come from
+        Normalised source and target patches, shape (n, [z,] y, x, channel); or a `BatchSource` to train on, such as
+        `streams.Stream`. Validation patches must come from
         other images, or other parts of them (`patches` splits so).
     out : path
         The model folder: config.json, weights_best.h5 (lowest validation loss), weights_last.h5 and
@@ -131,13 +144,14 @@ def train(
         If fewer than 5 % of the patches are for validation.
     """
     folder = Path(out)
-    source = as_source(data, config, what="training")
+    source = as_batches(data, config)
     held_out = as_source(validation, config, what="validation")
-    if len(held_out) < FEW_VALIDATION * (len(source) + len(held_out)):
-        share = 100 * len(held_out) / (len(source) + len(held_out))
+    stored_patches = len(source.patches) if isinstance(source, Passes) else 0
+    if len(held_out) < FEW_VALIDATION * (stored_patches + len(held_out)):
+        share = 100 * len(held_out) / (stored_patches + len(held_out))
         warnings.warn(f"only {share:.1f} % of all patches are for validation", stacklevel=2)
     state, stored = _take_up(
-        folder, config, fingerprint(source) + fingerprint(held_out), resume=resume, overwrite=overwrite
+        folder, config, source.fingerprint() + fingerprint(held_out), resume=resume, overwrite=overwrite
     )
     run = _Run(config, source, held_out, state)
     if stored is not None:
@@ -213,7 +227,7 @@ def _told(state: State, config: CareConfig) -> str:
 class _Run:
     """A network, its optimiser and where they stand."""
 
-    def __init__(self, config: CareConfig, data: PatchSource, validation: PatchSource, state: State) -> None:
+    def __init__(self, config: CareConfig, data: BatchSource, validation: PatchSource, state: State) -> None:
         self.config, self.data, self.validation, self.state = config, data, validation, state
         self.network = build(config, precision=config.train_precision)
         self.optimizer = keras.optimizers.Adam(learning_rate=config.train_learning_rate)
@@ -229,7 +243,7 @@ class _Run:
             loss = background_weighted(
                 loss,
                 threshold=config.train_loss_bg_thresh,
-                foreground=_foreground(data, config.train_loss_bg_thresh),
+                foreground=_foreground(data, config.train_loss_bg_thresh, config.seed),
                 alpha=self._alpha,
             )
 
@@ -405,12 +419,17 @@ def _check_same_run(folder: Path, state: State, settings: dict[str, Any], data: 
         )
 
 
-def _foreground(data: PatchSource, threshold: float) -> float:
-    above = size = 0
-    for first in range(0, len(data), 64):
-        target = data.batch(np.arange(first, min(first + 64, len(data))))[1]
-        above, size = above + int(np.count_nonzero(target > threshold)), size + target.size
-    return above / size
+def _foreground(data: BatchSource, threshold: float, seed: int) -> float:
+    size = 64
+    if isinstance(data, Passes):
+        n = len(data.patches)
+        parts = (data.patches.batch(np.arange(i, min(i + size, n)))[1] for i in range(0, n, size))
+    else:
+        parts = (data.batch_at(i, size=size, seed=seed)[1] for i in range(FOREGROUND_PATCHES // size))
+    above = total = 0
+    for target in parts:
+        above, total = above + int(np.count_nonzero(target > threshold)), total + target.size
+    return above / total
 
 
 def _with_versions(config: CareConfig, fingerprint_of_data: str) -> CareConfig:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from care_bridge.config import CareConfig, read_config
-from care_bridge.defaults import PATCHES_PER_IMAGE, PRESET
+from care_bridge.defaults import KIND, PATCHES_PER_IMAGE, PRESET
 from care_bridge.errors import InputError
 from care_bridge.files import writable_folder
 from care_bridge.patches import Foreground
 from care_bridge.progress import Progress, silent
+from care_bridge.simulate.recipe import Recipe
 from care_bridge.training import data as from_images
+from care_bridge.training.batches import BatchSource
 from care_bridge.training.checkpoint import CHECKPOINT
 from care_bridge.training.data import TrainingData
 from care_bridge.training.folder import CareModel, weights_in
@@ -28,7 +30,7 @@ Say = Callable[[str], object]
 
 
 def train_from_files(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | None,
     target: str | os.PathLike[str] | None = None,
     *,
     out: str | os.PathLike[str],
@@ -44,6 +46,7 @@ def train_from_files(
     n_patches_per_image: int = PATCHES_PER_IMAGE,
     validation_fraction: float | None = None,
     foreground: Foreground | None = Foreground(),  # noqa: B008 - a frozen value
+    simulate: Recipe | str | os.PathLike[str] | None = None,
     members: int = 1,
     start: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -55,8 +58,8 @@ def train_from_files(
 
     Parameters
     ----------
-    source : path
-        Folder of low-quality images, or a .npz or .zarr of patches.
+    source : path, optional
+        Folder of low-quality images, or a .npz or .zarr of patches; with `simulate` the clean images, or None.
     target : path, optional
         Folder of high-quality images of the same names; None for a file of patches.
     out : path
@@ -80,6 +83,8 @@ def train_from_files(
         Share of the patches that validates, 0-1; None takes the preset's.
     foreground : Foreground, optional
         Which patches are worth learning from; None takes empty background too.
+    simulate : Recipe, or str or path, optional
+        Recipe by which patches are simulated from clean images while the network trains; see `streams`.
     members : int
         How many networks; more than one make an ensemble.
     start : path, optional
@@ -100,7 +105,7 @@ def train_from_files(
     InputError
         As early as it can be known; settings and folders before any patch is cut.
     """
-    folder, source = Path(out), Path(source)
+    folder, source = Path(out), Path(source) if source is not None else None
     chosen = get_preset(preset)
     if folder.is_file():
         raise InputError(f"{str(folder)!r} is a file; name a folder for the model")
@@ -127,34 +132,55 @@ def train_from_files(
         if source_suffix is None and target_suffix is None:
             source_suffix, target_suffix = made_of.get("source_suffix"), made_of.get("target_suffix")
         channel = made_of.get("channel") if channel is None else channel
+        if simulate is None and "recipe" in made_of:
+            simulate = Recipe.model_validate(made_of["recipe"])
         say(f"settings from {folder / 'config.json'}")
+    if source is None and simulate is None:
+        raise InputError("name the images to train on, or give --simulate RECIPE to train on drawn samples")
+    if simulate is not None and target is not None:
+        raise InputError(f"--simulate makes the pairs itself; leave out the second folder, {str(target)!r}")
     naming: dict[str, Any] = {
         "source_suffix": source_suffix,
         "target_suffix": target_suffix,
         "channel": channel,
     }
-    if target is not None and source.is_dir():
+    if target is not None and source is not None and source.is_dir():
         # A mistyped setting is said before minutes go into cutting patches.
         CareConfig(
             from_images.network_axes(source, target, axes=axes, image_axes=image_axes, **naming), **wanted
         )
-    data = _read(
-        source,
-        target,
-        chosen,
-        axes=axes,
-        image_axes=image_axes,
-        patch_size=patch_size,
-        n_patches_per_image=n_patches_per_image,
-        validation_fraction=chosen.validation_fraction
-        if validation_fraction is None
-        else validation_fraction,
-        projected=str(wanted.get("proj_axis") or "Z") if wanted.get("kind") == "ProjectionCARE" else "",
-        naming=naming,
-        foreground=foreground,
-        seed=int(wanted.get("seed", 0)),
-        progress=progress,
-    )
+    if simulate is not None:
+        data = _simulated(
+            simulate,
+            source,
+            chosen,
+            axes=axes,
+            image_axes=image_axes,
+            channel=channel,
+            patch_size=patch_size,
+            validation_fraction=validation_fraction,
+            wanted=wanted,
+            progress=progress,
+        )
+    else:
+        assert source is not None
+        data = _read(
+            source,
+            target,
+            chosen,
+            axes=axes,
+            image_axes=image_axes,
+            patch_size=patch_size,
+            n_patches_per_image=n_patches_per_image,
+            validation_fraction=chosen.validation_fraction
+            if validation_fraction is None
+            else validation_fraction,
+            projected=str(wanted.get("proj_axis") or "Z") if wanted.get("kind") == "ProjectionCARE" else "",
+            naming=naming,
+            foreground=foreground,
+            seed=int(wanted.get("seed", 0)),
+            progress=progress,
+        )
     config = CareConfig(
         data.axes,
         data.n_channel_in,
@@ -169,7 +195,7 @@ def train_from_files(
     if "notice" in config.provenance:
         say(config.provenance["notice"])
     say(
-        f"{counted(len(data.training), 'patch')} train, {len(data.validation)} validate ({data.provenance['split']}); "
+        f"{_many(data)} train, {len(data.validation)} validate ({data.provenance['split']}); "
         f"{config.train_epochs} epochs of {config.train_steps_per_epoch} steps of {config.train_batch_size} -> {folder}"
     )
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "say": say, "progress": progress}
@@ -262,6 +288,55 @@ def _read(
         **naming,
         **cutting,
     )
+
+
+def _simulated(
+    recipe: Recipe | str | os.PathLike[str],
+    clean: Path | None,
+    preset: Preset,
+    *,
+    axes: str | None,
+    image_axes: str | None,
+    channel: int | None,
+    patch_size: Sequence[int] | None,
+    validation_fraction: float | None,
+    wanted: Mapping[str, Any],
+    progress: Progress,
+) -> TrainingData:
+    from care_bridge.training import streams
+
+    if wanted.get("kind", KIND) != KIND:
+        raise InputError(
+            f"--simulate trains {KIND} networks; received kind {wanted['kind']!r}; make pairs first"
+        )
+    space = (axes or streams.stream_axes(clean, image_axes=image_axes)).replace("C", "")
+    patch_size = patch_size or preset.patch_size.get(len(space))
+    if patch_size is None:
+        raise InputError(
+            f"preset {preset.name!r} has no patch size for {space} images; give --patch-size, or --network-axes"
+        )
+    return streams.data_from_stream(
+        recipe,
+        clean,
+        patch_size=patch_size,
+        axes=space,
+        image_axes=image_axes,
+        channel=channel,
+        validation_fraction=streams.VALIDATION_FRACTION
+        if validation_fraction is None
+        else validation_fraction,
+        seed=int(wanted.get("seed", 0)),
+        progress=progress,
+    )
+
+
+def _many(data: TrainingData) -> str:
+    """How many patches train, in words."""
+    if isinstance(data.training, BatchSource):
+        return (
+            f"new patches of {counted(len(data.provenance['target']), 'clean file')}, simulated one by one,"
+        )
+    return counted(len(data.training), "patch")
 
 
 def _train_one(

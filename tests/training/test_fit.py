@@ -207,14 +207,14 @@ def test_on_epoch_can_end_training(patches, small, tmp_path):
 
 def test_steps_equal_those_of_keras_fit(patches, small, tmp_path):
     """The same batches through Keras' own loop give the same weights to float32 rounding."""
-    from care_bridge.training.batches import as_source, batches
+    from care_bridge.training.batches import as_batches, batches
     from care_bridge.training.unet import build
 
     config = small.replace(train_epochs=1, train_steps_per_epoch=6)
     train(config, *patches, tmp_path)
     network = build(config)
     network.compile(keras.optimizers.Adam(config.train_learning_rate), "mae")
-    for source, target in batches(as_source(patches[0], config, what="training"), config, start=0, stop=6):
+    for source, target in batches(as_batches(patches[0], config), config, start=0, stop=6):
         network.train_on_batch(source, target)
     for (_, ours), theirs in zip(
         read_weights(tmp_path / "weights_last.h5"), network.get_weights(), strict=True
