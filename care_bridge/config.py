@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from care_bridge import text
 from care_bridge.axes import check_axes
-from care_bridge.defaults import KIND, PRECISION, SEED
+from care_bridge.defaults import KIND, PRECISION, SEED, TargetScale
 from care_bridge.errors import InputError
 from care_bridge.files import write_text
 from care_bridge.tiling import receptive_field
@@ -47,6 +47,7 @@ _OWN = {
     "norm_pmin": "norm_pmin",
     "norm_pmax": "norm_pmax",
     "seed": "seed",
+    "target_scale": "target_scale",
     "train_precision": "train_precision",
     "train_augment": "train_augment",
     "train_early_stopping": "train_early_stopping",
@@ -100,6 +101,9 @@ class CareConfig(BaseModel):
         Arguments of ReduceLROnPlateau; None leaves the learning rate alone.
     norm_pmin, norm_pmax : float
         Percentiles for prediction, 0-100.
+    target_scale : {"own", "source", "fitted"}
+        How the targets of the patches were scaled, see `patches.sample_patches`; given the data's own record in
+        `provenance`, that is what it says. With "source" and "fitted" the output lies on the input's grey levels.
     seed : int
         Every random draw of training comes from it: first weights, order of patches, augmentation.
     train_precision : {"float32", "bfloat16"}
@@ -156,6 +160,7 @@ class CareConfig(BaseModel):
     norm_pmin: float = Field(PMIN, ge=0, le=100)
     norm_pmax: float = Field(PMAX, ge=0, le=100)
     seed: int = Field(SEED, ge=0)
+    target_scale: TargetScale = "own"
     train_precision: Literal["float32", "bfloat16"] = PRECISION
     train_augment: tuple[Literal["flips", "rot90", "intensity"], ...] = ()
     train_early_stopping: int | None = Field(None, ge=1)
@@ -198,6 +203,10 @@ class CareConfig(BaseModel):
         values.setdefault("unet_kern_size", 5 if n_dim == 2 else 3)
         values.setdefault("train_loss", "laplace" if values.get("probabilistic") else "mae")
         values.setdefault("unet_input_shape", (None,) * n_dim + (channels,))
+        provenance = values.get("provenance")
+        made_of = provenance.get("data") if isinstance(provenance, Mapping) else None
+        if isinstance(made_of, Mapping) and "target_scale" in made_of:
+            values.setdefault("target_scale", made_of["target_scale"])
         if values.get("kind") == "ProjectionCARE":
             where = values.setdefault("proj_axis", "Z")
             space = values["axes"].replace("C", "")
@@ -381,6 +390,14 @@ class CareConfig(BaseModel):
                 del values[key]
         plain = set(self.unet_pool) == {2}
         return {"n_dim": self.n_dim, **values, **other, "allow_new_parameters": plain, BLOCK: block}
+
+
+TARGET_SCALES: Mapping[TargetScale, str] = {
+    "source": "targets by the percentiles of their source: the output lies on the input's grey levels",
+    "fitted": "targets fitted to their normalised source: the output lies on the input's grey levels",
+    "own": "source and target each by their own percentiles, as csbdeep does: the output's contrast is the target's",
+}
+"""What each `target_scale` means, for what people read."""
 
 
 def too_large(config: CareConfig) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 # Fiji and TensorFlow 1.x ---------------------------------------------------------------------------------------
 
@@ -55,6 +55,10 @@ PRECISION: Final = "float32"
 PRECISIONS = ("float32", "bfloat16")
 
 PATCHES_PER_IMAGE = 64
+
+TargetScale = Literal["source", "fitted", "own"]
+"""How targets are scaled: by their source's percentiles, by a fit to their normalised source, by percentiles of their
+own (csbdeep)."""
 
 PATCH_2D = (64, 64)
 """Of a 2-D network, in pixels, where neither a preset nor a person says otherwise: csbdeep's examples."""

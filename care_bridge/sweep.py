@@ -212,6 +212,7 @@ def _one(sweep: Sweep, name: str, out: str, threads: int) -> SweepRow:
     folder = Path(out) / name
     patch_size = settings.get(PATCH_SIZE, sweep.patch_size)
     patch_size = (patch_size,) * len(sweep.patch_size) if isinstance(patch_size, int) else tuple(patch_size)
+    values = {**sweep.settings, **{key: value for key, value in settings.items() if key != PATCH_SIZE}}
     data = data_from_folders(
         sweep.source,
         sweep.target,
@@ -219,9 +220,9 @@ def _one(sweep: Sweep, name: str, out: str, threads: int) -> SweepRow:
         axes=sweep.axes or None,
         n_patches_per_image=sweep.n_patches_per_image,
         validation_fraction=sweep.validation_fraction,
+        target_scale=values.get("target_scale"),
         seed=sweep.seed,
     )
-    values = {**sweep.settings, **{key: value for key, value in settings.items() if key != PATCH_SIZE}}
     config = CareConfig(
         data.axes,
         data.n_channel_in,

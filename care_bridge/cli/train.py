@@ -77,6 +77,13 @@ def train(
     depth: Annotated[int | None, Option(help="unet_n_depth")] = None,
     kernel: Annotated[str | None, Option(help="unet_kern_size, e.g. 3 or 1,3,3")] = None,
     pool: Annotated[str | None, Option(help="unet_pool, e.g. 1,2,2 for stacks of few planes")] = None,
+    target_scale: Annotated[
+        str | None,
+        Option(
+            help="How targets are scaled: source (by their source's percentiles: pairs in one unit), fitted (by gain and "
+            "offset to their source: other units), own (csbdeep's). Default: by what the pairs are; it is said."
+        ),
+    ] = None,
     augment: Annotated[str, Option(help="Any of flips,rot90,intensity")] = "",
     early_stopping: Annotated[
         int | None, Option(help="Stop after so many epochs without a better validation loss.")
@@ -101,6 +108,7 @@ def train(
         "unet_kern_size": kernels[0] if kernels and len(kernels) == 1 else kernels,
         "unet_pool": sizes("--pool", pool),
         "probabilistic": probabilistic,
+        "target_scale": target_scale,
         "train_early_stopping": early_stopping,
         "factor": factor,
         "kind": kind,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from care_bridge.config import TARGET_SCALES
 from care_bridge.defaults import APPLICATIONS, INTERVAL
 from care_bridge.errors import InputError
 from care_bridge.evaluate.baselines import FILTERS
@@ -21,6 +22,7 @@ from care_bridge.evaluate.reliability import interval_images
 from care_bridge.evaluate.report import write_json, write_report
 from care_bridge.files import sha256, writable_folder
 from care_bridge.images import Image, write_image
+from care_bridge.model_files import stated_config
 from care_bridge.opening import open_members, open_predictor
 from care_bridge.predictor import Predictor, scale_channels
 from care_bridge.progress import Progress, silent
@@ -118,6 +120,7 @@ def evaluate_files(
             "source": source.name,
             "target": target.name,
             **model_hashes(model),
+            **_scale(model),
             "SHA-256 of sources and targets": {pair.name: " ".join(pair.hashes) for pair in pairs},
         },
         progress=progress,
@@ -187,6 +190,16 @@ def model_hashes(model: str | os.PathLike[str]) -> Mapping[str, Any]:
         return {f"SHA-256 of {folder.name}": sha256(folder)}
     files = sorted([*folder.glob("config.json"), *folder.glob("**/weights_best.h5")])
     return {f"SHA-256 of {file.relative_to(folder)}": sha256(file) for file in files}
+
+
+def _scale(model: Path) -> Mapping[str, str]:
+    """On what scale a model was trained to answer, where it says."""
+    config = stated_config(model)
+    return (
+        {}
+        if config is None
+        else {"target scale": f"{config.target_scale}: {TARGET_SCALES[config.target_scale]}"}
+    )
 
 
 def _mean(results: Sequence[Image]) -> Image:

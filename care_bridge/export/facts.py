@@ -126,7 +126,8 @@ def training(source: Source, rows: Sequence[Mapping[str, float]]) -> dict[str, A
         size = "x".join(str(pixels) for pixels in made_of["patch_size"])
         augmented = ", ".join(config.train_augment) or "none"
         known["training_preprocessing"] = (
-            f"patches of {size} pixels, normalised by percentiles: {made_of.get('n_training', '?')} for training, "
+            f"patches of {size} pixels, normalised by percentiles (target scale: {config.target_scale}): "
+            f"{made_of.get('n_training', '?')} for training, "
             f"{made_of.get('n_validation', '?')} for validation ({made_of.get('split', 'split not recorded')}); "
             f"augmentation: {augmented}"
         )
@@ -147,7 +148,11 @@ def provenance(source: Source) -> dict[str, Any]:
     if config is None:
         return {}
     made_of = _data(config)
-    known: dict[str, Any] = {"seed": config.seed, "steps_per_epoch": config.train_steps_per_epoch}
+    known: dict[str, Any] = {
+        "seed": config.seed,
+        "steps_per_epoch": config.train_steps_per_epoch,
+        "target_scale": config.target_scale,
+    }
     for key in ("fingerprint", "versions", "notice"):
         if made_of.get(key):
             known[key] = made_of[key]

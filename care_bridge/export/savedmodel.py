@@ -246,6 +246,7 @@ def _training(source: Source) -> dict[str, Any]:
         "batch_size": config.train_batch_size,
         "learning_rate": config.train_learning_rate,
         "seed": config.seed,
+        "target_scale": config.target_scale,
         "provenance": config.provenance,
     }
 

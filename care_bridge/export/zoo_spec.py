@@ -40,8 +40,22 @@ def save_package(rdf: Path, folder: Path) -> Path:
         warnings.simplefilter("ignore")
         spec.save_bioimageio_package_as_folder(description, output_path=folder)
     saved = folder / RDF
-    saved.write_text(as_yaml(widen(yaml.safe_load(saved.read_text(encoding="utf-8")))), encoding="utf-8")
+    saved.write_text(as_yaml(widen(saved_by_spec(saved.read_text(encoding="utf-8")))), encoding="utf-8")
     return folder
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads what a writer of YAML 1.2 wrote, where 3e-05 is a number; in YAML 1.1, which PyYAML reads, it is a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def saved_by_spec(text: str) -> dict[str, Any]:
+    """A description that bioimageio.spec wrote, with its numbers as numbers."""
+    return dict(yaml.load(text, _Loader))
 
 
 def widen(rdf: Mapping[str, Any]) -> dict[str, Any]:

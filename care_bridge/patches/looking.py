@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge.axes import move_axes
+from care_bridge.defaults import TargetScale
 from care_bridge.errors import InputError
+from care_bridge.patches.fitting import FitSums, GreyFit, block_means
 from care_bridge.patches.foreground import Foreground, any_in_window, bright_corners
 from care_bridge.patches.pairs import ImagePair, Stored
 from care_bridge.patches.scale import PatchPercentiles, Ranks
@@ -71,6 +73,7 @@ class Looked:
         self._source = reader(pair.source, self._open(pair.source), axes + "C")
         self._target = reader(pair.target, self._open(pair.target), axes + "C")
         self._ranks: dict[bool, list[Ranks]] = {}
+        self.unfitted = ""
 
     def _open(self, stored: Stored) -> Any:
         array = stored.open()
@@ -110,9 +113,16 @@ class Looked:
         return position
 
     def ranges(
-        self, percentiles: PatchPercentiles | None, n: int, rng: np.random.Generator
+        self,
+        percentiles: PatchPercentiles | None,
+        n: int,
+        rng: np.random.Generator,
+        scale: TargetScale = "own",
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Raw values that become 0 and 1 in each of n patches, for source and target: shape (n, 2, channels)."""
+        """Raw values that become 0 and 1 in each of n patches, for source and target: shape (n, 2, channels).
+
+        Where the target cannot be laid on the source's scale it keeps its own, and `unfitted` says why.
+        """
         if percentiles is None:
             return np.empty((n, 0, 0)), np.empty((n, 0, 0))
         pmin, pmax = percentiles.draw(rng, n)
@@ -122,7 +132,54 @@ class Looked:
             name = "target" if is_target else "source"
             spans = [ranks.span(low, pmax, name=f"{self.pair.name}, {name}") for ranks in self._of(is_target)]
             ranges.append(np.stack([np.stack(span, axis=1) for span in spans], axis=2))
+            if scale != "own" and not is_target:
+                laid = self._laid(ranges[0], scale)
+                if laid is not None:
+                    return ranges[0], laid
         return ranges[0], ranges[1]
+
+    def _laid(self, ranges: NDArray[np.float64], scale: TargetScale) -> NDArray[np.float64] | None:
+        """The target's values that become 0 and 1 on the source's scale; None where there is no such scale."""
+        channels = self.pair.target.size("C")
+        if ranges.shape[2] != channels:
+            ranges = np.repeat(ranges.mean(axis=2, keepdims=True), channels, axis=2)
+        if not np.all(ranges[:, 1] > ranges[:, 0]):
+            self.unfitted = "its source is constant"
+            return None
+        if scale == "source":
+            return ranges.copy()
+        fits = [self.fit(channel) for channel in range(channels)]
+        if not all(fit.holds for fit in fits):
+            least = min(fit.correlation for fit in fits)
+            self.unfitted = f"it is unlike its source: their correlation is {least:.2f}"
+            return None
+        laid: NDArray[np.float64] = (ranges - [fit.offset for fit in fits]) / [fit.gain for fit in fits]
+        return laid
+
+    def fit(self, channel: int) -> GreyFit:
+        """The line from a channel of the target to the source: to the same channel of it where both have equally many,
+        else to the mean of its channels; of a projection to the brightest along the axes that the target lacks.
+        """
+        sums, brightest = FitSums(), None
+        over = tuple(self.axes.index(letter) for letter in self.reduced)
+        rest = (slice(None),) * (len(self.axes) - 1)
+        same = self.pair.source.size("C") == self.pair.target.size("C")
+        of_source = slice(channel, channel + 1) if same else slice(None)
+        of_target = slice(channel, channel + 1)
+        for slab in self._slabs(self.shape[0], self.shape):
+            source = np.asarray(self._source((slab, *rest, of_source)))
+            source = source[..., 0] if source.shape[-1] == 1 else source.mean(axis=-1, dtype=np.float64)
+            if over:
+                source = source.max(axis=over, keepdims=True)
+            if 0 in over:
+                brightest = source if brightest is None else np.maximum(brightest, source)
+                continue
+            target = self._target((slab, *rest, of_target))[..., 0]
+            sums.add(block_means(source, self.axes), block_means(target, self.axes))
+        if brightest is not None:
+            target = self._target((slice(None), *rest, of_target))[..., 0]
+            sums.add(block_means(brightest, self.axes), block_means(target, self.axes))
+        return sums.fit()
 
     def _of(self, is_target: bool) -> list[Ranks]:
         if is_target not in self._ranks:

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge.axes import SPACE, check_axes
-from care_bridge.defaults import PATCHES_PER_IMAGE, SEED
+from care_bridge.defaults import PATCHES_PER_IMAGE, SEED, TargetScale
 from care_bridge.errors import InputError
 from care_bridge.files import sha256
 from care_bridge.patches import (
+    ChosenScale,
     Foreground,
     PatchPercentiles,
+    choose_target_scale,
     common_axes,
     load_patches,
     open_patches,
@@ -49,6 +51,8 @@ class TrainingData:
     n_channel_in, n_channel_out : int
     provenance : dict
         Names and SHA-256 of the files, and how patches were cut from them; for config.json.
+    target_scale : {"own", "source", "fitted"}
+        See `patches.sample_patches`; for `CareConfig`, which takes it from `provenance` too.
     """
 
     training: PatchSource | BatchSource
@@ -57,6 +61,7 @@ class TrainingData:
     n_channel_in: int
     n_channel_out: int
     provenance: dict[str, Any]
+    target_scale: TargetScale = "own"
 
 
 def data_from_folders(
@@ -76,6 +81,7 @@ def data_from_folders(
     projected: str = "",
     foreground: Foreground | None = Foreground(),  # noqa: B008
     percentiles: PatchPercentiles | None = PatchPercentiles(),  # noqa: B008 - frozen values
+    target_scale: TargetScale | None = None,
     seed: int = SEED,
     progress: Progress = silent,
 ) -> TrainingData:
@@ -101,6 +107,9 @@ def data_from_folders(
         Axis that the targets lack ("Z" for a ProjectionCARE network).
     foreground, percentiles
         See `patches.sample_patches`.
+    target_scale : {"own", "source", "fitted"}, optional
+        See `patches.sample_patches`. None decides by what the pairs are (`patches.choose_target_scale`), and
+        `provenance` says why.
     seed : int
     progress : Progress
 
@@ -137,6 +146,12 @@ def data_from_folders(
     size = dict(zip(space, (int(pixels) for pixels in patch_size), strict=True))
     # Frames, and planes for a 2-D network, count as so many images more: patches one pixel thick.
     cut = "".join(letter for letter in own if letter not in space) + space
+    scale = ChosenScale(target_scale or "own", "") if target_scale or percentiles is None else None
+    if scale is None and percentiles is not None and percentiles.relu_last:
+        scale = ChosenScale("own", "targets start at 0")
+    scale = scale or choose_target_scale(
+        pairs, axes=cut, patch_size=[size.get(letter, 1) for letter in cut], reduced=projected
+    )
     patches = sample_patches(
         pairs,
         patch_size=[size.get(letter, 1) for letter in cut],
@@ -145,6 +160,7 @@ def data_from_folders(
         foreground=foreground,
         percentiles=percentiles,
         reduced=projected,
+        target_scale=scale.scale,
         seed=seed,
         progress=progress,
     )
@@ -160,6 +176,9 @@ def data_from_folders(
         "n_validation": len(validation),
         "split": "no validation pixel is a training pixel",
     }
+    if percentiles is not None:
+        provenance["target_scale"] = scale.scale
+        provenance |= {"target_scale_because": scale.because} if scale.because else {}
     # What `--resume` needs to cut the same patches again.
     said = {"source_suffix": source_suffix, "target_suffix": target_suffix, "channel": channel}
     provenance |= {key: value for key, value in said.items() if value is not None}
@@ -169,7 +188,7 @@ def data_from_folders(
     channels = pairs[0].source.size("C"), pairs[0].target.size("C")
     if 4 * math.prod(size.values()) * sum(channels) * len(patches) <= IN_MEMORY_BYTES:
         parts = [Arrays(*part.batch(np.arange(len(part)))) for part in parts]
-    return TrainingData(parts[0], parts[1], space + "C", *channels, provenance)
+    return TrainingData(parts[0], parts[1], space + "C", *channels, provenance, scale.scale)
 
 
 def network_axes(

@@ -403,7 +403,11 @@ def _take_up(
 
 
 def _check_same_run(folder: Path, state: State, settings: dict[str, Any], data: str) -> None:
-    before = state.settings | state.settings.get(BLOCK, {})
+    # A setting that is younger than the checkpoint had its default.
+    usual = {
+        key: CareConfig.model_fields[key].default for key in settings[BLOCK] if key in CareConfig.model_fields
+    }
+    before = usual | state.settings | state.settings.get(BLOCK, {})
     now = settings | settings[BLOCK]
     problems = [
         f"{key} was {before.get(key)!r} and is {now[key]!r}"

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from care_bridge.config import CareConfig, read_config
-from care_bridge.defaults import KIND, PATCHES_PER_IMAGE, PRESET
+from care_bridge.config import TARGET_SCALES, CareConfig, read_config
+from care_bridge.defaults import KIND, PATCHES_PER_IMAGE, PRESET, TargetScale
 from care_bridge.errors import InputError
 from care_bridge.files import writable_folder
 from care_bridge.patches import Foreground
@@ -160,6 +160,7 @@ def train_from_files(
             patch_size=patch_size,
             validation_fraction=validation_fraction,
             wanted=wanted,
+            asked_scale=(settings or {}).get("target_scale"),
             progress=progress,
         )
     else:
@@ -178,14 +179,21 @@ def train_from_files(
             projected=str(wanted.get("proj_axis") or "Z") if wanted.get("kind") == "ProjectionCARE" else "",
             naming=naming,
             foreground=foreground,
+            target_scale=wanted.get("target_scale"),
             seed=int(wanted.get("seed", 0)),
             progress=progress,
         )
+    if (
+        recorded is not None
+        and recorded.target_scale == data.target_scale
+        and made_of.get("target_scale_because")
+    ):
+        data.provenance.setdefault("target_scale_because", made_of["target_scale_because"])
     config = CareConfig(
         data.axes,
         data.n_channel_in,
         data.n_channel_out,
-        **wanted,
+        **{**wanted, "target_scale": data.target_scale},
         provenance={"data": data.provenance, "preset": f"{chosen.name} ({chosen.source})"},
     )
     if recorded is not None and "notice" in recorded.provenance:
@@ -197,6 +205,11 @@ def train_from_files(
     say(
         f"{_many(data)} train, {len(data.validation)} validate ({data.provenance['split']}); "
         f"{config.train_epochs} epochs of {config.train_steps_per_epoch} steps of {config.train_batch_size} -> {folder}"
+    )
+    because = data.provenance.get("target_scale_because")
+    say(
+        f"target scale {config.target_scale!r}{f', since {because}' if because else ''}: "
+        f"{TARGET_SCALES[config.target_scale]}"
     )
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "say": say, "progress": progress}
     if members > 1:
@@ -261,9 +274,15 @@ def _read(
     validation_fraction: float,
     seed: int,
     naming: Mapping[str, Any],
+    target_scale: TargetScale | None,
     **cutting: Any,
 ) -> TrainingData:
     if target is None:
+        if target_scale not in (None, "own"):
+            raise InputError(
+                f"target_scale={target_scale!r} needs images: the patches of {str(source)!r} have their scale already; "
+                "name the folders of their images, or leave it out"
+            )
         if source.is_dir() and source.suffix != ".zarr":
             raise InputError(f"{str(source)!r} is a folder; name the folder of targets behind it")
         return from_images.data_from_file(
@@ -285,6 +304,7 @@ def _read(
         validation_fraction=validation_fraction,
         seed=seed,
         look=True,
+        target_scale=target_scale,
         **naming,
         **cutting,
     )
@@ -301,10 +321,16 @@ def _simulated(
     patch_size: Sequence[int] | None,
     validation_fraction: float | None,
     wanted: Mapping[str, Any],
+    asked_scale: str | None,
     progress: Progress,
 ) -> TrainingData:
     from care_bridge.training import streams
 
+    if asked_scale not in (None, "source"):
+        raise InputError(
+            f"--simulate makes source and target in one unit, scaled by the source (target_scale='source'); received "
+            f"{asked_scale!r}; make pairs first, or leave it out"
+        )
     if wanted.get("kind", KIND) != KIND:
         raise InputError(
             f"--simulate trains {KIND} networks; received kind {wanted['kind']!r}; make pairs first"

@@ -54,6 +54,7 @@ def mito() -> Preset:
     """
     settings = {
         "probabilistic": True,
+        "target_scale": "own",
         "train_learning_rate": 2e-4,
         "train_batch_size": 16,
         "train_epochs": 1000,
@@ -79,6 +80,7 @@ def planaria() -> Preset:
     layers, kernel 3 and 32 features, rate halved after 10 epochs on a plateau, 80 % of the patches train.
     """
     settings = {
+        "target_scale": "own",
         "unet_n_depth": 2,
         "unet_kern_size": 3,
         "unet_n_first": 32,

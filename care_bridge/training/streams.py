@@ -274,10 +274,14 @@ def data_from_stream(
         "validation_fraction": validation_fraction,
         "n_validation": views.validation,
         "stream_seed": seed,
+        "target_scale": "source",
+        "target_scale_because": "the patches are simulated",
         "split": "no validation pixel is a training pixel",
     }
     provenance |= {"channel": channel} if channel is not None else {}
-    return TrainingData(Stream(training, camera, views, **how), Arrays(*fixed), space + "C", 1, 1, provenance)
+    return TrainingData(
+        Stream(training, camera, views, **how), Arrays(*fixed), space + "C", 1, 1, provenance, "source"
+    )
 
 
 def _stream_of(recipe: Recipe) -> tuple[Contrast, Camera, Views]:

@@ -186,6 +186,15 @@ def test_the_tolerance_is_ten_times_what_the_formats_differ_by() -> None:
     assert tolerance(output, [output + 1])["absolute_tolerance"] == pytest.approx(0.02)
 
 
+def test_a_tolerance_of_one_digit_stays_a_number_in_a_package() -> None:
+    from care_bridge.export.zoo_spec import as_yaml, saved_by_spec
+
+    # As bioimageio.spec writes 3e-05; PyYAML alone took it for a string.
+    found = saved_by_spec("absolute_tolerance: 3e-05\nname: '3e-05'\nsha256: 3e05ab\n")
+    assert found == {"absolute_tolerance": 3e-5, "name": "3e-05", "sha256": "3e05ab"}
+    assert yaml.safe_load(as_yaml(found)) == found
+
+
 def test_a_package_s_tolerance_is_tighter_than_the_zoo_s(rdf: dict[str, Any]) -> None:
     (entry,) = rdf["config"]["bioimageio"]["reproducibility_tolerance"]
     assert entry["relative_tolerance"] == 0
