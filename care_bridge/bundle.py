@@ -516,6 +516,8 @@ def _meta_graph(message: memoryview, path: Path) -> MetaGraph:
     inspected = inspect_meta_graph(message)
     if inspected.forbidden:
         raise InputError(f"{path}: {refusal(inspected.forbidden)}")
+    if inspected.too_much:
+        raise InputError(f"{path}: {inspected.too_much}")
     tags: list[str] = []
     signatures: dict[str, Signature] = {}
     producer = 0

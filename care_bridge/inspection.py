@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from care_bridge.errors import InputError
+from care_bridge.growth import Growth, Least, Step, of_onnx, of_tensor, of_tensorflow, small_image
 from care_bridge.operations import (
     COMPUTING,
     ONNX_COMPUTING,
@@ -26,10 +28,11 @@ from care_bridge.zips import FREE_OF_RATIO, MOST_RATIO
 
 @dataclass
 class _Node:
-    """A node: its operation, inputs, and the functions that its attributes name."""
+    """A node: its operation, inputs, attributes, and the functions that these name."""
 
     op: str = ""
     inputs: list[str] = field(default_factory=list)
+    attributes: dict[str, memoryview] = field(default_factory=dict)
     functions: set[str] = field(default_factory=set)
 
 
@@ -43,6 +46,13 @@ class _Body:
     def ops(self) -> set[str]:
         return {node.op for node in self.nodes.values()}
 
+    def steps(self) -> dict[str, Step]:
+        """The nodes without what only orders them."""
+        return {
+            name: Step(node.op, [_name(one) for one in node.inputs if one[:1] != "^"], node.attributes)
+            for name, node in self.nodes.items()
+        }
+
 
 @dataclass
 class Inspected:
@@ -54,10 +64,13 @@ class Inspected:
         Operations of the graph and of all functions in its library, the functions' own names left out.
     forbidden : frozenset of str
         Those that are not known to compute only; saving and restoring are not where they are the bundle's own.
+    too_much : str
+        Why it would take too much memory, whatever the image; "" where it would not.
     """
 
     ops: frozenset[str]
     forbidden: frozenset[str]
+    too_much: str = ""
 
 
 def inspect_meta_graph(message: memoryview) -> Inspected:
@@ -98,7 +111,10 @@ def inspect_meta_graph(message: memoryview) -> Inspected:
     if ops & (SAVING | {RESTORING}):
         own = _Own(graph, library, files)
         forbidden |= own.foreign_restores() | own.foreign_saves(roots - {save}, objects)
-    return Inspected(frozenset(ops), frozenset(forbidden))
+    growth = Growth(len(message))
+    for body in bodies:
+        growth.follow(body.steps(), of_tensorflow)
+    return Inspected(frozenset(ops), frozenset(forbidden), growth.refusal)
 
 
 def _add(body: _Body, message: memoryview) -> None:
@@ -111,8 +127,12 @@ def _add(body: _Body, message: memoryview) -> None:
         elif number == 3:
             node.inputs.append(text(part))
         elif number == 5:
+            key = ""
             for place, value in fields(part):
-                if place == 2:
+                if place == 1:
+                    key = text(value)
+                elif place == 2:
+                    node.attributes[key] = value
                     node.functions |= _named_in(value)
                     _check_constant(value, name)
     if name in body.nodes:
@@ -314,6 +334,12 @@ def check_onnx(model: str | os.PathLike[str] | bytes) -> None:
     }
     if foreign:
         raise InputError(f"{name}: {refusal(foreign)}")
+    growth = Growth(len(content))
+    for scope in seen.scopes:
+        outer = ChainMap(scope.known, *(scope.outer.found.maps if scope.outer else ()))
+        scope.found = ChainMap(growth.follow(scope.steps, of_onnx, outer), *outer.maps)
+    if growth.refusal:
+        raise InputError(f"{name}: {growth.refusal}")
     for place in sorted(seen.data):
         _check_data(place, folder, name)
 
@@ -332,12 +358,23 @@ def _check_data(place: str, folder: Path | None, name: str) -> None:
 
 
 @dataclass
+class _Scope:
+    """Nodes and constants of one graph, and the one around it, whose tensors it sees."""
+
+    outer: _Scope | None = None
+    steps: dict[str, Step] = field(default_factory=dict)
+    known: dict[str, Least] = field(default_factory=dict)
+    found: ChainMap[str, Least] = field(default_factory=ChainMap)
+
+
+@dataclass
 class _Onnx:
     """Operations with their domains, functions of the model's own, places of external data."""
 
     ops: set[tuple[str, str]] = field(default_factory=set)
     functions: set[tuple[str, str]] = field(default_factory=set)
     data: set[str] = field(default_factory=set)
+    scopes: list[_Scope] = field(default_factory=list)
 
     def read_model(self, message: memoryview) -> None:
         found = False
@@ -354,45 +391,69 @@ class _Onnx:
         if not found:
             raise ValueError("it holds no graph")
 
-    def read_graph(self, message: memoryview, level: int) -> None:
+    def read_graph(self, message: memoryview, level: int, outer: _Scope | None = None) -> None:
         if level > MOST_LEVELS:
             raise ValueError("its graphs are nested too deep")
+        scope = self.scope(outer)
         for number, part in fields(message):
             if number == 1:
-                self.read_node(part, level)
+                self.read_node(part, level, scope)
             elif number == 5:
                 self.read_tensor(part)
+                name, least = of_tensor(part)
+                scope.known[name] = least
+            elif number == 11:
+                name, sizes = _input(part)
+                scope.known.setdefault(name, small_image(sizes))
             elif number == 15:
                 self.read_sparse(part)
 
+    def scope(self, outer: _Scope | None = None) -> _Scope:
+        self.scopes.append(_Scope(outer))
+        return self.scopes[-1]
+
     def read_function(self, message: memoryview) -> None:
         names = {1: "", 10: ""}
+        scope = self.scope()
         for number, part in fields(message):
             if number in names:
                 names[number] = text(part)
             elif number == 7:
-                self.read_node(part, 1)
+                self.read_node(part, 1, scope)
             elif number == 11:
-                self.read_attribute(part, 1)
+                self.read_attribute(part, 1, scope)
         self.functions.add((names[10], names[1]))
 
-    def read_node(self, message: memoryview, level: int) -> None:
+    def read_node(self, message: memoryview, level: int, scope: _Scope) -> None:
         names = {4: "", 7: ""}
+        step, outputs = Step(""), []
         for number, part in fields(message):
             if number in names:
                 names[number] = text(part)
             elif number == 5:
-                self.read_attribute(part, level)
+                step.attributes[self.read_attribute(part, level, scope)] = part
+            elif number == 1:
+                step.inputs.append(text(part))
+            elif number == 2:
+                outputs.append(text(part))
         self.ops.add((names[7], names[4]))
+        step.op = names[4] if names[7] in ONNX_DOMAINS else ""
+        if outputs:
+            scope.steps[outputs[0]] = step
 
-    def read_attribute(self, message: memoryview, level: int) -> None:
+    def read_attribute(self, message: memoryview, level: int, scope: _Scope) -> str:
+        """Look into an attribute; gives its name."""
+        name = ""
         for number, part in fields(message):
-            if number in (6, 11):
-                self.read_graph(part, level + 1)
+            if number == 1:
+                name = text(part)
+            elif number in (6, 11):
+                self.read_graph(part, level + 1, scope)
             elif number in (5, 10):
                 self.read_tensor(part)
             elif number in (22, 23):
                 self.read_sparse(part)
+        return name
 
     def read_sparse(self, message: memoryview) -> None:
         for number, part in fields(message):
@@ -403,6 +464,25 @@ class _Onnx:
         for number, part in fields(message):
             if number == 13:
                 self.data |= _locations(part)
+
+
+def _input(message: memoryview) -> tuple[str, list[int]]:
+    """Name and sizes of an input; 0 where they are free."""
+    name, sizes = "", []
+    for number, part in fields(message):
+        if number == 1:
+            name = text(part)
+        elif number == 2:
+            sizes = [
+                next((size for place, size in fields(dimension) if place == 1), 0)
+                for kind, tensor in fields(part)
+                if kind == 1
+                for inner, shape in fields(tensor)
+                if inner == 2
+                for one, dimension in fields(shape)
+                if one == 1
+            ]
+    return name, [size if isinstance(size, int) and size < 1 << 63 else 0 for size in sizes]
 
 
 def _locations(entry: Any) -> set[str]:
