@@ -73,6 +73,7 @@ def write_package(
     pmin: float | None = None,
     pmax: float | None = None,
     custom_objects: Mapping[str, Any] | None = None,
+    measure_cost: bool = True,
 ) -> Package:
     """Write a model as a package that the BioImage.IO readers and Fiji open.
 
@@ -94,6 +95,8 @@ def write_package(
         Percentiles written down; None takes the model's own, as the bundle does.
     custom_objects : mapping, optional
         Layers of your own by name, for a Keras file that needs them.
+    measure_cost : bool
+        Say what a run costs on this machine where the metadata do not. Without it, exporting again gives equal bytes.
 
     Returns
     -------
@@ -119,7 +122,7 @@ def write_package(
     with scratch_folder() as name, atomic_file(target) as part:
         parts = Path(name) / "parts"
         parts.mkdir()
-        description = _write_parts(parts, subject, trial)
+        description = _write_parts(parts, subject, trial, measure_cost=measure_cost)
         packed = save_package(parts / RDF, Path(name) / "packed")
         # Read again, as every reader will.
         completeness = validate(packed / RDF)
@@ -183,7 +186,7 @@ def _tried(subject: Subject, image: Any, truth: Any) -> _Trial:
     return _Trial(tensor, normalised, output, wanted, image is None)
 
 
-def _write_parts(folder: Path, subject: Subject, trial: _Trial) -> dict[str, Any]:
+def _write_parts(folder: Path, subject: Subject, trial: _Trial, *, measure_cost: bool) -> dict[str, Any]:
     """Every file of the package into `folder`; the description that was written."""
     source, card = subject.source, subject.card
     meta = describe(source, subject.graph, subject.geometry, pmin=subject.pmin, pmax=subject.pmax)
@@ -200,7 +203,9 @@ def _write_parts(folder: Path, subject: Subject, trial: _Trial) -> dict[str, Any
         tolerances=[facts.tolerance(trial.output, others)],
         evaluations=facts.named(results, card),
         rows=rows,
-        cost=inference_cost(folder / f"{source.name}.onnx", folder / "test_input.npy"),
+        cost=inference_cost(folder / f"{source.name}.onnx", folder / "test_input.npy")
+        if measure_cost
+        else {},
     )
     description = rdf(subject, weights)
     own = own_config(subject, trial.tensor, results, drawn=trial.drawn)
@@ -219,6 +224,7 @@ def _write_weights(
     with _quiet_keras():
         source.network.save(folder / f"{source.name}.h5", include_optimizer=False)
         source.network.save(folder / f"{source.name}.keras", include_optimizer=False)
+    _undate(folder / f"{source.name}.keras")
     bundle = folder / f"{source.name}.zip"
     bundle.write_bytes(bundle_bytes(graph, meta))
     to_bundle = check_written(bundle, source, geometry)
@@ -266,6 +272,16 @@ def _quiet_keras() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _undate(keras_file: Path) -> None:
+    """Take the moment of saving out of a .keras file: the package of the same model is the same bytes."""
+    with zipfile.ZipFile(keras_file) as file:
+        parts = {entry.filename: file.read(entry) for entry in file.infolist()}
+    told = json.loads(parts["metadata.json"])
+    told.pop("date_saved", None)
+    parts["metadata.json"] = json.dumps(told).encode()
+    _write_zip(keras_file, parts, zipfile.ZIP_STORED)
+
+
 def _way_back(source: Source, meta: Mapping[str, Any]) -> dict[str, Any]:
     """What `care-bridge import` needs to make a folder again."""
     config = source.config.to_json() if source.config else None
@@ -295,13 +311,18 @@ def _results(
 
 
 def _zip(folder: Path, path: Path) -> None:
+    names = sorted((part.name for part in folder.iterdir()), key=lambda name: (name != RDF, name))
+    _write_zip(path, {name: (folder / name).read_bytes() for name in names}, zipfile.ZIP_DEFLATED)
+
+
+def _write_zip(path: Path, parts: Mapping[str, bytes], compression: int) -> None:
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as file:
-        for part in sorted(folder.iterdir(), key=lambda part: (part.name != RDF, part.name)):
-            entry = zipfile.ZipInfo(part.name, _EPOCH)
+    with zipfile.ZipFile(content, "w", compression) as file:
+        for name, data in parts.items():
+            entry = zipfile.ZipInfo(name, _EPOCH)
             entry.create_system, entry.external_attr = 3, 0o100644 << 16
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            file.writestr(entry, part.read_bytes())
+            entry.compress_type = compression
+            file.writestr(entry, data)
     path.write_bytes(content.getvalue())
 
 
