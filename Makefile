@@ -7,7 +7,7 @@ TESTS ?= tests
 WORKERS ?= 2
 # A crashed worker ends the run: with another in its place, pytest-xdist 3.8 waits for ever at the end.
 
-.PHONY: demo test test-floor check fuzz bench macros runtimes clean
+.PHONY: demo test test-floor check fuzz bench macros zoo runtimes clean
 
 demo: $(VENV)/.user runtimes
 	$(BIN)/care-bridge demo --out demo
@@ -38,6 +38,14 @@ bench: $(VENV)/.dev runtimes
 # The whole, pasteable files of fiji_macros/ from fiji_macros/source/.
 macros: $(VENV)/.user
 	$(BIN)/python -m care_bridge.macros.generate
+
+# Bundle, ONNX file and package of every model of model_zoo/.
+zoo: $(VENV)/.user
+	$(BIN)/care-bridge zoo build --out zoo
+
+# A model of model_zoo/ trained again by its recipe: make zoo-NAME DATA=folder, into zoo/NAME.
+zoo-%: $(VENV)/.user
+	$(BIN)/care-bridge zoo train $* $(if $(DATA),--data $(DATA)) --out zoo/$*
 
 # TensorFlow 1.12 and 1.15 and ImageJ, pinned by SHA-256, once into the cache folder.
 runtimes: | $(VENV)/.user

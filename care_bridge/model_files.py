@@ -56,7 +56,8 @@ def runtime_of(path: str | os.PathLike[str]) -> str:
     path = Path(path)
     if not path.exists():
         raise InputError(
-            f"there is no model at {str(path)!r}; give a model folder, a .keras or .h5 file, or a bundle"
+            f"there is no model at {str(path)!r}; give a model folder, a .keras or .h5 file, a bundle, "
+            "or a name of `care-bridge zoo list`"
         )
     if path.is_dir() and (path / "config.json").is_file():
         return "keras"

@@ -23,6 +23,7 @@ from care_bridge.model_files import (
     stated_axes,
     stated_percentiles,
 )
+from care_bridge.model_names import model_path
 from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.predictor import Network, PredictOptions, Predictor
 
@@ -87,7 +88,7 @@ def open_predictor(
     path : path
         A model folder (ours or csbdeep's; an ensemble's is averaged), a Keras file (.keras, .h5), a bundle (.zip) or a
         SavedModel folder, an .onnx file, or a BioImage.IO package (a zip, or unpacked). In a model folder,
-        every runtime but Keras takes what was exported into it.
+        every runtime but Keras takes what was exported into it. Or the name of a model of the zoo (`model_names`).
     level : str, optional
         `best`, one of `levels.LEVELS`, or "". One asked for by name is never silently lowered. `best` beside a
         runtime is that runtime's own.
@@ -123,6 +124,7 @@ def open_predictor(
     InputError
         If there is no such model at `path`, or what is asked for does not fit together.
     """
+    path = model_path(path)
     asked, runtime_asked = level, runtime
     level, runtime = _resolved(path, level, runtime, version=version, fiji=fiji)
     _check_keras_only(runtime, weights, precision)
@@ -186,6 +188,7 @@ def open_network_predictor(
     NetworkPredictor
         A context manager, as of `open_predictor`.
     """
+    path = model_path(path)
     chosen = _network_runtime(path, runtime)
     _check_keras_only(chosen, weights, precision)
     return _open_with_config(
@@ -222,6 +225,7 @@ def open_network(
     Network
         A context manager; its worker, if it has one, ends with it.
     """
+    path = model_path(path)
     runtime = _network_runtime(path, runtime)
     _check_keras_only(runtime, weights, precision)
     source = find_source(path, runtime)
@@ -249,7 +253,7 @@ def open_members(
     list of Predictor
         In the order of the members' numbers; each is to be closed.
     """
-    path = Path(path)
+    path = model_path(path)
     if not (path / "config.json").is_file():
         return []
     from care_bridge.training.folder import members_of
@@ -274,7 +278,7 @@ def own_plugin_options(path: str | os.PathLike[str], **changes: Any) -> PluginOp
     """
     from care_bridge.plugin.options import PluginOptions
 
-    pmin, pmax = stated_percentiles(path)
+    pmin, pmax = stated_percentiles(model_path(path))
     own = {"percentileBottom": pmin, "percentileTop": pmax}
     return PluginOptions.told({name: value for name, value in own.items() if value is not None}, **changes)
 

@@ -12,6 +12,7 @@ from care_bridge.cli._run import DONE, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.cli._typer import old_spellings
 from care_bridge.errors import InputError
+from care_bridge.model_names import model_path
 
 if TYPE_CHECKING:
     from care_bridge.network_predictor import NetworkPredictor
@@ -29,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def advise(
-    model: Path = typer.Argument(..., help="Model folder, or a bundle (.zip)."),
+    model: Path = typer.Argument(..., help="Model folder, a bundle (.zip), or a name of `zoo list`."),
     image: Path = typer.Argument(..., help="TIFF that is to be restored in Fiji."),
     *,
     image_axes: options.ImageAxes = None,
@@ -53,6 +54,7 @@ def advise(
     from care_bridge.opening import own_plugin_options
     from care_bridge.plugin import advice as advising
 
+    model = model_path(model)
     predictor, features = _open(model)
     picture = read_image(image, axes=image_axes)
     found = advising.advise(

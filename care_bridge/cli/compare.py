@@ -29,7 +29,10 @@ REPORTS = (".html", ".json", ".md", ".txt")
 
 def compare(
     model: Annotated[
-        Path, Argument(help="Python's side: a model folder, a .keras or .h5 file, or a bundle.")
+        Path,
+        Argument(
+            help="Python's side: a model folder, a .keras or .h5 file, a bundle, or a name of `zoo list`."
+        ),
     ],
     bundle: Annotated[Path, Argument(help="Fiji's side: a bundle (.zip), or a model folder with one in it.")],
     image: Annotated[Path, Argument(help="A TIFF.")],

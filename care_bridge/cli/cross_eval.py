@@ -11,6 +11,7 @@ from care_bridge.cli import _options as options
 from care_bridge.cli._run import DONE, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.errors import InputError
+from care_bridge.model_names import model_path
 from care_bridge.words import counted
 
 
@@ -20,7 +21,9 @@ def register(app: typer.Typer) -> None:
 
 def cross_eval(
     *,
-    model: list[str] = typer.Option(..., "--model", help="NAME=FOLDER, or a model folder; may be repeated."),
+    model: list[str] = typer.Option(
+        ..., "--model", help="NAME=FOLDER, a folder, or a name of `zoo list`; may be repeated."
+    ),
     data: list[str] = typer.Option(
         ..., "--data", help="NAME=SOURCE,TARGET: folders of image pairs; may be repeated."
     ),
@@ -63,7 +66,7 @@ def cross_eval(
 
 def _model(text: str) -> tuple[str, str]:
     name, equals, folder = text.partition("=")
-    return (name, folder) if equals else (Path(text).name, text)
+    return (name, str(model_path(folder))) if equals else (Path(text).name, str(model_path(text)))
 
 
 def _data(text: str) -> tuple[str, tuple[str, str]]:

@@ -28,7 +28,10 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    model: Annotated[Path, Argument(help="Model folder (a single net or an ensemble), ours or csbdeep's.")],
+    model: Annotated[
+        Path,
+        Argument(help="Model folder (one net or several; ours or csbdeep's), or a name of `zoo list`."),
+    ],
     source: Annotated[Path, Argument(help="Folder of images to restore, or one TIFF.")],
     target: Annotated[Path, Argument(help="Folder of their ground truths, same names; or one TIFF.")],
     *,

@@ -41,7 +41,10 @@ def _show_example(wanted: bool) -> None:
 
 
 def export(
-    model: Annotated[Path, Argument(help="A model folder (ours or csbdeep's), or a .keras or .h5 file.")],
+    model: Annotated[
+        Path,
+        Argument(help="A model folder (ours or csbdeep's), a .keras or .h5 file, or a name of `zoo list`."),
+    ],
     *,
     format: Annotated[str, Option(help="fiji, onnx or bioimageio.")] = "fiji",
     out: Annotated[

@@ -140,8 +140,10 @@ def for_model(
     from care_bridge.files import write_text
     from care_bridge.images import read_image
     from care_bridge.macros import for_model as write_for
+    from care_bridge.model_names import model_path
     from care_bridge.zips import is_zip
 
+    model = model_path(model)
     if not model.is_dir() and not is_zip(model):
         raise InputError(
             f"no bundle at {str(model)!r}; give the .zip for Fiji, or the model folder that holds it"

@@ -16,6 +16,7 @@ from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.cli._typer import old_spellings
 from care_bridge.defaults import PRECISION, PRECISIONS, RESULT_NAME, TF1_VERSION, TF1_VERSIONS
 from care_bridge.errors import InputError
+from care_bridge.model_names import model_path
 
 if TYPE_CHECKING:
     from care_bridge.plugin.options import PluginOptions
@@ -61,7 +62,10 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     model: Annotated[
-        Path | None, Argument(help="Model folder; a bundle (.zip) or .onnx for the runtimes that need one.")
+        Path | None,
+        Argument(
+            help="Model folder; a bundle (.zip) or .onnx for runtimes that need one; a name of `zoo list`."
+        ),
     ] = None,
     images: Annotated[list[Path] | None, Argument(help="TIFFs, or folders of them.")] = None,
     *,
@@ -115,6 +119,7 @@ def predict(
     if runtime == "fiji":
         _check_fijis_own(wanted, n_tiles)
     model, paths = _named(model, images, model_basedir, model_name, input_dir)
+    model = model_path(model)
     files = find_images(paths, pattern=input_pattern)
 
     def name(file: Path) -> Path:

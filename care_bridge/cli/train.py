@@ -89,7 +89,9 @@ def train(
         int | None, Option(help="Stop after so many epochs without a better validation loss.")
     ] = None,
     precision: options.Precision = PRECISION,
-    start: Annotated[Path | None, Option(help="Model or package whose weights to start from.")] = None,
+    start: Annotated[
+        Path | None, Option(help="Model, package or name of `zoo list` whose weights to start from.")
+    ] = None,
     settings: options.Settings = None,
     quiet: options.Silent = False,
 ) -> int:

@@ -17,6 +17,7 @@ from care_bridge.defaults import APPLICATIONS, LEVEL, TF1_VERSION, TOLERANCE, TO
 from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.model_files import ISOTROPIC, factor_of, kind_of, stated_percentiles
+from care_bridge.model_names import model_path
 from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.normalize import FIJI
 from care_bridge.opening import open_predictor, runtime_of
@@ -87,6 +88,10 @@ def compare(
     """
     from care_bridge.plugin.emulation import EmulatedPlugin
 
+    if isinstance(reference, str | os.PathLike):
+        reference = model_path(reference)
+    if isinstance(candidate, str | os.PathLike):
+        candidate = model_path(candidate)
     with ExitStack() as stack:
         if options is None:
             bundle = candidate if isinstance(candidate, str | os.PathLike) else None
@@ -206,9 +211,9 @@ def recommended_options(
     """
     from care_bridge.plugin.options import PluginOptions
 
-    low, high = (None, None) if model is None else stated_percentiles(model)
+    low, high = (None, None) if model is None else stated_percentiles(model_path(model))
     own = {"percentileBottom": low, "percentileTop": high}
     told = {name: value for name, value in own.items() if value is not None}
     if bundle is not None:
-        told |= read_meta(find_bundle(bundle)).fiji
+        told |= read_meta(find_bundle(model_path(bundle))).fiji
     return PluginOptions.told(told, **changes)

@@ -23,6 +23,7 @@ from care_bridge.evaluate.report import write_json, write_report
 from care_bridge.files import sha256, writable_folder
 from care_bridge.images import Image, write_image
 from care_bridge.model_files import stated_config
+from care_bridge.model_names import model_path
 from care_bridge.opening import open_members, open_predictor
 from care_bridge.predictor import Predictor, scale_channels
 from care_bridge.progress import Progress, silent
@@ -57,7 +58,7 @@ def evaluate_files(
     Parameters
     ----------
     model : path
-        A model folder; of an ensemble's the members are judged as well.
+        A model folder, or the name of a model of the zoo; of an ensemble's the members are judged as well.
     source, target : path
         Two folders of images of equal names, or two files.
     out : path
@@ -87,7 +88,7 @@ def evaluate_files(
     InputError
         Before anything is computed, if a file cannot be read or a result would have no place or replace an image.
     """
-    model, source, target, out = Path(model), Path(source), Path(target), Path(out)
+    model, source, target, out = model_path(model), Path(source), Path(target), Path(out)
     if (train_source is None) != (train_target is None):
         raise InputError("--train-source and --train-target belong together; give both or none")
     json_path, folder = _optional(json_file), _optional(images_out)

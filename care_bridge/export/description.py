@@ -223,6 +223,7 @@ def own_config(
     }
     if "pixel_size_um" in subject.card.more:
         own["pixel_size_um"] = subject.card.more["pixel_size_um"]
+    own |= subject.card.more.get("care_bridge", {})
     made_of = facts.provenance(source)
     if made_of:
         own["training"] = made_of

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from care_bridge.defaults import OLDEST_TF1
 from care_bridge.errors import InputError
+from care_bridge.model_names import model_path
 
 SUFFIXES = {"fiji": ".zip", "onnx": ".onnx", "bioimageio": ".zip"}
 """What a file of each format ends in."""
@@ -45,7 +46,7 @@ def export_model(
     Parameters
     ----------
     model : path
-        A model folder, or a .keras or .h5 file.
+        A model folder, a .keras or .h5 file, or the name of a model of the zoo, which needs `out`.
     out : path, optional
         A file, or a folder that exists; None writes beside the model.
     format : {"fiji", "onnx", "bioimageio"}
@@ -68,7 +69,11 @@ def export_model(
     """
     if format not in SUFFIXES:
         raise InputError(f"format={format!r} is none of {', '.join(SUFFIXES)}")
-    model = Path(model)
+    named, model = model, model_path(model)
+    if out is None and os.fspath(named) != str(model):
+        raise InputError(
+            f"{named!s} lies among the files of care_bridge, where nothing is written; say where it goes (--out)"
+        )
     place = Path(out) if out is not None else (model if model.is_dir() else model.parent)
     if not place.is_dir() and place.suffix.lower() not in ("", SUFFIXES[format]):
         raise InputError(

@@ -114,7 +114,15 @@ def _texts(values: Any, seen: set[int], key: str = "") -> Iterator[tuple[str, st
 
 
 _NAME = re.compile(r"[A-Za-z0-9_+\-() ]{5,128}")
-_TABLES = ("training", "environmental_impact", "training_data", "uploader", "parent", "pixel_size_um")
+_TABLES = (
+    "training",
+    "care_bridge",
+    "environmental_impact",
+    "training_data",
+    "uploader",
+    "parent",
+    "pixel_size_um",
+)
 _ROLES = ("train", "validation", "test", "independent", "unknown")
 _KEYS = (
     *("name", "description", "license", "modality", "content", "task", "nickname", "timestamp", "version"),
@@ -122,7 +130,7 @@ _KEYS = (
     *("architecture_type", "target_structure", "out_of_scope_use", "known_biases", "inference_time"),
     *("memory_requirements_inference", "memory_requirements_training", "environmental_impact", "evaluations"),
     *("authors", "maintainers", "packaged_by", "cite", "tags", "links", "input_channels", "output_channels"),
-    *("pixel_size_um", "test_image_role"),
+    *("pixel_size_um", "test_image_role", "care_bridge"),
 )
 _LISTS = ("authors", "maintainers", "packaged_by", "cite", "tags", "evaluations", "target_structure", "links")
 

@@ -108,8 +108,8 @@ def open_source(model: Model, *, custom_objects: Mapping[str, Any] | None = None
         return Source(opened.network, opened.config, file_name(path.resolve().name), path)
     if not path.exists():
         raise InputError(
-            f"no model at {str(path)!r}; give a model folder (config.json and weights) or a .keras or .h5 "
-            "file"
+            f"no model at {str(path)!r}; give a model folder (config.json and weights), a .keras or .h5 "
+            "file, or a name of `care-bridge zoo list`"
         )
     if path.suffix.lower() not in KERAS_SUFFIXES:
         raise InputError(

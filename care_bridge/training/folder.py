@@ -75,7 +75,8 @@ def load_model(
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(
-            f"no model folder at {str(folder)!r}; give one that holds config.json and weights_*.h5"
+            f"no model folder at {str(folder)!r}; give one that holds config.json and weights_*.h5, or a "
+            "name of `care-bridge zoo list`"
         )
     config = read_config(folder)
     members = members_of(config)

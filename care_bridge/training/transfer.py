@@ -16,6 +16,7 @@ from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
 from care_bridge.files import scratch_folder
 from care_bridge.keras_file import check_keras_file
+from care_bridge.model_names import model_path
 from care_bridge.training.folder import find_weights, read_weights
 from care_bridge.training.unet import build
 
@@ -58,8 +59,8 @@ def start_from(path: str | os.PathLike[str], config: CareConfig) -> Transfer:
     Parameters
     ----------
     path : path
-        A model folder (ours or csbdeep's), a file of weights (.h5, .keras), or a BioImage.IO package (.zip) that
-        holds one.
+        A model folder (ours or csbdeep's), a file of weights (.h5, .keras), a BioImage.IO package (.zip) that
+        holds one, or the name of a model of the zoo.
     config : CareConfig
         Of the new network; layers are matched by order where the number of weights agrees, else by name.
 
@@ -68,7 +69,7 @@ def start_from(path: str | os.PathLike[str], config: CareConfig) -> Transfer:
     InputError
         If there are no Keras weights at `path`, or none fits.
     """
-    stored = _stored(Path(path))
+    stored = _stored(model_path(path))
     network = build(config)
     names = [variable.path for variable in network.weights]
     weights = [np.asarray(value) for value in network.get_weights()]
