@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from care_bridge.simulate.recipe import Recipe, Views, load_recipe
 from care_bridge.training.data import TrainingData
 from care_bridge.training.fit import train
 from care_bridge.training.from_files import train_from_files
-from care_bridge.training.streams import Stream, data_from_stream
+from care_bridge.training.streams import Stream, _area_means, data_from_stream, stream_axes
 
 SMALL: dict[str, Any] = {"unet_n_first": 4, "unet_n_depth": 1, "unet_kern_size": 3, "train_batch_size": 4}
 
@@ -94,3 +95,123 @@ def test_from_a_folder_of_clean_images_to_a_model_that_says_what_it_was_trained_
     with pytest.raises(InputError, match="other"):
         train_from_files(clean / "offset.tif", out=tmp_path / "model", resume=True)
     train_from_files(clean, out=tmp_path / "model", settings={"train_epochs": 2}, resume=True)
+
+
+def test_source_and_target_agree_but_for_the_noise(clean: Path) -> None:
+    """Over many patches their difference has no mean, and hangs on no brightness."""
+    source, target = stream(open_stream(clean)).batch_at(0, size=200, seed=3)
+    noise, level = (source - target).ravel(), target.ravel()
+    assert abs(noise.mean()) < 0.01
+    dim, bright = noise[level < np.median(level)], noise[level >= np.median(level)]
+    assert abs(dim.mean() - bright.mean()) < 0.02
+    assert noise.std() > 0.02
+
+
+def test_a_patch_lies_on_the_scale_of_its_whole_image(clean: Path) -> None:
+    """Sources of all patches together have their percentiles near 0 and 1, whatever one patch shows."""
+    source, _ = stream(open_stream(clean)).batch_at(0, size=300, seed=0)
+    low, high = np.percentile(source, [2, 99.7])
+    assert low == pytest.approx(0, abs=0.06)
+    assert high == pytest.approx(1, abs=0.12)
+
+
+@pytest.mark.parametrize("zoom", [0.3, 0.5, 0.77, 1.0])
+def test_means_over_areas_are_those_of_the_fine_pixels(zoom: float) -> None:
+    rng = np.random.default_rng(0)
+    data, start, size = rng.random((40, 3)).astype(np.float32), 1.25, 11
+    fine = np.repeat(data, 400, axis=0)
+    edges = np.rint((start + np.arange(size + 1) / zoom) * 400).astype(int)
+    wanted = [fine[a:b].mean(0) for a, b in itertools.pairwise(edges)]
+    np.testing.assert_allclose(_area_means(data, size, start, zoom, 0), wanted, atol=2e-3)
+
+
+def test_no_validation_pixel_trains(clean: Path) -> None:
+    """Training draws nothing of a strip that is marked, and validation draws from nothing else."""
+    for file in clean.glob("**/*.tif"):
+        image = tifffile.imread(file).astype(np.float32)
+        image[128:] = image.max() * 40  # 160 rows: the last patch of 32 validates
+        tifffile.imwrite(file, image)
+    data = open_stream(clean)
+    for image in stream(data).images:
+        assert image.rows == (0, 128)
+    _, target = stream(data).batch_at(0, size=64, seed=0)
+    assert target.max() < 1.01
+    assert data.validation.batch(np.arange(8))[1].min() > 0.5
+
+
+def test_of_eight_files_whole_ones_validate(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        tifffile.imwrite(
+            tmp_path / f"{number}.tif", rng.random((2, 48, 64)).astype(np.float32), metadata={"axes": "TYX"}
+        )
+    data = open_stream(tmp_path)
+    assert len(stream(data).images) == 7  # one file, of two frames each, is held out
+    assert all(image.rows == (0, 48) for image in stream(data).images)
+    assert data.provenance["validation_fraction"] == 0.15
+
+
+def test_stacks_give_patches_of_three_dimensions_or_their_planes(tmp_path: Path) -> None:
+    stack = np.random.default_rng(0).random((2, 9, 80, 70)).astype(np.float32)
+    tifffile.imwrite(tmp_path / "s.tif", stack, metadata={"axes": "CZYX"}, ome=True)
+    assert stream_axes(tmp_path) == "ZYX"
+    data = open_stream(tmp_path, axes="ZYX", size=(8, 32, 32))
+    assert stream(data).batch_at(0, size=2, seed=0)[0].shape == (2, 8, 32, 32, 1)
+    planes = open_stream(tmp_path, axes="YX")
+    assert len(stream(planes).images) == 2  # channels
+    assert stream(planes).batch_at(0, size=2, seed=0)[1].shape == (2, 32, 32, 1)
+    with pytest.raises(InputError, match="9 planes along Z; the patches have 16"):
+        open_stream(tmp_path, axes="ZYX", size=(16, 32, 32))
+    with pytest.raises(InputError, match=r"channel=2, but image .s\.tif. has 2"):
+        data_from_stream(recipe(), tmp_path, patch_size=(32, 32), axes="YX", channel=2)
+
+
+def test_drawn_samples_train_alone_or_beside_clean_images(clean: Path) -> None:
+    drawn = [{"kind": "granules", "images": 2, "shape": [96, 96]}]
+    alone = stream(open_stream(None, drawn=drawn))
+    assert [image.drawn for image in alone.images] == [True, True]
+    both = stream(open_stream(clean, drawn=drawn, drawn_share=0.25))
+    assert [image.drawn for image in both.images] == [False, False, True, True]
+    np.testing.assert_allclose(np.diff(both._cumulative, prepend=0), [0.375, 0.375, 0.125, 0.125])
+    volume = stream(open_stream(None, axes="ZYX", size=(8, 32, 32), drawn=drawn))
+    assert volume.batch_at(0, size=1, seed=0)[0].shape == (1, 8, 32, 32, 1)
+    with pytest.raises(InputError, match="degrades clean images; name a folder"):
+        open_stream(None)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.full((80, 80), 7, np.uint8), "constant between its percentiles"),
+        (np.full((80, 80), np.nan, np.float32), "NaN or infinite"),
+        (np.zeros((80, 31), np.uint8), "80 x 31 pixels; the patches have 32 x 32"),
+        (np.zeros((80, 80, 3), np.uint8), "colour|RGB"),
+    ],
+)
+def test_an_image_that_cannot_be_used_is_one_sentence(pixels: Any, message: str, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "bad.tif", pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack")
+    with pytest.raises(InputError, match=message) as caught:
+        open_stream(tmp_path)
+    assert "bad.tif" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_no_stream_can_be_made_of_is_said(clean: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"holds no \.tif or \.tiff image, nor do the folders"):
+        open_stream(tmp_path / "empty")
+    with pytest.raises(InputError, match="no clean images at"):
+        open_stream(tmp_path / "nothing")
+    with pytest.raises(InputError, match="recipe 'mito' is made for whole images"):
+        data_from_stream("mito", clean, patch_size=(32, 32), axes="YX")
+    with pytest.raises(InputError, match="none can both train and validate"):
+        open_stream(clean, size=(96, 96))
+    with pytest.raises(InputError, match="YX or ZYX; received axes 'TYX'"):
+        open_stream(clean, axes="TYX")
+    with pytest.raises(InputError, match="leave out the second folder"):
+        train_from_files(clean, clean, out=tmp_path / "m", simulate="denoise")
+    with pytest.raises(InputError, match="name the images to train on"):
+        train_from_files(None, out=tmp_path / "m")
+    with pytest.raises(InputError, match="trains CARE networks; received kind 'UpsamplingCARE'"):
+        train_from_files(clean, out=tmp_path / "m", simulate="denoise", settings={"kind": "UpsamplingCARE"})
+    assert not (tmp_path / "m").exists()
