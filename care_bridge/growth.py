@@ -489,6 +489,8 @@ def _others_of_tensorflow(step: Step, at: Callable[[int], Least], given: Sequenc
         names = ("transpose_a", "transpose_b") if op == "MatMul" else ("adj_x", "adj_y")
         one, other = (_flag(step, name) for name in names)
         return _multiplied(at(0), at(1), turned=(one, other))
+    if op in _CONVOLUTIONS or op in _POOLS:
+        return _convolved(step, at(0), at(1) if op in _CONVOLUTIONS else None)
     if op in ("StridedSlice", "Slice"):
         return _sliced(step, at)
     if op in ("Shape", "ShapeN"):
@@ -496,6 +498,43 @@ def _others_of_tensorflow(step: Step, at: Callable[[int], Least], given: Sequenc
     if op == "Prod":
         return _product(at(0))
     return NOTHING
+
+
+_CONVOLUTIONS = _words("Conv2D Conv3D DepthwiseConv2dNative")
+_POOLS = _words("MaxPool AvgPool MaxPool3D AvgPool3D")
+
+
+def _convolved(step: Step, image: Least, kernel: Least | None) -> Least:
+    """What a convolution or pooling with channels last leaves; at least, without its rim."""
+    if image.sizes is None or _text_of(step, "data_format")[:2] == "NC":
+        return NOTHING
+    strides, windows = _list_of(step, "strides"), _list_of(step, "ksize")
+    rank = len(image.sizes)
+    if len(strides) != rank or min(strides) < 1:
+        return NOTHING
+    channels = image.sizes[-1]
+    if kernel is not None:
+        if kernel.sizes is None or len(kernel.sizes) != rank:
+            return NOTHING
+        windows, channels = (1, *kernel.sizes[:-2], 1), kernel.sizes[-1]
+        if step.op.startswith("Depthwise"):
+            channels *= kernel.sizes[-2]
+    rim = tuple(window - 1 for window in windows) if _text_of(step, "padding") != "SAME" else (0,) * rank
+    if len(rim) != rank:
+        return NOTHING
+    sizes = [max(-((lost - size) // by), 1) for size, lost, by in zip(image.sizes, rim, strides, strict=True)]
+    return _sized([*sizes[:-1], channels])
+
+
+def _text_of(step: Step, name: str) -> str:
+    found = fields(step.attributes.get(name, memoryview(b"")))
+    return next((text(value) for number, value in found if number == 2), "")
+
+
+def _list_of(step: Step, name: str) -> tuple[int, ...]:
+    found = fields(step.attributes.get(name, memoryview(b"")))
+    listed = (part for number, value in found if number == 1 for inner, part in fields(value) if inner == 3)
+    return tuple(whole for part in listed for whole in _varints(part))
 
 
 def _shape_of(given: Least) -> Least:

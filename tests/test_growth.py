@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,19 @@ def test_what_grows_step_by_step_or_in_a_function_or_in_many_is_refused(tmp_path
     many = [node(f"fill{i}", "Fill", "some", "one") for i in range(100)]
     with pytest.raises(InputError, match=r"and with others 1e\+08"):
         read_bundle(bundle(tmp_path / "3", IMAGE, *some, *many, node("output", "AddN", "fill1", "fill2")))
+
+
+def test_what_grows_behind_a_convolution_is_followed(tmp_path: Path) -> None:
+    kernel = constant("kernel", [1.0] * 18, 3, 3, 1, 2, kind=1)
+    strides = part(1, part(3, packed(1, 2, 2, 1)))
+    for padding, side in (("SAME", 32), ("VALID", 31)):
+        convolved = node("c", "Conv2D", "input", "kernel", strides=strides, padding=part(2, padding))
+        times = constant("times", [1, 500, 500, 1])
+        nodes = (IMAGE, kernel, convolved, times, bomb("Tile", "c", "times"), OUTPUT)
+        path = bundle(tmp_path / padding, *nodes)
+        made = re.escape(f"{side * side * 500**2 * 2:.2g}")
+        with pytest.raises(InputError, match=f"makes {made} values"):
+            read_bundle(path)
 
 
 def test_a_graph_as_deep_as_somebody_likes_is_followed_to_its_end(tmp_path: Path) -> None:

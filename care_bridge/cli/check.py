@@ -9,6 +9,7 @@ import typer
 
 from care_bridge.cli._run import DONE, NO, command, fail
 from care_bridge.cli._tensorflow import load_tensorflow
+from care_bridge.memory import hold_to_free_memory
 
 SUFFIXES = (".html", ".json", ".txt")
 
@@ -37,6 +38,7 @@ def check(
     for file in report:
         if file.suffix.lower() not in SUFFIXES:
             fail(f"--report {str(file)!r} must end in {', '.join(SUFFIXES)}")
+    hold_to_free_memory()
     load_tensorflow()
     from care_bridge.checking import check as judge
 

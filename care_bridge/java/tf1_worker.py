@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from care_bridge.errors import InputError, WorkerError
 from care_bridge.java import worker_java
 from care_bridge.java.worker_process import Call
+from care_bridge.memory import hold_to_free_memory
 
 _LONGEST_BUFFER_BYTES = 2**31 - 1
 """A Java buffer is indexed by a 32-bit int."""
@@ -40,6 +41,7 @@ def start(settings: dict[str, Any]) -> dict[str, Any]:
     if tensorflow != settings["version"]:
         raise WorkerError(f"TensorFlow {settings['version']} was asked for, and {tensorflow} answered")
     _canary()
+    hold_to_free_memory()
     return {"tensorflow": tensorflow, "java": java}
 
 
