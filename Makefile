@@ -7,7 +7,7 @@ TESTS ?= tests
 WORKERS ?= 2
 # A crashed worker ends the run: with another in its place, pytest-xdist 3.8 waits for ever at the end.
 
-.PHONY: demo test test-floor check fuzz bench macros zoo runtimes clean
+.PHONY: demo test test-floor check fuzz bench macros zoo zoo-index runtimes clean
 
 demo: $(VENV)/.user runtimes
 	$(BIN)/care-bridge demo --out demo
@@ -42,6 +42,10 @@ macros: $(VENV)/.user
 # Bundle, ONNX file and package of every model of model_zoo/.
 zoo: $(VENV)/.user
 	$(BIN)/care-bridge zoo build --out zoo
+
+# The page of all models.
+zoo-index: $(VENV)/.user
+	$(BIN)/care-bridge zoo index --out model_zoo/index.html
 
 # A model of model_zoo/ trained again by its recipe: make zoo-NAME DATA=folder, into zoo/NAME.
 zoo-%: $(VENV)/.user

@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from care_bridge.cli._run import DONE, NO, command
+from care_bridge.cli._tensorflow import load_tensorflow
 
 group = typer.Typer(
     no_args_is_help=True, help="Macros and scripts for Fiji: list, check, install, run, write."
@@ -61,14 +62,32 @@ def lint_file(
     return NO if faults else DONE
 
 
-def install(fiji: Path = typer.Argument(help="Folder of a Fiji: the one with jars and plugins.")) -> int:
+def install(
+    fiji: Path = typer.Argument(help="Folder of a Fiji: the one with jars and plugins."),
+    models: str = typer.Option(
+        None, "--models", help="zoo: also the bundle of every trained model that comes with care-bridge."
+    ),
+) -> int:
     """Put the scripts under Plugins > CARE bridge, and the macros in the macros folder.
 
     An earlier version is replaced.
     """
+    from care_bridge.errors import InputError
     from care_bridge.macros import install as install_into
 
+    if models not in (None, "zoo"):
+        raise InputError(f"--models {models!r} is not known; give zoo")
     written = install_into(fiji)
+    if models == "zoo":
+        from care_bridge.zoo import models as shipped_models
+
+        if entries := shipped_models():
+            load_tensorflow()
+            from care_bridge.zoo.building import bundles_into
+
+            written += bundles_into(fiji, entries)
+        else:
+            typer.echo("no model is shipped yet")
     for folder in dict.fromkeys(path.parent for path in written):
         typer.echo(f"installed {sum(path.parent == folder for path in written)} files in {folder}")
     typer.echo(

@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
     group.command("stage")(command(stage))
     group.command("card")(command(card))
     group.command("train")(command(train))
+    group.command("index")(command(index))
     app.add_typer(group, name="zoo")
 
 
@@ -193,4 +194,19 @@ def train(
 
     made = train_again(find(name).folder, data=data, out=out, say=typer.echo)
     typer.echo(f"the model is in {made}")
+    return DONE
+
+
+def index(
+    *,
+    out: Annotated[Path, Option(help="The page to write, .html.")] = Path("models.html"),
+) -> int:
+    """Write the page of all models: before and after, figures, commands."""
+    from care_bridge.errors import InputError
+    from care_bridge.zoo import models
+    from care_bridge.zoo.index import index_page
+
+    if out.suffix.lower() not in (".html", ".htm") or out.is_dir():
+        raise InputError(f"--out {str(out)!r} must be a file that ends in .html")
+    typer.echo(f"wrote {index_page(models()).save(out)}")
     return DONE

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from care_bridge.errors import InputError
-from care_bridge.files import clear_leftovers, sha256, write_text
+from care_bridge.files import atomic_file, clear_leftovers, sha256, writable_folder, write_text
 
 MENU_FOLDER = Path("scripts", "Plugins", "CARE_bridge")
 """Where Fiji looks for scripts; what lies here is shown as Plugins > CARE bridge."""
@@ -20,6 +21,9 @@ MACRO_FOLDER = Path("macros", "CARE_bridge")
 
 They are in no menu: a call from there cannot pass them a setting, and Restore Folder would stand beside restore folder.
 """
+
+MODEL_FOLDER = Path("models", "CARE_bridge")
+"""Where bundles of the zoo's models go, for `modelfile=` of macros and the dialog's file chooser."""
 
 INSTALLED_LIST = ".care_bridge_installed.json"
 
@@ -141,11 +145,54 @@ def install(fiji: str | os.PathLike[str]) -> list[Path]:
     return list(targets)
 
 
+def install_models(fiji: str | os.PathLike[str], bundles: Collection[str | os.PathLike[str]]) -> list[Path]:
+    """Put bundles into a Fiji's models/CARE_bridge; those of an earlier time are replaced, others' are not.
+
+    Parameters
+    ----------
+    fiji : path
+        As for `install`.
+    bundles : collection of path
+        Their file names stay.
+
+    Returns
+    -------
+    list of Path
+        What lies there now.
+
+    Raises
+    ------
+    InputError
+        If this is no Fiji, or a file of the same name there is not ours (it is left).
+    """
+    folder = fiji_root(fiji) / MODEL_FOLDER
+    new = {Path(bundle).name: Path(bundle) for bundle in bundles}
+    ours = _installed(folder)
+    for name, bundle in new.items():
+        there = folder / name
+        if there.exists() and sha256(there) not in {*ours.get(name, ()), sha256(bundle)}:
+            raise InputError(
+                f"{there} is not ours, or was changed; move it elsewhere or rename it, then run again"
+            )
+    writable_folder(folder)
+    # As `install`: listed first, so that an interrupted one can be taken out.
+    listed = {name: {*hashes} for name, hashes in ours.items()}
+    for name, bundle in new.items():
+        listed.setdefault(name, set()).add(sha256(bundle))
+    _write_list(folder, {name: sorted(hashes) for name, hashes in listed.items()})
+    _remove_listed(folder, keep=new)
+    for name, bundle in new.items():
+        with atomic_file(folder / name) as part:
+            shutil.copyfile(bundle, part)
+    _write_list(folder, {name: sha256(bundle) for name, bundle in new.items()})
+    return [folder / name for name in new]
+
+
 def uninstall(fiji: str | os.PathLike[str]) -> list[Path]:
     """Take out of a Fiji what `install` put there and nobody changed since; what was removed."""
     root = fiji_root(fiji)
     removed = []
-    for folder in _folders(root):
+    for folder in (*_folders(root), root / MODEL_FOLDER):
         removed += _remove_listed(folder)
         (folder / INSTALLED_LIST).unlink(missing_ok=True)
         clear_leftovers(folder)

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from care_bridge.files import sha256, writable_folder, write_text
+from care_bridge.files import scratch_folder, sha256, writable_folder, write_text
 from care_bridge.zoo.entry import Entry
 
 SUMS = "SHA256SUMS"
 """Beside what was built: what `sha256sum -c` reads."""
-
-MODEL_FOLDER = Path("models", "CARE_bridge")
-"""Where models lie in a Fiji."""
 
 SAMPLE, TRUTH = "sample.tif", "sample_truth.tif"
 """A real image in a model's folder that its package shows and is tested with, and what it should become."""
@@ -183,7 +180,10 @@ def bundles_into(fiji: str | os.PathLike[str], entries: tuple[Entry, ...]) -> li
         The bundles.
     """
     from care_bridge.export.savedmodel import write_bundle
-    from care_bridge.macros.shipped import fiji_root
+    from care_bridge.macros.shipped import fiji_root, install_models
 
-    folder = writable_folder(fiji_root(fiji) / MODEL_FOLDER)
-    return [write_bundle(entry.folder, folder / f"{entry.name}.zip", how_to=False) for entry in entries]
+    fiji_root(fiji)  # known before anything is built
+    with scratch_folder() as name:
+        bundles = [write_bundle(one.folder, Path(name) / f"{one.name}.zip", how_to=False) for one in entries]
+        # A probabilistic model's bundle of its means lies beside it.
+        return install_models(fiji, sorted({*bundles, *Path(name).glob("*.zip")}))

@@ -157,3 +157,34 @@ def test_a_recipe_is_filled_and_needs_its_images(zoo: Path, tmp_path: Path) -> N
     assert step[:5] == ("train", "pairs/noisy", "pairs/clean", "--out", "new")
     with pytest.raises(InputError, match="DATA=FOLDER"):
         train_again(zoo, data=None, out=tmp_path, say=print)
+
+
+def test_bundles_go_into_a_fiji_and_out_again_and_others_files_stay(zoo: Path, tmp_path: Path) -> None:
+    fiji = tmp_path / "Fiji.app"
+    for name in ("jars", "plugins"):
+        (fiji / name).mkdir(parents=True)
+    bundle = fiji / "models" / "CARE_bridge" / f"{NAME}.zip"
+    for _ in range(2):
+        done = CliRunner().invoke(app, ["macros", "install", str(fiji), "--models", "zoo"])
+        assert done.exit_code == 0, done.output
+        assert zipfile.is_zipfile(bundle)
+    assert CliRunner().invoke(app, ["macros", "install", str(fiji)]).exit_code == 0
+    assert bundle.is_file()
+    assert CliRunner().invoke(app, ["macros", "uninstall", str(fiji)]).exit_code == 0
+    assert not bundle.parent.exists()
+    bundle.parent.mkdir(parents=True)
+    bundle.write_bytes(b"somebody's")
+    done = CliRunner().invoke(app, ["macros", "install", str(fiji), "--models", "zoo"])
+    assert done.exit_code == 2
+    assert "is not ours" in done.stderr
+    assert bundle.read_bytes() == b"somebody's"
+
+
+def test_a_page_shows_every_model_before_and_after(zoo: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["zoo", "index", "--out", str(tmp_path / "models.html")])
+    assert done.exit_code == 0, done.output
+    html = (tmp_path / "models.html").read_text(encoding="utf-8")
+    assert html.count('class="slider"') == 2
+    assert f"care-bridge predict {NAME} cell.tif" in html
+    assert "not for intensity-based quantification" in html
+    assert "https://cdn" not in html
