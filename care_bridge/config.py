@@ -48,6 +48,9 @@ _OWN = {
     "norm_pmax": "norm_pmax",
     "seed": "seed",
     "target_scale": "target_scale",
+    "train_schedule": "train_schedule",
+    "train_average": "train_average",
+    "train_minutes": "train_minutes",
     "train_precision": "train_precision",
     "train_augment": "train_augment",
     "train_early_stopping": "train_early_stopping",
@@ -106,6 +109,12 @@ class CareConfig(BaseModel):
         `provenance`, that is what it says. With "source" and "fitted" the output lies on the input's grey levels.
     seed : int
         Every random draw of training comes from it: first weights, order of patches, augmentation.
+    train_schedule : {"plateau", "cosine"}
+        How the learning rate falls: by `train_reduce_lr`, or as half a cosine to zero at the last planned step.
+    train_average : float
+        Decay of an exponential average of the weights, 0-1, e.g. 0.999; it is what is validated and kept. 0: none.
+    train_minutes : float, optional
+        The wall time that `train_epochs` and `train_steps_per_epoch` were planned for; None: they were given.
     train_precision : {"float32", "bfloat16"}
     train_augment : tuple of str
         Any of `flips`, `rot90`, `intensity`; applied to batches.
@@ -161,6 +170,9 @@ class CareConfig(BaseModel):
     norm_pmax: float = Field(PMAX, ge=0, le=100)
     seed: int = Field(SEED, ge=0)
     target_scale: TargetScale = "own"
+    train_schedule: Literal["plateau", "cosine"] = "plateau"
+    train_average: float = Field(0.0, ge=0, lt=1, allow_inf_nan=False)
+    train_minutes: float | None = Field(None, gt=0, allow_inf_nan=False)
     train_precision: Literal["float32", "bfloat16"] = PRECISION
     train_augment: tuple[Literal["flips", "rot90", "intensity"], ...] = ()
     train_early_stopping: int | None = Field(None, ge=1)

@@ -85,6 +85,17 @@ def train(
         ),
     ] = None,
     augment: Annotated[str, Option(help="Any of flips,rot90,intensity")] = "",
+    schedule: Annotated[
+        str | None,
+        Option(help="How the learning rate falls: plateau (csbdeep's), or cosine, to zero at the last step."),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        Option(
+            help="Train as long as this on this machine: epochs and steps are planned by what a step takes; kernel 3, 24 "
+            "features, cosine and averaged weights where nothing else is said."
+        ),
+    ] = None,
     early_stopping: Annotated[
         int | None, Option(help="Stop after so many epochs without a better validation loss.")
     ] = None,
@@ -111,6 +122,7 @@ def train(
         "unet_pool": sizes("--pool", pool),
         "probabilistic": probabilistic,
         "target_scale": target_scale,
+        "train_schedule": schedule,
         "train_early_stopping": early_stopping,
         "factor": factor,
         "kind": kind,
@@ -149,6 +161,7 @@ def train(
             simulate=simulate,
             members=ensemble,
             start=start,
+            minutes=minutes,
             resume=resume,
             overwrite=overwrite,
             say=(lambda _: None) if quiet else typer.echo,

@@ -105,6 +105,11 @@ def training(source: Source, rows: Sequence[Mapping[str, float]]) -> dict[str, A
     schedule = (
         "constant" if not config.train_reduce_lr else f"on plateau: {json.dumps(config.train_reduce_lr)}"
     )
+    if config.train_schedule == "cosine":
+        schedule = "cosine, to zero at the last step"
+    kept = "the weights of the best validation loss"
+    if config.train_average:
+        kept += f", each the exponential average of the last steps (decay {config.train_average:g})"
     known: dict[str, Any] = {
         "training_epochs": float(len(rows) or config.train_epochs),
         "training_batch_size": float(config.train_batch_size),
@@ -113,7 +118,7 @@ def training(source: Source, rows: Sequence[Mapping[str, float]]) -> dict[str, A
         "loss_function": config.train_loss,
         "optimizer": "adam",
         "optimizer_kwargs": {"learning_rate": config.train_learning_rate},
-        "regularization": "none: no dropout, no weight decay; the weights of the best validation loss",
+        "regularization": f"none: no dropout, no weight decay; {kept}",
         "loss_function_kwargs": {},
     }
     if config.train_loss_bg_thresh:

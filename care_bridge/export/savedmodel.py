@@ -245,6 +245,8 @@ def _training(source: Source) -> dict[str, Any]:
         "steps_per_epoch": config.train_steps_per_epoch,
         "batch_size": config.train_batch_size,
         "learning_rate": config.train_learning_rate,
+        "schedule": config.train_schedule,
+        "average": config.train_average,
         "seed": config.seed,
         "target_scale": config.target_scale,
         "provenance": config.provenance,

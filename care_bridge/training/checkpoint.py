@@ -74,7 +74,8 @@ def save_checkpoint(
     folder : path
     state : State
     weights, optimizer : sequence of array
-        All variables of the network and of its optimiser, learning rate included.
+        All variables of the network and of its optimiser, learning rate included; behind the optimiser's those of the
+        average of the weights, where one is kept.
     """
     arrays = {f"weights_{i}": np.asarray(array) for i, array in enumerate(weights)}
     arrays |= {f"optimizer_{i}": np.asarray(array) for i, array in enumerate(optimizer)}

@@ -7,7 +7,8 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ from care_bridge.training.folder import (
 )
 from care_bridge.training.history import draw_history, write_history
 from care_bridge.training.losses import LOSSES, background_weighted, mae, mse, next_alpha
-from care_bridge.training.schedule import BestSoFar, Plateau
+from care_bridge.training.schedule import BestSoFar, Plateau, average_decay, cosine_rate
 from care_bridge.training.unet import build
 
 Data = PatchSource | tuple[NDArray[Any], NDArray[Any]]
@@ -56,6 +57,17 @@ CHECKPOINT_EVERY_S = 300.0
 
 TRIED_STEPS = 3
 """Steps that are timed, and taken back, before training says how long it will take."""
+
+MOST_TRIED = 10_000
+
+MEASURED_S, MEASURED_SHARE = 15.0, 0.03
+"""How long steps are timed to plan a training by its time: seconds, and share of that time, whichever is less."""
+
+VALIDATING_SHARE, MOST_EPOCHS, FEWEST_STEPS = 0.1, 50, 10
+"""Of a training that is planned by its time: share that may go into validation, and bounds of epochs and steps."""
+
+CHECKPOINT_S, ENDING_S = 0.1, 2.0
+"""What an epoch's files take, and drawing the history and reading the model back."""
 
 FEW_VALIDATION = 0.05
 """csbdeep warns below this share of validation patches."""
@@ -158,7 +170,7 @@ def train(
         run.restore(*stored)
     elif start is not None:
         weights = start.get_weights() if isinstance(start, keras.Model) else start
-        run.network.set_weights([np.asarray(weight) for weight in weights])
+        run.start_from([np.asarray(weight) for weight in weights])
     write_config(folder, _with_versions(config, state.data))
     if stored is None:
         run.save(folder)  # a run that is ended in its first epoch can be taken up as well
@@ -171,6 +183,58 @@ def train(
         if state.history:
             _write_record(folder, config, state)
     return TrainResult(load_model(folder), state.history, early)
+
+
+def plan_epochs(
+    config: CareConfig, data: Data | BatchSource, validation: Data, *, seconds: float
+) -> CareConfig:
+    """The same settings with as many epochs and steps as fit into a time, measured on this machine.
+
+    Parameters
+    ----------
+    config : CareConfig
+    data, validation
+        As for `train`.
+    seconds : float
+        For measuring and training together.
+
+    Returns
+    -------
+    CareConfig
+        Its `provenance` holds under "plan" what was measured.
+
+    Raises
+    ------
+    InputError
+        If the time is too short for `FEWEST_STEPS` steps, or for what `train` refuses.
+    """
+    begun = time.monotonic()
+    source, held_out = as_batches(data, config), as_source(validation, config, what="validation")
+    run = _Run(config, source, held_out, State(settings={}, data=""))
+    times = run.times(min(MEASURED_S, MEASURED_SHARE * seconds))
+    # Training translates its step once more.
+    around = time.monotonic() - begun + times.first_s + ENDING_S
+    left = seconds - around
+    once = times.validation_s + CHECKPOINT_S
+    epochs = int(np.clip(VALIDATING_SHARE * left / once, 1, MOST_EPOCHS))
+    steps = int((left - epochs * once) / times.step_s)
+    if steps < FEWEST_STEPS:
+        needed = around + once + FEWEST_STEPS * times.step_s
+        raise InputError(
+            f"{seconds / 60:.2g} minutes are too short: a step takes {times.step_s:.2g} s here, and {FEWEST_STEPS} steps "
+            f"are the least; give --minutes {math.ceil(needed / 6) / 10:g} or more, or a smaller network"
+        )
+    epochs = min(epochs, steps)
+    plan = {
+        "seconds": round(seconds, 1),
+        "step_seconds": float(f"{times.step_s:.3g}"),
+        "validation_seconds": float(f"{times.validation_s:.3g}"),
+    }
+    return config.replace(
+        train_epochs=epochs,
+        train_steps_per_epoch=steps // epochs,
+        provenance={**config.provenance, "plan": plan},
+    )
 
 
 def _train_epochs(
@@ -198,7 +262,8 @@ def _train_epochs(
                 continue
             better, waited = run.end_epoch()
             if better and config.train_checkpoint:
-                save_weights(run.network, folder / config.train_checkpoint)
+                with run.averaged():
+                    save_weights(run.network, folder / config.train_checkpoint)
             record = state.history[-1]
             patience = config.train_early_stopping
             early = patience is not None and waited >= patience
@@ -209,9 +274,10 @@ def _train_epochs(
             saved = clock = time.monotonic()
             if early:
                 break
-    save_weights(run.network, folder / (config.train_checkpoint_last or WEIGHTS_LAST))
-    if not (folder / (config.train_checkpoint or WEIGHTS_BEST)).is_file():
-        save_weights(run.network, folder / (config.train_checkpoint or WEIGHTS_BEST))
+    with run.averaged():
+        save_weights(run.network, folder / (config.train_checkpoint_last or WEIGHTS_LAST))
+        if not (folder / (config.train_checkpoint or WEIGHTS_BEST)).is_file():
+            save_weights(run.network, folder / (config.train_checkpoint or WEIGHTS_BEST))
     return early
 
 
@@ -224,6 +290,15 @@ def _told(state: State, config: CareConfig) -> str:
     return text + (f", validation {state.history[-1]['val_loss']:.4g}" if state.history else "")
 
 
+@dataclass(frozen=True)
+class _Times:
+    """Seconds: of a step, of a validation, and of translating both for the machine."""
+
+    step_s: float
+    validation_s: float
+    first_s: float
+
+
 class _Run:
     """A network, its optimiser and where they stand."""
 
@@ -232,8 +307,10 @@ class _Run:
         self.network = build(config, precision=config.train_precision)
         self.optimizer = keras.optimizers.Adam(learning_rate=config.train_learning_rate)
         self.optimizer.build(self.network.trainable_variables)
+        trained = self.network.trainable_variables if config.train_average else []
+        self.average = [tf.Variable(np.asarray(weight), trainable=False) for weight in trained]
         self.plateau = None
-        if config.train_reduce_lr is not None:
+        if config.train_schedule == "plateau" and config.train_reduce_lr is not None:
             self.plateau = Plateau.from_settings(config.train_reduce_lr)
             vars(self.plateau).update(state.plateau or {})
         self.best = BestSoFar(**state.best)
@@ -252,11 +329,13 @@ class _Run:
             errors = [tf.reduce_mean(error(target, prediction)) for error in (mae, mse)]
             return value, tf.stack([value, *errors])
 
-        def step(source: Any, target: Any) -> Any:
+        def step(source: Any, target: Any, decay: Any) -> Any:
             with tf.GradientTape() as tape:
                 value, shown = figures(self.network(source, training=True), target)
             gradients = tape.gradient(value, self.network.trainable_variables)
             self.optimizer.apply(gradients, self.network.trainable_variables)
+            for average, weight in zip(self.average, trained, strict=True):
+                average.assign_sub((average - tf.cast(weight, average.dtype)) * (1 - decay))
             return shown
 
         def evaluate(source: Any, target: Any) -> Any:
@@ -269,31 +348,55 @@ class _Run:
     def step(self, batch: Batch) -> None:
         """One update of the weights."""
         source, target = batch
-        shown = self._step(tf.constant(source), tf.constant(target)).numpy()
+        config, number = self.config, self.state.step
+        if config.train_schedule == "cosine":
+            total = config.train_epochs * config.train_steps_per_epoch
+            self.optimizer.learning_rate.assign(cosine_rate(config.train_learning_rate, number, total))
+        decay = tf.constant(average_decay(config.train_average, number), tf.float32)
+        shown = self._step(tf.constant(source), tf.constant(target), decay).numpy()
         if not math.isfinite(shown[0]):
             raise InputError(self._diagnose(batch))
         self.state.step += 1
         self.state.sums = [total + float(value) for total, value in zip(self.state.sums, shown, strict=True)]
 
-    def seconds_left(self, steps: int) -> float:
-        """How long so many steps and their validations will take; the network is as before afterwards."""
+    def times(self, seconds: float = 0.0) -> _Times:
+        """What a step and a validation take, from steps that are tried out; the network is as before afterwards.
+
+        At least `TRIED_STEPS` steps, and `seconds` of them.
+        """
         weights = self.network.get_weights()
         optimizer = [np.array(variable.numpy()) for variable in self._variables()]
-        clock = 0.0
-        tried = batches(self.data, self.config, start=self.state.step, stop=self.state.step + TRIED_STEPS + 1)
-        for number, (source, target) in enumerate(tried):
-            # The first one is translated for the machine, which is not what a step costs.
-            clock = time.monotonic() if number == 1 else clock
-            self._step(tf.constant(source), tf.constant(target)).numpy()
-        step_s = (time.monotonic() - clock) / TRIED_STEPS
+        begun = time.monotonic()
+        first_s = clock = 0.0
+        tried = 0
+        for number, (source, target) in enumerate(
+            batches(self.data, self.config, start=self.state.step, stop=self.state.step + MOST_TRIED)
+        ):
+            self._step(tf.constant(source), tf.constant(target), tf.constant(1.0)).numpy()
+            now = time.monotonic()
+            if number == 0:
+                # The first one is translated for the machine, which is not what a step costs.
+                first_s, clock = now - begun, now
+            tried = number
+            if tried >= TRIED_STEPS and now - clock >= seconds:
+                break
+        step_s = (time.monotonic() - clock) / tried
         self.restore(weights, optimizer)
         size = min(max(self.config.train_batch_size, 1), len(self.validation))
         source, target = (tf.constant(part) for part in self.validation.batch(np.arange(size)))
-        for _ in range(2):
+        spent = []
+        for _ in range(3):
             clock = time.monotonic()
             self._evaluate(source, target).numpy()
-        validation_s = (time.monotonic() - clock) * len(self.validation) / size
-        return steps * step_s + math.ceil(steps / self.config.train_steps_per_epoch) * validation_s
+            spent.append(time.monotonic() - clock)
+        return _Times(step_s, min(spent[1:]) * len(self.validation) / size, first_s + spent[0])
+
+    def seconds_left(self, steps: int) -> float:
+        """How long so many steps and their validations will take."""
+        times = self.times()
+        return (
+            times.step_s * steps + math.ceil(steps / self.config.train_steps_per_epoch) * times.validation_s
+        )
 
     def end_epoch(self) -> tuple[bool, int]:
         """Validate, adapt the learning rate; was this epoch the best, and how long ago was the best?"""
@@ -324,7 +427,33 @@ class _Run:
         state.sums, state.seconds = [0.0, 0.0, 0.0], 0.0
         return better, self.best.waited
 
+    def start_from(self, weights: list[NDArray[Any]]) -> None:
+        """Take the weights of another model; their average begins with them."""
+        self.network.set_weights(weights)
+        if self.average:
+            for average, weight in zip(self.average, self.network.trainable_variables, strict=True):
+                average.assign(weight)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The network with the average of its weights, where one is kept; afterwards it is as before."""
+        if not self.average:
+            yield
+            return
+        own = [np.array(weight) for weight in self.network.trainable_variables]
+        for weight, average in zip(self.network.trainable_variables, self.average, strict=True):
+            weight.assign(average)
+        try:
+            yield
+        finally:
+            for weight, value in zip(self.network.trainable_variables, own, strict=True):
+                weight.assign(value)
+
     def _validate(self) -> list[float]:
+        with self.averaged():
+            return self._errors()
+
+    def _errors(self) -> list[float]:
         sums, n = np.zeros(3), len(self.validation)
         size = max(self.config.train_batch_size, 1)
         for first in range(0, n, size):
@@ -343,13 +472,13 @@ class _Run:
         )
 
     def restore(self, weights: list[NDArray[Any]], optimizer: list[NDArray[Any]]) -> None:
-        """Take weights and the optimiser's variables from a checkpoint."""
+        """Take weights, the optimiser's variables and the average from a checkpoint."""
         self.network.set_weights(weights)
         for variable, value in zip(self._variables(), optimizer, strict=True):
             variable.assign(value)
 
     def _variables(self) -> list[Any]:
-        return list(self.optimizer.variables)
+        return [*self.optimizer.variables, *self.average]
 
     def _diagnose(self, batch: Batch) -> str:
         where = f"in step {self.state.step + 1} the loss became NaN or infinite"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from care_bridge.training.checkpoint import CHECKPOINT
 from care_bridge.training.data import TrainingData
 from care_bridge.training.folder import CareModel, weights_in
 from care_bridge.training.history import kept_epoch
-from care_bridge.training.presets import Preset, get_preset, smoke
+from care_bridge.training.presets import Preset, get_preset, short, smoke
 from care_bridge.words import counted, duration
 
 LONG_S = 600.0
@@ -49,6 +51,7 @@ def train_from_files(
     simulate: Recipe | str | os.PathLike[str] | None = None,
     members: int = 1,
     start: str | os.PathLike[str] | None = None,
+    minutes: float | None = None,
     resume: bool = False,
     overwrite: bool = False,
     say: Say = lambda _: None,
@@ -89,6 +92,9 @@ def train_from_files(
         How many networks; more than one make an ensemble.
     start : path, optional
         Model or package whose weights to start from.
+    minutes : float, optional
+        Train as long as this, all members together: as many epochs and steps as fit, by what a step takes here, and
+        `presets.SHORT` for what nobody said otherwise. A training that is taken up keeps its plan.
     resume, overwrite : bool
         What to do with a folder that holds a training: go on with it, or begin anew.
     say : callable
@@ -105,12 +111,15 @@ def train_from_files(
     InputError
         As early as it can be known; settings and folders before any patch is cut.
     """
+    clock = time.monotonic()
     folder, source = Path(out), Path(source) if source is not None else None
     chosen = get_preset(preset)
     if folder.is_file():
         raise InputError(f"{str(folder)!r} is a file; name a folder for the model")
     if members > 1 and start is not None:
         raise InputError("--start gives all members the same weights; train one network from it instead")
+    if minutes is not None:
+        _check_minutes(minutes, scaled_down, settings or {})
     writable_folder(folder.parent)
     begun = training_begun(folder, ensemble=members > 1, resume=resume, overwrite=overwrite)
     if resume and not begun:
@@ -139,6 +148,8 @@ def train_from_files(
         raise InputError("name the images to train on, or give --simulate RECIPE to train on drawn samples")
     if simulate is not None and target is not None:
         raise InputError(f"--simulate makes the pairs itself; leave out the second folder, {str(target)!r}")
+    if minutes is not None:
+        wanted = short(wanted, minutes) if recorded is None else {**wanted, "train_minutes": float(minutes)}
     naming: dict[str, Any] = {
         "source_suffix": source_suffix,
         "target_suffix": target_suffix,
@@ -196,12 +207,20 @@ def train_from_files(
         **{**wanted, "target_scale": data.target_scale},
         provenance={"data": data.provenance, "preset": f"{chosen.name} ({chosen.source})"},
     )
+    if recorded is not None and "plan" in recorded.provenance:
+        config = config.replace(provenance={**config.provenance, "plan": recorded.provenance["plan"]})
     if recorded is not None and "notice" in recorded.provenance:
         config = config.replace(provenance={**config.provenance, "notice": recorded.provenance["notice"]})
     elif scaled_down:
         config = smoke(config)
     if "notice" in config.provenance:
         say(config.provenance["notice"])
+    if minutes is not None and recorded is None:
+        from care_bridge.training.fit import plan_epochs
+
+        left = (60 * minutes - (time.monotonic() - clock)) / members
+        config = plan_epochs(config, data.training, data.validation, seconds=left)
+        say(_plan(config, minutes))
     say(
         f"{_many(data)} train, {len(data.validation)} validate ({data.provenance['split']}); "
         f"{config.train_epochs} epochs of {config.train_steps_per_epoch} steps of {config.train_batch_size} -> {folder}"
@@ -215,6 +234,28 @@ def train_from_files(
     if members > 1:
         return _train_members(config, data, folder, members, **how)
     return _train_one(config, data, folder, start, **how)
+
+
+def _check_minutes(minutes: float, scaled_down: bool, settings: Mapping[str, Any]) -> None:
+    if not 0 < minutes < math.inf:
+        raise InputError(f"minutes must be above 0; received {minutes:g}")
+    given = [key for key in ("train_epochs", "train_steps_per_epoch") if key in settings]
+    if scaled_down or given:
+        raise InputError(
+            f"--minutes plans epochs and steps by itself; leave out {'--smoke' if scaled_down else ' and '.join(given)}, or "
+            "--minutes"
+        )
+
+
+def _plan(config: CareConfig, minutes: float) -> str:
+    """What was planned, and what of it is no setting of csbdeep's."""
+    average = f", weights averaged (decay {config.train_average:g})" if config.train_average else ""
+    rate = f"rate {config.train_learning_rate:g}"
+    rate += ", falling to zero as a cosine" if config.train_schedule == "cosine" else ", halved on a plateau"
+    return (
+        f"planned for {minutes:g} min on this machine, where a step takes {config.provenance['plan']['step_seconds']:g} s: "
+        f"kernel {config.unet_kern_size}, {config.unet_n_first} features, {rate}{average}"
+    )
 
 
 def _recorded(folder: Path, members: int) -> CareConfig | None:
@@ -396,7 +437,8 @@ def _train_one(
         folder,
         start=weights,
         on_epoch=tell,
-        on_estimate=estimate,
+        # Of a planned one it is known, and trying steps again would take of its time.
+        on_estimate=None if config.train_minutes and not how["resume"] else estimate,
         **how,
     )
     say(_ending(folder, result.history, stopped_early=result.stopped_early))
@@ -421,7 +463,7 @@ def _train_members(
         folder,
         members=members,
         on_epoch=tell,
-        on_estimate=estimate,
+        on_estimate=None if config.train_minutes and not how["resume"] else estimate,
         **how,
     )
     say(_next(folder))

@@ -67,6 +67,19 @@ class Plateau:
         return rate
 
 
+def cosine_rate(start: float, step: int, total: int) -> float:
+    """Learning rate of a step (from 0): half a cosine from `start` to zero after `total` steps. Hangs on nothing else."""
+    return start * 0.5 * (1 + math.cos(math.pi * min(step / total, 1)))
+
+
+def average_decay(decay: float, step: int) -> float:
+    """Decay of the weights' average in a step (from 0): grows to `decay`, so that the first, random ones are forgotten.
+
+    At step t it averages over about the last t / 9, as TensorFlow's ExponentialMovingAverage with ``num_updates``.
+    """
+    return min(decay, (1 + step) / (10 + step))
+
+
 @dataclass
 class BestSoFar:
     """The lowest validation loss and how long ago it was."""
