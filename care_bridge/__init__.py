@@ -92,6 +92,8 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs is `_HOME`
     from care_bridge.training.folder import load_model, save_model
     from care_bridge.training.from_files import train_from_files
     from care_bridge.training.unet import build as build_network
+    from care_bridge.zoo.entry import find as find_zoo_model
+    from care_bridge.zoo.entry import models as zoo_models
 
 __version__ = "0.1.0"
 
@@ -155,6 +157,7 @@ __all__ = [
     "explain",
     "export_model",
     "find_images",
+    "find_zoo_model",
     "image_pairs",
     "import_package",
     "install_macros",
@@ -201,6 +204,7 @@ __all__ = [
     "write_package",
     "write_pairs",
     "write_report",
+    "zoo_models",
 ]
 
 _HOME = {
@@ -261,6 +265,7 @@ _HOME = {
     "expected_differences": "plugin.advice",
     "explain": "comparing.conventions",
     "export_model": "export.formats",
+    "find_zoo_model": "zoo.entry:find",
     "find_images": "inference.files",
     "image_pairs": "simulate.dataset",
     "import_package": "export.import_package",
@@ -308,6 +313,7 @@ _HOME = {
     "write_package": "export.bioimageio",
     "write_pairs": "simulate.folder",
     "write_report": "evaluate",
+    "zoo_models": "zoo.entry:models",
 }
 """Module of each public name, and after a colon what it is called there where that says too little by itself."""
 

@@ -54,13 +54,15 @@ _KEYS = {
     "photons": list,
     "structures": list,
     "sharpness": str,
+    "detail_px": list,
     "limits": list,
     "sources": list,
 }
+_OPTIONAL = ("detail_px",)
 _OF_SOURCE = ("name", "address", "licence", "class", "sha256", "credit", "used_for")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
     """A model that comes with this package.
 
@@ -86,6 +88,8 @@ class Entry:
         "any", or what its training images show.
     sharpness : str
         How sharp its images are, in words.
+    detail_px : (float, float)
+        The finest details of its training images, least and most; (0, 0) where nobody said.
     limits : tuple of str
         What it is not for, a sentence each.
     sources : tuple of mapping
@@ -107,6 +111,7 @@ class Entry:
     photons: tuple[float, float] = (0.0, 0.0)
     structures: tuple[str, ...] = ()
     sharpness: str = ""
+    detail_px: tuple[float, float] = (0.0, 0.0)
     limits: tuple[str, ...] = ()
     sources: tuple[Mapping[str, Any], ...] = ()
     evaluation: Mapping[str, Any] = field(default_factory=dict)
@@ -191,6 +196,16 @@ def models() -> tuple[Entry, ...]:
 def find(name: str | os.PathLike[str]) -> Entry:
     """A model of the zoo by its name, or one that lies in a folder as the zoo's do.
 
+    Parameters
+    ----------
+    name : str or path
+        As `care-bridge zoo list` shows it, or a folder.
+
+    Returns
+    -------
+    Entry
+        What its folder says of it.
+
     Raises
     ------
     InputError
@@ -245,6 +260,7 @@ def read_entry(folder: str | os.PathLike[str], name: str | None = None) -> Entry
         photons=_range(good.get("photons")),
         structures=tuple(map(str, good.get("structures", ()))),
         sharpness=good.get("sharpness", ""),
+        detail_px=_range(good.get("detail_px")),
         limits=tuple(map(str, good.get("limits", ()))),
         sources=tuple(one for one in good.get("sources", ()) if isinstance(one, Mapping)),
         evaluation=_evaluation(folder / EVALUATION),
@@ -288,13 +304,15 @@ def _problems(told: Mapping[str, Any]) -> list[str]:
         problems.append(f"{key}: no key of {DATASHEET}" + (f"; {near[0]} is" if near else ""))
     for key, kind in _KEYS.items():
         value = told.get(key)
+        if key in _OPTIONAL and value is None:
+            continue
         if not isinstance(value, kind) or not value:
             what = "a text" if kind is str else "a list"
             problems.append(f"{key}: give {what}; received {text.shown(told.get(key, 'nothing'))}")
     for key, allowed in (("family", tuple(FAMILIES)), ("noise", NOISES)):
         if isinstance(told.get(key), str) and told[key] not in allowed:
             problems.append(f"{key}: one of {', '.join(allowed)}; received {text.shown(told[key])}")
-    for key in ("neighbour_correlation", "photons"):
+    for key in ("neighbour_correlation", "photons", "detail_px"):
         values = told.get(key)
         if isinstance(values, list) and not (
             len(values) == 2
