@@ -19,7 +19,7 @@ from care_bridge.evaluate.pairs import seen_in_training
 from care_bridge.evaluate.planes import Plane, on_truth, plane_of
 from care_bridge.evaluate.scores import score_image
 from care_bridge.files import atomic_file, scratch_folder, write_text
-from care_bridge.images import Image
+from care_bridge.images import PATTERN, Image
 from care_bridge.opening import open_predictor
 from care_bridge.page import display_limits, png
 from care_bridge.predictor import Predictor, mean_channels
@@ -35,8 +35,8 @@ PANEL_PX = 256
 """Side of each of a picture's three panels."""
 
 _OF_SET = ("name", "what", "source", "licence", "class", "images", "truths", "image_suffix", "truth_suffix")
-_MORE_OF_SET = ("only", "pictures", "axes", "channel")
-_OF_TUNING = ("what", "images", "truths", "image_suffix", "truth_suffix", "axes", "channel")
+_MORE_OF_SET = ("only", "pictures", "axes", "channel", "pattern")
+_OF_TUNING = ("what", "images", "truths", "image_suffix", "truth_suffix", "axes", "channel", "pattern")
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def read_tests(path: str | os.PathLike[str]) -> Tests:
     ----------
     path : path
         Folders in it are relative to its own. A set has name, what, source (an address), licence, class, images and
-        truths (folders; of one folder, with image_suffix and truth_suffix), and may have only (names), pictures, axes,
-        channel. Tuning has what, images, truths and the suffixes.
+        truths (folders; of one folder, with image_suffix and truth_suffix), and may have pattern (which files), only
+        (words of names), pictures, axes, channel. Tuning has what, images, truths, the suffixes, pattern.
 
     Raises
     ------
@@ -152,6 +152,7 @@ def _read(told: Mapping[str, Any], beside: Path) -> list[Pair]:
         target_suffix=told.get("truth_suffix"),
         axes=told.get("axes"),
         channel=told.get("channel"),
+        pattern=str(told.get("pattern", PATTERN)),
     )
 
 

@@ -188,3 +188,21 @@ def test_a_page_shows_every_model_before_and_after(zoo: Path, tmp_path: Path) ->
     assert f"care-bridge predict {NAME} cell.tif" in html
     assert "not for intensity-based quantification" in html
     assert "https://cdn" not in html
+
+
+def test_pairs_of_one_folder_are_taken_by_their_pattern_and_tuning_never_on_them(
+    made: Path, tmp_path: Path
+) -> None:
+    from care_bridge.zoo.evaluation import evaluate_model, read_tests
+
+    told = (made / "tests.toml").read_text(encoding="utf-8").replace('"tests"', f'"{made / "tests"}"')
+    told = told.replace("pictures = true", 'pattern = "cell2*"')
+    tests = tmp_path / "tests.toml"
+    tests.write_text(told.replace('"tuning"', f'"{made / "tuning"}"'), encoding="utf-8")
+    assert [pair.name for pair in read_tests(tests).sets[0].pairs] == ["cell2_noisy.tif"]
+    tests.write_text(told.replace('"tuning"', f'"{made / "tests"}"'), encoding="utf-8")
+    with pytest.raises(InputError, match="would be tuned on the test images"):
+        evaluate_model(find(made / "zoo" / NAME), read_tests(tests))
+    tests.write_text(told.replace('class = "A"', 'class = "C"\npictures = true'), encoding="utf-8")
+    with pytest.raises(InputError, match="class 'C' are not shown on a card"):
+        read_tests(tests)
