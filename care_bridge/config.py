@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from care_bridge import text
 from care_bridge.axes import check_axes
-from care_bridge.defaults import KIND, PRECISION, SEED, TargetScale
+from care_bridge.defaults import ARCHITECTURE, KIND, PRECISION, SEED, TargetScale
 from care_bridge.errors import InputError
 from care_bridge.files import write_text
 from care_bridge.tiling import receptive_field
@@ -32,6 +32,12 @@ PMIN, PMAX = 2.0, 99.8
 Kind = Literal["CARE", "UpsamplingCARE", "IsotropicCARE", "ProjectionCARE"]
 """csbdeep's classes: plain, upsampled along Z first, two rotated stacks combined, an axis projected away."""
 
+Architecture = Literal["care", "fast"]
+"""csbdeep's U-Net, or one that works at half the resolution along Y and X; see `training.unet.build`."""
+
+CSBDEEP_CANNOT = "this network is not csbdeep's: open it with care_bridge.csbdeep.models.CARE(None, name)"
+"""Key in the config.json of networks that csbdeep has no like of: csbdeep's refusal shows the keys it does not know."""
+
 Sizes = int | tuple[int, ...]
 
 _MOST_LEVELS, _MOST_CHANNELS, _MOST_KERNEL = 24, 1 << 16, 1 << 10
@@ -42,6 +48,7 @@ _PROJECTION = ("proj_axis", "proj_n_depth", "proj_n_filt", "proj_n_conv_per_dept
 # Field here -> key in our own block of config.json; everything else is a top-level key of csbdeep's.
 _OWN = {
     "kind": "class",
+    "architecture": "architecture",
     "unet_pool": "unet_pool",
     "factor": "factor",
     "norm_pmin": "norm_pmin",
@@ -65,8 +72,8 @@ class CareConfig(BaseModel):
 
     The names and defaults are csbdeep's (``csbdeep.models.Config`` and ``ProjectionConfig``, 0.8.2), except
     `train_tensorboard`, which is off: TensorFlow no longer brings TensorBoard, and csbdeep stops without it.
-    Defaults that hang on others (kernel 5 in 2-D and 3 in 3-D, residual when channels agree, `laplace` when
-    probabilistic) are filled in on construction, so a config holds plain values.
+    Defaults that hang on others (kernel 5 in 2-D and 3 in 3-D, depth 3 and kernel 3 of the fast architecture, residual
+    when channels agree, `laplace` when probabilistic) are filled in on construction, so a config holds plain values.
 
     Attributes
     ----------
@@ -77,6 +84,8 @@ class CareConfig(BaseModel):
         Predict a Laplace distribution per pixel: a mean and a scale channel for every output channel.
     kind : str
         csbdeep's class, see `Kind`.
+    architecture : {"care", "fast"}
+        csbdeep's U-Net; or the same at half the resolution along Y and X, which costs a fraction.
     factor : float, optional
         Upsampling along Z that UpsamplingCARE and IsotropicCARE were trained for; None: the caller says.
     unet_residual : bool
@@ -143,10 +152,11 @@ class CareConfig(BaseModel):
     n_channel_out: int = Field(1, ge=1, le=_MOST_CHANNELS)
     probabilistic: bool = False
     kind: Kind = KIND
+    architecture: Architecture = ARCHITECTURE
     factor: float | None = Field(None, gt=0, allow_inf_nan=False)
 
     unet_residual: bool
-    unet_n_depth: int = Field(2, ge=1, le=_MOST_LEVELS)
+    unet_n_depth: int = Field(ge=1, le=_MOST_LEVELS)
     unet_kern_size: Sizes
     unet_pool: tuple[int, ...]
     unet_n_first: int = Field(32, ge=1)
@@ -212,7 +222,9 @@ class CareConfig(BaseModel):
         n_dim = len(values["axes"]) - 1
         channels = values["n_channel_in"]
         values.setdefault("unet_residual", channels == values["n_channel_out"])
-        values.setdefault("unet_kern_size", 5 if n_dim == 2 else 3)
+        fast = values.get("architecture") == "fast"
+        values.setdefault("unet_n_depth", 3 if fast else 2)
+        values.setdefault("unet_kern_size", 5 if n_dim == 2 and not fast else 3)
         values.setdefault("train_loss", "laplace" if values.get("probabilistic") else "mae")
         values.setdefault("unet_input_shape", (None,) * n_dim + (channels,))
         provenance = values.get("provenance")
@@ -336,13 +348,17 @@ class CareConfig(BaseModel):
         return (self.unet_kern_size,) * (len(self.axes_out) - 1)
 
     @property
+    def stride(self) -> tuple[int, ...]:
+        """How much coarser than the image the U-Net works, a number for each space axis of its output."""
+        fast = self.architecture == "fast"
+        return tuple(2 if fast and letter in "YX" else 1 for letter in self.axes_out.replace("C", ""))
+
+    @property
     def weight_bytes(self) -> int:
         """Memory that the U-Net's weights take, about; training takes four times as much, and the images."""
-        area, features, count = (
-            math.prod(self.kernel),
-            self.unet_n_first,
-            self.n_channel_in * self.unet_n_first,
-        )
+        area, features = math.prod(self.kernel), self.unet_n_first
+        # The first convolution of the fast network looks at whole blocks of pixels.
+        count = self.n_channel_in * self.unet_n_first * math.prod(self.stride)
         for level in range(self.unet_n_depth):
             here = features << level
             # Down: twice a convolution; up: one of both halves together, one back. The lowest level lies in between.
@@ -353,7 +369,10 @@ class CareConfig(BaseModel):
     def size_multiple(self) -> dict[str, int]:
         """For each letter of `axes`: the network takes sizes that are a multiple of it."""
         unet = dict(zip(self.axes_out, self.unet_pool, strict=False))
-        multiple = {letter: pool**self.unet_n_depth for letter, pool in unet.items()}
+        multiple = {
+            letter: stride * pool**self.unet_n_depth
+            for (letter, pool), stride in zip(unet.items(), self.stride, strict=True)
+        }
         if self.proj_pool is not None and self.proj_n_depth is not None:
             for letter, pool in zip(self.axes, self.proj_pool, strict=False):
                 multiple[letter] = max(pool**self.proj_n_depth, multiple.get(letter, 1))
@@ -370,6 +389,10 @@ class CareConfig(BaseModel):
         halo = receptive_field(
             n_depth=self.unet_n_depth, kern_size=self.kernel, pool=self.unet_pool, axes=space
         )
+        # In blocks of the stride; from one end of its own block to the far end of the last.
+        halo = {
+            letter: stride * (halo[letter] + 1) - 1 for letter, stride in zip(space, self.stride, strict=True)
+        }
         if self.proj_axis and self.proj_kern and self.proj_pool:
             projecting = receptive_field(
                 n_depth=self.proj_n_depth or 4,
@@ -391,7 +414,7 @@ class CareConfig(BaseModel):
         """Content of config.json: csbdeep's keys, then our own block.
 
         csbdeep refuses keys that it does not know unless `allow_new_parameters` is set. It is, so that
-        csbdeep opens the folder, except where it would build another network unawares (`unet_pool`).
+        csbdeep opens the folder, except where it would build another network unawares (`unet_pool`, `architecture`).
         """
         values = self.model_dump(mode="json")
         other = values.pop("other")
@@ -400,8 +423,10 @@ class CareConfig(BaseModel):
         if self.kind != "ProjectionCARE":
             for key in _PROJECTION:
                 del values[key]
-        plain = set(self.unet_pool) == {2}
-        return {"n_dim": self.n_dim, **values, **other, "allow_new_parameters": plain, BLOCK: block}
+        fast = self.architecture == "fast"
+        plain = set(self.unet_pool) == {2} and not fast
+        told = {CSBDEEP_CANNOT: True} if fast else {}
+        return {"n_dim": self.n_dim, **values, **other, **told, "allow_new_parameters": plain, BLOCK: block}
 
 
 TARGET_SCALES: Mapping[TargetScale, str] = {
@@ -490,6 +515,7 @@ def config_of(content: Any, *, name: str) -> CareConfig:
         )
     _refuse_noise2void(content, name)
     content.pop("allow_new_parameters", None)
+    content.pop(CSBDEEP_CANNOT, None)
     version = block.get("format_version", FORMAT_VERSION)
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise InputError(

@@ -56,6 +56,26 @@ def test_folder_gives_back_what_was_written(tmp_path):
 def test_csbdeep_is_kept_from_nets_that_it_would_build_differently():
     assert CareConfig("ZYX").to_json()["allow_new_parameters"] is True
     assert CareConfig("ZYX", unet_pool=(1, 2, 2)).to_json()["allow_new_parameters"] is False
+    fast = CareConfig(architecture="fast").to_json()
+    assert fast["allow_new_parameters"] is False
+    assert any("open it with care_bridge.csbdeep.models.CARE(None, name)" in key for key in fast)
+
+
+def test_the_fast_architecture_brings_its_own_sizes_and_keeps_those_that_are_given(tmp_path):
+    fast = CareConfig(architecture="fast")
+    assert (fast.unet_n_depth, fast.unet_kern_size, fast.unet_n_first) == (3, 3, 32)
+    assert fast.size_multiple == {"Y": 16, "X": 16, "C": 1}
+    assert CareConfig("ZYX", architecture="fast").size_multiple == {"Z": 8, "Y": 16, "X": 16, "C": 1}
+    flat = CareConfig("ZYX", architecture="fast", unet_pool=(1, 2, 2))
+    assert flat.size_multiple == {"Z": 1, "Y": 16, "X": 16, "C": 1}
+    given = CareConfig(architecture="fast", unet_n_depth=2, unet_kern_size=5, unet_n_first=8)
+    assert (given.unet_n_depth, given.unet_kern_size, given.unet_n_first) == (2, 5, 8)
+    write_config(tmp_path, fast)
+    assert read_config(tmp_path) == fast
+    assert fast.other == read_config(tmp_path).other == {}
+    # 36 weights for each feature of the first convolution, where csbdeep's of kernel 3 has 9.
+    care = CareConfig(unet_n_depth=3, unet_kern_size=3)
+    assert fast.weight_bytes - care.weight_bytes == 4 * (36 - 9) * 32
 
 
 def test_folder_of_csbdeep_opens_and_keeps_keys_of_others(tmp_path):
@@ -93,6 +113,8 @@ def test_projection_keys_tell_the_kind(tmp_path):
         ({"n_channel_in": 2, "unet_residual": True}, "unet_residual needs as many channels"),
         ({"train_loss": "laplace"}, "does not go with probabilistic=False"),
         ({"unet_pool": (1, 2, 2)}, "unet_pool=(1, 2, 2) needs 2 numbers"),
+        ({"architecture": "quick"}, "architecture='quick': input should be 'care' or 'fast'"),
+        ({"architecture": "fast", "unet_n_depth": 20, "unet_n_first": 4096}, "make a network whose weights"),
         ({"unet_input_shape": (None, 1)}, "must have 2 sizes"),
         ({"norm_pmin": 99.0, "norm_pmax": 2.0}, "must be below"),
         ({"proj_axis": "Z"}, "belong to kind='ProjectionCARE'"),

@@ -47,6 +47,22 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "unet_pool": (1, 2, 2),
         "unet_kern_size": 3,
     },
+    "fast": {"architecture": "fast"},
+    "fast, kernel 5": {"architecture": "fast", "unet_n_depth": 1, "unet_kern_size": 5},
+    "fast 3-D": {"architecture": "fast", "axes": "ZYX", "unet_n_depth": 1},
+    "fast 3-D, pooled in the plane": {
+        "architecture": "fast",
+        "axes": "ZYX",
+        "unet_n_depth": 2,
+        "unet_pool": (1, 2, 2),
+    },
+    "fast projection": {
+        "architecture": "fast",
+        "kind": "ProjectionCARE",
+        "axes": "ZYX",
+        "unet_n_depth": 1,
+        "proj_n_depth": 1,
+    },
     "projection": {"kind": "ProjectionCARE", "axes": "ZYX", "unet_n_depth": 1, "unet_kern_size": 3},
 }
 

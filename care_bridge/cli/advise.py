@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,11 @@ def _open(model: Path) -> tuple[NetworkPredictor, int | None]:
     from care_bridge.config import read_config
     from care_bridge.opening import open_network_predictor
 
-    features = read_config(model).unet_n_first if (model / "config.json").is_file() else None
+    features = None
+    if (model / "config.json").is_file():
+        config = read_config(model)
+        # For each pixel of the image: a coarser first level holds its features for a block of them.
+        features = max(1, config.unet_n_first // math.prod(config.stride))
     return open_network_predictor(model), features
 
 

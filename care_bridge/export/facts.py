@@ -79,8 +79,11 @@ def architecture(source: Source) -> str:
     config = source.config
     if config is None:
         return f"fully convolutional Keras model {source.name}"
+    of = f"U-Net of CSBDeep ({config.kind})"
+    if config.architecture == "fast":
+        of = f"U-Net ({config.kind}) at half the resolution along Y and X"
     return (
-        f"{'residual ' if config.unet_residual else ''}U-Net of CSBDeep ({config.kind}), depth "
+        f"{'residual ' if config.unet_residual else ''}{of}, depth "
         f"{config.unet_n_depth}, kernel {config.unet_kern_size}, {config.unet_n_first} features at first"
     )
 

@@ -19,7 +19,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 import care_bridge
-from care_bridge.config import BLOCK, CareConfig, write_config
+from care_bridge.config import BLOCK, CSBDEEP_CANNOT, CareConfig, write_config
 from care_bridge.errors import InputError
 from care_bridge.files import clear_leftovers
 from care_bridge.progress import Progress, silent
@@ -74,6 +74,8 @@ FEW_VALIDATION = 0.05
 
 _RUN_KEYS = ("train_epochs", "provenance")
 # What may differ when a run is taken up again: more epochs, and notes.
+_FOR_CSBDEEP = ("allow_new_parameters", CSBDEEP_CANNOT)
+# What follows from the settings and is told to csbdeep alone.
 
 
 @dataclass(frozen=True, eq=False)
@@ -541,7 +543,7 @@ def _check_same_run(folder: Path, state: State, settings: dict[str, Any], data: 
     problems = [
         f"{key} was {before.get(key)!r} and is {now[key]!r}"
         for key in sorted(now)
-        if key not in (BLOCK, *_RUN_KEYS) and before.get(key) != now[key]
+        if key not in (BLOCK, *_FOR_CSBDEEP, *_RUN_KEYS) and before.get(key) != now[key]
     ]
     if state.data != data:
         problems.append("the patches are others")

@@ -18,7 +18,7 @@ from care_bridge.files import scratch_folder
 from care_bridge.keras_file import check_keras_file
 from care_bridge.model_names import model_path
 from care_bridge.training.folder import find_weights, read_weights
-from care_bridge.training.unet import build
+from care_bridge.training.unet import BLOCKS, build
 
 Named = Sequence[tuple[str, NDArray[Any]]]
 
@@ -67,9 +67,15 @@ def start_from(path: str | os.PathLike[str], config: CareConfig) -> Transfer:
     Raises
     ------
     InputError
-        If there are no Keras weights at `path`, or none fits.
+        If there are no Keras weights at `path`, they are of the other architecture, or none fits.
     """
     stored = _stored(model_path(path))
+    there = "fast" if any(BLOCKS in name.split("/") for name, _ in stored) else "care"
+    if there != config.architecture:
+        raise InputError(
+            f"the weights of {str(path)!r} are of architecture={there!r} and cannot start one of "
+            f"{config.architecture!r}, whose layers see other pixels; use --architecture {there}, or another start"
+        )
     network = build(config)
     names = [variable.path for variable in network.weights]
     weights = [np.asarray(value) for value in network.get_weights()]
@@ -82,8 +88,8 @@ def start_from(path: str | os.PathLike[str], config: CareConfig) -> Transfer:
             weights[number] = found.astype(np.float32)
             taken.append(name)
         else:
-            there = f"{found.shape} there" if found is not None else "not there"
-            fresh.append(f"{name} ({weights[number].shape} here, {there})")
+            seen = f"{found.shape} there" if found is not None else "not there"
+            fresh.append(f"{name} ({weights[number].shape} here, {seen})")
     if not any(name.endswith("kernel") for name in taken):
         raise InputError(
             f"no weights of {str(path)!r} fit this network ({fresh[0]}, ...); use its settings: unet_n_depth, "

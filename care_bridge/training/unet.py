@@ -1,4 +1,4 @@
-"""csbdeep's networks, layer for layer, with today's Keras."""
+"""csbdeep's networks, layer for layer, with today's Keras; and the same at half the resolution."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import psutil
 
 from care_bridge.config import CareConfig, too_large
 from care_bridge.errors import InputError
+
+BLOCKS = "blocks"
+"""Name of the layer that takes the fast architecture down to half the resolution; its weights are known by it."""
 
 SCALE_MIN = 1e-3
 """Added to the scale of a probabilistic network, so that its logarithm stays finite (csbdeep)."""
@@ -42,6 +45,10 @@ def build(config: CareConfig, *, seed: int | None = None, precision: str = "floa
     -----
     Architecture: csbdeep 0.8.2, internals/nets.py, internals/blocks.py, models/care_projection.py. Only
     layers of Keras itself are used, so a `.keras` file opens in safe mode and without this package.
+
+    ``architecture="fast"`` is that U-Net on blocks of 2 x 2 pixels: its first convolution has twice the kernel and
+    stride 2 along Y and X (space-to-depth and a convolution in one), its heads are transposed convolutions of 2 x 2
+    with stride 2 (a 1x1 convolution and depth-to-space in one); the input is added at full resolution.
     """
     memory = psutil.virtual_memory().total
     if config.weight_bytes > memory:
@@ -102,11 +109,18 @@ class _Convolutions:
         name: str | None = None,
         *,
         head: bool = False,
+        strides: tuple[int, ...] | int = 1,
+        transposed: bool = False,
     ) -> keras.layers.Layer:
-        layer = keras.layers.Conv2D if len(kernel) == 2 else keras.layers.Conv3D
+        layers = keras.layers
+        if len(kernel) == 2:
+            layer = layers.Conv2DTranspose if transposed else layers.Conv2D
+        else:
+            layer = layers.Conv3DTranspose if transposed else layers.Conv3D
         return layer(
             features,
             kernel,
+            strides=strides,
             padding="same",
             activation=activation,
             kernel_initializer=keras.initializers.GlorotUniform(seed=int(self._random.integers(2**31))),
@@ -118,13 +132,15 @@ class _Convolutions:
 def _unet(config: CareConfig, make: _Convolutions, input_shape: tuple[int | None, ...]) -> keras.Model:
     inputs = keras.layers.Input(input_shape, name="input")
     features = _features(config, make, inputs)
-    ones = (1,) * len(config.kernel)
-    mean = make(config.n_channel_out, ones, "linear", "mean", head=True)(features)
+    # A fast network's heads also bring back the full resolution; csbdeep's are convolutions of one pixel.
+    block = config.stride
+    how: dict[str, Any] = {"head": True, "strides": block, "transposed": config.architecture == "fast"}
+    mean = make(config.n_channel_out, block, "linear", "mean", **how)(features)
     if config.unet_residual:
         mean = keras.layers.Add(name="residual")([mean, inputs])
     outputs = keras.layers.Activation(config.unet_last_activation, name="activation")(mean)
     if config.probabilistic:
-        scale = make(config.n_channel_out, ones, "softplus", "scale", head=True)(features)
+        scale = make(config.n_channel_out, block, "softplus", "scale", **how)(features)
         scale = keras.layers.Rescaling(1.0, offset=SCALE_MIN, name="scale_min")(scale)
         outputs = keras.layers.Concatenate(axis=-1, name="mean_and_scale")([outputs, scale])
     return keras.Model(inputs, outputs, name="unet")
@@ -136,6 +152,9 @@ def _features(config: CareConfig, make: _Convolutions, layer: Any) -> Any:
     skipped = []
     for level in range(depth):
         for i in range(2):
+            if config.architecture == "fast" and level == i == 0:
+                layer = _into_blocks(config, make)(layer)
+                continue
             layer = make(first * 2**level, kernel, "relu", f"down_level_{level}_no_{i}")(layer)
         skipped.append(layer)
         layer = pooling(pool, name=f"max_{level}", dtype=make.dtype)(layer)
@@ -148,6 +167,11 @@ def _features(config: CareConfig, make: _Convolutions, layer: Any) -> Any:
         layer = make(first * 2**level, kernel, "relu", f"up_level_{level}_no_0")(layer)
         layer = make(first * 2 ** max(0, level - 1), kernel, "relu", f"up_level_{level}_no_2")(layer)
     return layer
+
+
+def _into_blocks(config: CareConfig, make: _Convolutions) -> keras.layers.Layer:
+    size = tuple(width * stride for width, stride in zip(config.kernel, config.stride, strict=True))
+    return make(config.unet_n_first, size, "relu", BLOCKS, strides=config.stride)
 
 
 def _projection(config: CareConfig, make: _Convolutions) -> keras.Model:

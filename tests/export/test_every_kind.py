@@ -21,6 +21,24 @@ KINDS: dict[str, dict[str, Any]] = {
     "projection": {"axes": "ZYX", "kind": "ProjectionCARE", "proj_n_depth": 1, "proj_n_filt": 2},
     "anisotropic": {"axes": "ZYX", "unet_pool": (1, 2, 2)},
     "ensemble": {"probabilistic": True},
+    "fast 2-D": {"architecture": "fast"},
+    "fast 3-D": {"axes": "ZYX", "architecture": "fast"},
+    "fast probabilistic": {"architecture": "fast", "probabilistic": True},
+    "fast isotropic": {"kind": "IsotropicCARE", "factor": 2.0, "architecture": "fast"},
+    "fast upsampling": {
+        "axes": "ZYX",
+        "kind": "UpsamplingCARE",
+        "factor": 2.0,
+        "architecture": "fast",
+        "unet_pool": (1, 2, 2),
+    },
+    "fast projection": {
+        "axes": "ZYX",
+        "kind": "ProjectionCARE",
+        "proj_n_depth": 1,
+        "proj_n_filt": 2,
+        "architecture": "fast",
+    },
 }
 
 

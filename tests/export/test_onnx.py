@@ -36,6 +36,32 @@ def test_models_of_anybody_give_in_onnx_runtime_what_they_give_here(
         assert np.abs(network(image) - run(freeze(model), image)).max() <= 1e-5
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"probabilistic": True}, {"axes": "ZYX", "unet_pool": (1, 2, 2), "unet_n_depth": 1}]
+)
+def test_fast_networks_give_in_onnx_runtime_what_they_give_here(
+    settings: dict[str, Any], noise: Any, tmp_path: Path
+) -> None:
+    from care_bridge.config import CareConfig
+    from care_bridge.export.onnx import write_onnx
+    from care_bridge.inference.onnx import OnnxNetwork
+    from care_bridge.reach import measured_size_multiple
+    from care_bridge.training.folder import CareModel
+    from care_bridge.training.unet import build
+
+    config = CareConfig(architecture="fast", unet_n_first=8, seed=1, **settings)
+    model = build(config)
+    network = OnnxNetwork(write_onnx(CareModel(config, model), tmp_path / "net.onnx"))
+    space = config.axes.replace("C", "")
+    assert measured_size_multiple(network, space) == {axis: config.size_multiple[axis] for axis in space}
+    for size in (16, 48):
+        image = noise(size, (1, *(size,) * len(space), 1))
+        once, there = np.asarray(model(image)), network(image)
+        assert np.abs(there - once).max() <= 1e-5
+        if not config.probabilistic:
+            assert np.abs(network(there) - np.asarray(model(once))).max() <= 5e-5
+
+
 def test_tensors_and_free_dimensions_are_named(tiny: Path, tmp_path: Path) -> None:
     from care_bridge.export.onnx import write_onnx
     from care_bridge.inference.onnx import OnnxNetwork

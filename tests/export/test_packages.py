@@ -391,6 +391,33 @@ def test_a_package_passes_every_reader(package: Path, tf1: Any, tmp_path: Path) 
     assert report.facts["run_your_network"] == "accepted"
 
 
+@pytest.mark.java
+def test_a_package_of_a_fast_network_passes_every_reader_and_comes_back(tf1: Any, tmp_path: Path) -> None:
+    from care_bridge.config import CareConfig
+    from care_bridge.export.bioimageio import write_package
+    from care_bridge.export.import_package import import_package
+    from care_bridge.package import read_description
+    from care_bridge.training.folder import load_model, save_model
+    from care_bridge.training.unet import build
+
+    from .conftest import CARD
+
+    config = CareConfig(architecture="fast", unet_n_first=8, unet_n_depth=3, seed=3)
+    save_model(tmp_path / "fast", config, build(config))
+    package = write_package(tmp_path / "fast", tmp_path / "package.zip", metadata=CARD).path
+    report = check(package, sessions=tf1)
+    assert report.accepted, str(report)
+    assert report.facts["deepimagej"] == "runs with tensorflow_saved_model_bundle"
+    assert report.facts["run_your_network"] == "accepted"
+    with zipfile.ZipFile(package) as file:
+        file.extractall(tmp_path / "unpacked")
+    rdf = read_description(tmp_path / "unpacked", package)
+    sizes = {axis["id"]: axis["size"] for axis in rdf["inputs"][0]["axes"] if axis["type"] == "space"}
+    assert {axis: size["step"] for axis, size in sizes.items()} == {"y": 16, "x": 16}
+    assert all(size["min"] % 16 == 0 for size in sizes.values())
+    assert load_model(import_package(package, tmp_path / "again")).config == config
+
+
 def test_a_changed_file_and_a_missing_one_are_found(unpacked: Path) -> None:
     np.save(unpacked / "test_input.npy", np.zeros((1, 64, 64, 1), np.float32))
     (unpacked / "cover.png").unlink()

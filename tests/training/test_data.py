@@ -11,8 +11,11 @@ import pytest
 from care_bridge.config import CareConfig, read_config
 from care_bridge.errors import InputError
 from care_bridge.images import Image, write_image
+from care_bridge.opening import open_predictor
 from care_bridge.patches import LeakingSplitWarning
+from care_bridge.predictor import PredictOptions
 from care_bridge.sweep import Sweep, run_sweep, trained_and_tested
+from care_bridge.tiling import CsbdeepTiles
 from care_bridge.training.data import data_from_file, data_from_folders, network_axes
 from care_bridge.training.ensemble import load_members, member_seed, train_ensemble
 from care_bridge.training.fit import train
@@ -169,6 +172,48 @@ def test_fine_tuning_takes_what_fits_and_names_the_rest(tmp_path):
                 axes="ZYX", unet_pool=(2, 2, 2), unet_input_shape=(None,) * 3 + (1,), unet_n_first=7
             ),
         )
+
+
+def test_a_fast_network_trains_from_the_command_line_and_predicts_any_size(folders, tmp_path):
+    from typer.testing import CliRunner
+
+    from care_bridge.cli import app
+
+    command = ["train", *map(str, folders), "--out", str(tmp_path / "model"), "--architecture", "fast"]
+    command += ["--features", "4", "--network-axes", "YX", "--epochs", "1", "--steps", "2", "--quiet"]
+    refused = CliRunner().invoke(app, [*command, "--patch-size", "24,24"])
+    assert refused.exit_code == 2
+    assert "needs a multiple of 16" in refused.output
+    done = CliRunner().invoke(app, [*command, "--patch-size", "32,32"])
+    assert done.exit_code == 0, done.output
+    config = load_model(tmp_path / "model").config
+    assert (config.architecture, config.unet_n_depth, config.unet_kern_size) == ("fast", 3, 3)
+    image = Image(np.random.default_rng(0).random((300, 45), np.float32), "YX")
+    predictor = open_predictor(tmp_path / "model", runtime="keras")
+    tiled = open_predictor(
+        tmp_path / "model", runtime="keras", options=PredictOptions(tiles=CsbdeepTiles({"Y": 2}))
+    )
+    whole = predictor.predict(image).data
+    assert whole.shape == image.shape
+    np.testing.assert_allclose(tiled.predict(image).data, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kept", "wanted"), [("care", "fast"), ("fast", "care")])
+@pytest.mark.parametrize("kind", ["CARE", "ProjectionCARE"])
+def test_fine_tuning_between_architectures_is_refused(tmp_path, kept, wanted, kind):
+    sizes = {"unet_n_first": 4, "unet_n_depth": 3, "unet_kern_size": 3, "kind": kind}
+    there, here = (
+        CareConfig("YX" if kind == "CARE" else "ZYX", architecture=name, **sizes) for name in (kept, wanted)
+    )
+    network = build(there)
+    save_model(tmp_path / "model", there, network)
+    network.save(tmp_path / "model.keras")
+    for place in ("model", "model/weights_best.h5", "model.keras"):
+        assert not start_from(tmp_path / place, there).fresh
+        with pytest.raises(
+            InputError, match=f"are of architecture='{kept}' and cannot start one of '{wanted}'"
+        ):
+            start_from(tmp_path / place, here)
 
 
 def test_fine_tuning_starts_from_keras_files_and_packages(tmp_path):

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from care_bridge.config import write_config
+from care_bridge.config import BLOCK, write_config
 from care_bridge.errors import InputError
 from care_bridge.files import owned
 from care_bridge.training import checkpoint
@@ -119,6 +119,16 @@ def test_killed_at_any_moment_it_goes_on_as_if_not(patches, small, tmp_path):
             ".part-of_yours",
         }
     assert _bytes(tmp_path / "killed") == _bytes(tmp_path / "whole")
+
+
+def test_a_run_begun_before_a_setting_was_there_goes_on_with_its_default(patches, small, tmp_path):
+    train(small.replace(train_epochs=1), *patches, tmp_path)
+    state, weights, optimizer = checkpoint.load_checkpoint(tmp_path)
+    del state.settings[BLOCK]["architecture"]
+    checkpoint.save_checkpoint(tmp_path, state, weights=weights, optimizer=optimizer)
+    assert len(train(small.replace(train_epochs=2), *patches, tmp_path, resume=True).history) == 2
+    with pytest.raises(InputError, match=r"other settings \(architecture was 'care' and is 'fast'\)"):
+        train(small.replace(architecture="fast"), *patches, tmp_path, resume=True)
 
 
 def test_full_disk_leaves_the_previous_checkpoint(patches, small, tmp_path, monkeypatch):

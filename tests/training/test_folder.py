@@ -120,6 +120,24 @@ def test_csbdeep_refuses_a_net_that_it_would_build_differently(peer, tmp_path):
         peer.CARE(None, "model", str(tmp_path))
 
 
+def test_csbdeep_says_of_a_fast_network_what_opens_it_and_that_opens_it(peer, tmp_path):
+    from care_bridge.csbdeep.models import CARE
+
+    config = CareConfig(architecture="fast", unet_n_first=4, unet_n_depth=1)
+    network = build(config)
+    save_model(tmp_path / "model", config, network)
+    with pytest.raises(
+        AttributeError, match=r"open it with care_bridge\.csbdeep\.models\.CARE\(None, name\)"
+    ):
+        peer.CARE(None, "model", str(tmp_path))
+    opened = CARE(None, "model", str(tmp_path))
+    assert opened.config.architecture == "fast"
+    assert not any("csbdeep" in key for key in vars(opened.config))
+    x = np.random.default_rng(0).random((1, 8, 8, 1), np.float32)
+    np.testing.assert_array_equal(opened.keras_model(x), network(x))
+    opened.predict(np.ones((9, 7)), "YX")
+
+
 def test_newest_best_weights_are_chosen_as_csbdeep_does(tmp_path):
     config = CareConfig(unet_n_first=4)
     for number, name in enumerate(("weights_best.h5", "weights_last.h5")):

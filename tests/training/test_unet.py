@@ -19,6 +19,9 @@ pytestmark = pytest.mark.tf
         ({}, 922_977),
         ({"probabilistic": True}, 923_010),
         ({"axes": "ZYX"}, 996_769),
+        # The depth-3 net after space-to-depth: 1.37 M.
+        ({"architecture": "fast"}, 1_366_433),
+        ({"architecture": "fast", "probabilistic": True}, 1_366_562),
     ],
 )
 def test_default_networks_have_the_parameters_of_csbdeep(settings, parameters):
@@ -29,6 +32,8 @@ def test_default_networks_have_the_parameters_of_csbdeep(settings, parameters):
     "settings",
     [
         {"probabilistic": True, "unet_n_first": 4},
+        {"architecture": "fast", "probabilistic": True, "unet_n_first": 4, "unet_n_depth": 1},
+        {"architecture": "fast", "axes": "ZYX", "unet_n_first": 4, "unet_n_depth": 1},
         {
             "axes": "ZYX",
             "kind": "ProjectionCARE",
@@ -82,3 +87,32 @@ def test_mean_network_averages_and_widens_by_disagreement():
     # and the variance of their means (Lakshminarayanan et al. 2017).
     variance = (2 * each[..., 1:] ** 2).mean(0) + each[..., :1].var(0)
     np.testing.assert_allclose(result[..., 1:], np.sqrt(variance / 2), rtol=1e-5)
+
+
+def test_the_fast_network_is_a_unet_on_blocks_of_two_by_two_pixels():
+    """Its first and last layers against space-to-depth, a plain convolution, and depth-to-space."""
+    tf = pytest.importorskip("tensorflow")
+    config = CareConfig(architecture="fast", unet_n_first=4, unet_n_depth=1, seed=2)
+    network = build(config)
+    x = np.random.default_rng(0).random((1, 16, 16, 1), np.float32)
+    blocks, mean = network.get_layer("blocks"), network.get_layer("mean")
+    kernel, bias = (np.asarray(value) for value in blocks.get_weights())
+    # (6, 6, 1, n) -> (3, 2, 3, 2, n) -> (3, 3, 4, n): the four pixels of a block become its channels.
+    kernel = kernel.reshape(3, 2, 3, 2, 4).transpose(0, 2, 1, 3, 4).reshape(3, 3, 4, 4)
+    expected = tf.nn.relu(tf.nn.conv2d(tf.nn.space_to_depth(x, 2), kernel, 1, "SAME") + bias)
+    np.testing.assert_allclose(blocks(x), expected, atol=1e-6)
+    kernel, bias = (np.asarray(value) for value in mean.get_weights())
+    kernel = kernel.reshape(1, 1, 4, 4).transpose(0, 1, 3, 2)
+    ended = tf.nn.depth_to_space(tf.nn.conv2d(expected, kernel, 1, "SAME"), 2) + bias
+    np.testing.assert_allclose(mean(expected), ended, atol=1e-6)
+
+
+@pytest.mark.parametrize("axes", ["YX", "ZYX"])
+def test_the_fast_network_adds_its_input_and_its_scales_are_positive(axes):
+    config = CareConfig(axes, architecture="fast", unet_n_first=4, unet_n_depth=1, probabilistic=True)
+    network = build(config)
+    network.set_weights([np.zeros_like(weight) for weight in network.get_weights()])
+    x = np.random.default_rng(0).random((1, *(8,) * len(axes), 1), np.float32)
+    result = np.asarray(network(x))
+    np.testing.assert_array_equal(result[..., :1], x)
+    np.testing.assert_allclose(result[..., 1:], np.log(2) + 1e-3, rtol=1e-5)

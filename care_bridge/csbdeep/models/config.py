@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from care_bridge.config import BLOCK, CareConfig, Kind
+from care_bridge.config import BLOCK, CSBDEEP_CANNOT, CareConfig, Kind
 from care_bridge.errors import InputError
 
 _NOT_SETTINGS = {BLOCK, "allow_new_parameters"}
@@ -116,6 +116,7 @@ class Config:
         content = settings.to_json()
         content.pop("allow_new_parameters")
         content.pop(BLOCK)
+        content.pop(CSBDEEP_CANNOT, None)
         # JSON has lists where csbdeep's Config has tuples.
         vars(self).update(
             {key: getattr(settings, key, value) for key, value in content.items()}
