@@ -576,11 +576,18 @@ def _reshaped(op: str, given: Least, other: Least) -> Least:
     if op == "Reshape" and other.values is not None and all(size > 0 for size in other.values):
         return replace(flat, sizes=_shaped(other).sizes)
     if op == "Reshape" and other.exact and other.values is not None and given.sizes is not None:
+        # ONNX: 0 is the input's size at that place, -1 what the others leave; an empty tensor of TensorFlow is no matter.
+        copied = {
+            place: size for place, size in enumerate(given.sizes) if other.values[place : place + 1] == (0,)
+        }
+        left = math.prod(size for place, size in enumerate(given.sizes) if place not in copied)
         known = math.prod(_whole(size) for size in other.values if size > 0)
+        rest = max((left if copied else given.count) // max(known, 1), 1)
         return replace(
             flat,
             sizes=tuple(
-                _whole(size) if size > 0 else max(given.count // max(known, 1), 1) for size in other.values
+                _whole(size) if size > 0 else copied.get(place, 1 if size == 0 else rest)
+                for place, size in enumerate(other.values)
             ),
         )
     if op in ("ExpandDims", "Unsqueeze") and given.sizes is not None and other.exact and other.values:

@@ -236,3 +236,14 @@ def test_a_branch_that_takes_sizes_from_around_it_is_followed() -> None:
 def test_an_onnx_network_that_doubles_sizes_is_opened() -> None:
     twice = onnx_constant("f", [1, 2, 2, 1], kind=1)
     check_onnx(onnx(X, twice, onnx_node("Resize", "x", "", "f"), onnx_node("Relu", "bomb", output="y")))
+
+
+@pytest.mark.parametrize("sizes", [(-1, 1, 0, 0), (0, 0, -1, 0), (1, -1, 0, 0, 1)])
+def test_an_onnx_reshape_that_keeps_sizes_and_computes_one_makes_nothing(sizes: tuple[int, ...]) -> None:
+    """tf2onnx writes these around convolutions whose channels it moves."""
+    moved = onnx_node("Reshape", "x", "sizes", output="moved")
+    numbers = onnx_constant("sizes", list(sizes))
+    check_onnx(onnx(onnx_image(0, 1, 0, 0), numbers, moved, onnx_node("Add", "moved", "moved", output="y")))
+    times = onnx_constant("times", [1, 1, 500, 500, 1][: len(sizes)])
+    with pytest.raises(InputError, match="'bomb'"):
+        check_onnx(onnx(onnx_image(0, 1, 0, 0), numbers, moved, times, onnx_node("Tile", "moved", "times")))
