@@ -19,11 +19,12 @@ SHORT: Mapping[str, Any] = {
     "unet_n_first": 24,
     "train_schedule": "cosine",
     "train_average": 0.999,
-    "train_learning_rate": 8e-4,
+    "train_learning_rate": 1.6e-3,
 }
 """What a training of minutes has where neither a person nor a preset says otherwise: of csbdeep's networks the one that
-learns fastest (kernel 3, 24 features: as good after 3 minutes as kernel 5 with 32 after 7), the rate it was measured with,
-falling to zero, and the average of its last steps."""
+learns fastest (kernel 3, 24 features: as good after 3 minutes as kernel 5 with 32 after 7), a rate that falls to zero, and
+the average of the last steps. A cosine spends half its steps below half its rate, so it wants twice a plateau's: after 1,200
+steps 1.6e-3 ended 0.45 dB above 8e-4 (one seed, 16 features, drawn structures); the average changed nothing."""
 
 
 @dataclass(frozen=True)

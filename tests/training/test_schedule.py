@@ -156,7 +156,7 @@ def test_minutes_are_planned_said_recorded_and_kept_when_taken_up(folders, tmp_p
     from_files.train_from_files(*folders, **how, settings=settings, minutes=0.2, say=told.append)
     (line,) = (line for line in told if line.startswith("planned for 0.2 min"))
     assert line.endswith(
-        "kernel 3, 2 features, rate 0.0008, falling to zero as a cosine, weights averaged (decay 0.999)"
+        "kernel 3, 2 features, rate 0.0016, falling to zero as a cosine, weights averaged (decay 0.999)"
     )
     config = read_config(tmp_path / "model")
     assert (config.train_minutes, config.train_schedule, config.unet_kern_size) == (0.2, "cosine", 3)
