@@ -45,6 +45,7 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs is `_HOME`
     from care_bridge.macros.shipped import shipped as shipped_macros
     from care_bridge.macros.write import for_model as macro_for_model
     from care_bridge.network_predictor import NetworkPredictor
+    from care_bridge.noise import Noise, NoiseRange, measure_noise
     from care_bridge.normalize import (
         BIOIMAGEIO,
         CSBDEEP,
@@ -119,6 +120,8 @@ __all__ = [
     "Line",
     "Network",
     "NetworkPredictor",
+    "Noise",
+    "NoiseRange",
     "NotFinitePixelsWarning",
     "NotInstalledError",
     "Pair",
@@ -169,6 +172,7 @@ __all__ = [
     "macro_for_model",
     "make_pairs",
     "mean_channels",
+    "measure_noise",
     "normalize_percentiles",
     "open_members",
     "open_network",
@@ -229,6 +233,8 @@ _HOME = {
     "Line": "evaluate.profiles",
     "Network": "predictor",
     "NetworkPredictor": "network_predictor",
+    "Noise": "noise",
+    "NoiseRange": "noise",
     "NotFinitePixelsWarning": "normalize",
     "NotInstalledError": "errors",
     "Pair": "evaluate",
@@ -278,6 +284,7 @@ _HOME = {
     "macro_for_model": "macros.write:for_model",
     "make_pairs": "simulate.dataset",
     "mean_channels": "predictor",
+    "measure_noise": "noise",
     "normalize_percentiles": "normalize:normalize",
     "open_members": "opening",
     "open_network": "opening",
