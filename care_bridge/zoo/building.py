@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,7 +146,7 @@ def evaluations(entry: Entry) -> list[dict[str, Any]]:
         )
         found.append(
             {
-                "dataset_id": one["name"],
+                "dataset_id": _identifier(one["name"]),
                 "dataset_source": one["source"],
                 "dataset_role": "independent",
                 "sample_count": len(one["images"]),
@@ -165,6 +166,11 @@ def evaluations(entry: Entry) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _identifier(name: str) -> str:
+    """A name as the model zoo's identifiers are written: small letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "images"
 
 
 def _short(way: str) -> str:

@@ -110,7 +110,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "tests.toml").write_text(
         """\
 [[sets]]
-name = "blobs"
+name = "Blobs, drawn"
 what = "Blobs of a test."
 source = "https://github.com/care-bridge/care-bridge"
 licence = "BSD-3-Clause"
