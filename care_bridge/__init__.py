@@ -87,6 +87,7 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs is `_HOME`
     from care_bridge.simulate.recipe import Recipe, builtin_recipes, load_recipe
     from care_bridge.sweep import Sweep, run_sweep
     from care_bridge.tiling import CsbdeepTiles, FijiTiles
+    from care_bridge.training.batches import BatchSource
     from care_bridge.training.data import data_from_file, data_from_folders
     from care_bridge.training.ensemble import train_ensemble
     from care_bridge.training.fit import train
@@ -103,6 +104,7 @@ __all__ = [
     "CSBDEEP",
     "FIJI",
     "LEVELS",
+    "BatchSource",
     "CareConfig",
     "CheckReport",
     "Convention",
@@ -216,6 +218,7 @@ _HOME = {
     "CSBDEEP": "normalize",
     "FIJI": "normalize",
     "LEVELS": "defaults",
+    "BatchSource": "training.batches",
     "CareConfig": "config",
     "CheckReport": "checking",
     "Convention": "comparing.conventions",

@@ -67,7 +67,7 @@ def nothing_in(folder: Path) -> bool:
     ("arguments", "words"),
     [
         (["trian"], ("'trian'", "see care-bridge --help")),
-        (["train"], ("'source'", "see care-bridge train --help")),
+        (["train"], ("'--out'", "see care-bridge train --help")),
         (["predict", "model", "--out", "out", "--applications", "0"], ("--applications", "1")),
         (["predict", "model", "--nix"], ("--nix", "see care-bridge predict --help")),
         (["macros", "run"], ("'name'", "see care-bridge macros run --help")),

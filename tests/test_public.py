@@ -107,6 +107,11 @@ def wrong_with_function(function: Any, name: str) -> list[str]:
     return wrong
 
 
+def annotations_of(cls: type) -> dict[str, Any]:
+    """Attributes that a class declares itself; a protocol of methods alone declares none."""
+    return dict(vars(cls).get("__annotations__", {}))
+
+
 def public_methods(cls: type) -> Iterator[tuple[str, Any]]:
     for owner in reversed(cls.__mro__):
         if not owner.__module__.startswith("care_bridge"):
@@ -143,6 +148,7 @@ def wrong_with_class(cls: type, name: str, *, only_given: bool = False) -> list[
         attributes
         or issubclass(cls, Exception | enum.Enum)
         or inspect.isabstract(cls)
+        or (getattr(cls, "_is_protocol", False) and not annotations_of(cls))
         or cls.__base__.__module__.startswith("care_bridge")
     ):
         wrong.append(f"{name} has no Attributes")
