@@ -101,8 +101,11 @@ def _changed(
     seed: int | None,
 ) -> Any:
     """The recipe with what the options say instead."""
+    from pydantic import ValidationError
+
     from care_bridge.errors import InputError
     from care_bridge.simulate.recipe import Recipe
+    from care_bridge.text import problems
 
     values = recipe.model_dump()
     if seed is not None:
@@ -124,4 +127,7 @@ def _changed(
     if z_step is not None:
         sizes["Z"] = z_step
     values["clean"]["pixel_size_um"] = sizes or None
-    return Recipe.model_validate(values)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"recipe {recipe.name!r} with these options: {'; '.join(problems(error))}") from None

@@ -43,7 +43,8 @@ class CleanImages(Closed):
 
 
 class _Drawn(Closed):
-    images: int = Field(default=16, ge=1)
+    # Every sample has its name in memory before the first is drawn.
+    images: int = Field(default=16, ge=1, le=1_000_000)
     shape: tuple[int, ...] = (256, 256)
     pixel_size_um: PixelSize = Field(default={"Z": 0.1, "Y": 0.05, "X": 0.05})
     channels: int = Field(default=1, ge=1, le=8)

@@ -13,6 +13,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import struct
 import sys
@@ -983,8 +984,14 @@ def test_what_fell_once_stands(file: Path, tmp_path: Path) -> None:
 
 # Command lines --------------------------------------------------------------------------------------------------
 
-# Not demo, doctor, train, sweep and simulate: with sound arguments they work for minutes, fetch, or fill a disk.
 COMMANDS = ("advise", "check", "compare", "cross-eval", "evaluate", "export", "import", "predict", "macros")
+# With sound arguments these work for minutes: they are stopped where their work would begin, see `stopped`.
+WORKING = ("demo", "doctor", "simulate", "sweep", "train", "zoo")
+NEVER = ("--install", "--try")  # fetches runtimes; starts every level there is
+SUBCOMMANDS = {
+    "macros": ["list", "lint", "for", "uninstall", "nix"],
+    "zoo": ["list", "show", "build", "check", "stage", "card", "train", "index", "nix"],
+}
 ARGUMENTS = [
     "",
     " ",
@@ -993,6 +1000,7 @@ ARGUMENTS = [
     "1e999",
     "nan",
     "99999999999999999999",
+    "999999999",
     "YX",
     "ZZ",
     "--",
@@ -1026,22 +1034,35 @@ def _options() -> dict[str, list[str]]:
     from care_bridge.cli import app
 
     commands: Any = typer.main.get_command(app)
-    return {
-        name: [
-            flag for option in commands.commands[name].params for flag in option.opts if flag.startswith("-")
+
+    def flags(command: Any) -> list[str]:
+        below = getattr(command, "commands", {}).values()
+        return [flag for option in command.params for flag in option.opts if flag.startswith("-")] + [
+            flag for inner in below for flag in flags(inner)
         ]
-        for name in COMMANDS
+
+    return {
+        name: [flag for flag in flags(commands.commands[name]) if flag not in NEVER]
+        for name in (*COMMANDS, *WORKING)
     }
 
 
+def _writes_elsewhere(word: str) -> bool:
+    """Whether a word names a place outside of the folder, where a sound --out would be written."""
+    return "/" in word or "~" in word or word.endswith("..")
+
+
 @st.composite
-def command_lines(draw: st.DrawFn) -> list[str]:
+def command_lines(draw: st.DrawFn, commands: tuple[str, ...]) -> list[str]:
     """A command with arguments and options of its own, and of none."""
-    command = draw(st.sampled_from(COMMANDS))
+    command = draw(st.sampled_from(commands))
     words = [command]
-    if command == "macros":
-        words.append(draw(st.sampled_from(["list", "lint", "for", "uninstall", "nix"])))
+    if command in SUBCOMMANDS:
+        words.append(draw(st.sampled_from(SUBCOMMANDS[command])))
     value = st.one_of(st.sampled_from(ARGUMENTS), st.sampled_from(FILES), st.text(max_size=4))
+    if command in WORKING:
+        words += draw(st.sampled_from([[], ["--out", "out"], ["empty", "empty"], _RECIPE[command]]))
+        value = value.filter(lambda word: not _writes_elsewhere(word))
     option = st.sampled_from(_options()[command] or ["--nix"])
     for flag in draw(st.lists(st.one_of(value, option), max_size=7)):
         words.append(flag)
@@ -1050,30 +1071,73 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     return words
 
 
+_RECIPE: dict[str, list[str]] = {
+    "demo": ["--epochs", "1"],
+    "doctor": ["--json"],
+    "simulate": ["tubules", "--out", "out"],
+    "sweep": ["empty", "empty", "--out", "out", "--grid", "train_epochs=1,2"],
+    "train": ["--simulate", "denoise", "--out", "out"],
+    "zoo": ["model", "--out", "out"],
+}
+
+
+def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """End every command that works for long where its work would begin: nothing is drawn, trained or fetched."""
+    from care_bridge import demo
+    from care_bridge.simulate import folder
+    from care_bridge.training import fit, from_files
+
+    def stop(*_: Any, **__: Any) -> Any:
+        raise InputError("the work would begin here")
+
+    for module, name in (
+        (demo, "_simulate"),
+        (demo, "_train"),
+        (folder, "_work"),
+        (from_files, "_simulated"),
+        (from_files, "_train_one"),
+        (from_files, "_train_members"),
+        (fit, "train"),
+        (fit, "plan_epochs"),
+    ):
+        monkeypatch.setattr(module, name, stop)
+    monkeypatch.setattr(folder, "_pairs_of", lambda *_: iter(()))
+
+
+def _lay_out(folder: Path) -> None:
+    """Files to name, afresh: a command may have written beside them, or over them."""
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    noise = random.Random(0).randbytes(3000)
+    starts = {"bad.tif": b"II*\0\x08\0\0\0", "bad.zip": b"PK\3\4", "bad.h5": b"\x89HDF\r\n\x1a\n"}
+    for name in FILES:
+        if "." in name:
+            (folder / name).write_bytes(starts.get(name, b"") + noise)
+    (folder / "empty").mkdir()
+    (folder / "zoo" / "model").mkdir(parents=True)
+    (folder / "zoo" / "model" / "config.json").write_bytes(noise)
+
+
 @pytest.mark.tf
 @pytest.mark.timeout(36_000 if LONG else 300)
+@pytest.mark.parametrize("commands", [COMMANDS, WORKING], ids=["reading", "working"])
 def test_a_command_line_ends_with_an_exit_code_and_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    commands: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from care_bridge.cli import app
 
     folder = tmp_path / "in"
-    (folder / "empty").mkdir(parents=True)
+    folder.mkdir()
     monkeypatch.chdir(folder)
-    noise = random.Random(0).randbytes(3000)
-    for name, start in (
-        ("bad.tif", b"II*\0\x08\0\0\0"),
-        ("bad.zip", b"PK\3\4"),
-        ("bad.h5", b"\x89HDF\r\n\x1a\n"),
-    ):
-        (folder / name).write_bytes(start + noise)
-    for name in ("bad.onnx", "bad.keras", "rdf.yaml", "config.json"):
-        (folder / name).write_bytes(noise)
+    monkeypatch.setenv("CARE_BRIDGE_ZOO", str(folder / "zoo"))
+    if commands is WORKING:
+        stopped(monkeypatch)
     codes: Counter[int] = Counter()
 
-    @cases(6)
-    @given(words=command_lines())
+    @cases(12)
+    @given(words=command_lines(commands))
     def run(words: list[str]) -> None:
+        _lay_out(folder)
         with limits(), nothing_written(tmp_path):
             done = CliRunner().invoke(app, words)
         codes[done.exit_code] += 1
@@ -1085,3 +1149,16 @@ def test_a_command_line_ends_with_an_exit_code_and_a_sentence(
 
     run()
     print(f"\nfuzz command lines: {codes.total()} cases, exit codes {dict(codes)}")
+
+
+def test_more_samples_than_a_folder_holds_are_refused_before_they_are_listed(tmp_path: Path) -> None:
+    from care_bridge.cli import app
+
+    with limits():
+        done = CliRunner().invoke(
+            app, ["simulate", "tubules", "--out", str(tmp_path / "out"), "--count", "999999999"]
+        )
+    assert done.exit_code == 2
+    assert "1000000" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
