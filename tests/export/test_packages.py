@@ -364,13 +364,13 @@ def test_judging_leaves_no_trace_in_the_environment(package: Path, monkeypatch: 
 def test_what_the_spec_saves_is_widened_for_deepimagej(unpacked: Path, tmp_path: Path) -> None:
     from bioimageio import spec
 
-    from care_bridge.export.zoo_spec import offline, widen
+    from care_bridge.export.zoo_spec import offline, saved_by_spec, widen
 
     rdf = yaml.safe_load((unpacked / "rdf.yaml").read_text())
     with offline(unpacked / "rdf.yaml"), spec.ValidationContext(root=unpacked, file_name="rdf.yaml"):
         description = spec.load_description(unpacked / "rdf.yaml", format_version="latest")
         spec.save_bioimageio_package_as_folder(description, output_path=tmp_path / "saved")
-    saved = yaml.safe_load((tmp_path / "saved" / "rdf.yaml").read_text())
+    saved = saved_by_spec((tmp_path / "saved" / "rdf.yaml").read_text())
     # What spec 0.5.12 writes by itself; recorded in deepimagej-recorded: a ClassCastException.
     assert saved["format_version"] == "0.5.12"
     assert isinstance(saved["documentation"], dict)
@@ -538,7 +538,7 @@ def test_a_packages_own_python_is_not_run_and_the_row_says_what_would(
     monkeypatch.setattr(
         packages,
         "_test",
-        lambda package, rdf, weights, copied: (asked.append(weights), ("passed", ""))[1],
+        lambda package, rdf, weights, findings, copied: (asked.append(weights), ("passed", ""))[1],
     )
     monkeypatch.setattr("care_bridge.export.zoo_spec.validate", lambda rdf, files: 1.0)
     folder = changed(unpacked, lambda rdf: _with_weights(rdf, "pytorch_state_dict", source="README.md"))
@@ -562,7 +562,7 @@ def test_weights_with_code_are_not_handed_to_bioimageio_core(
 ) -> None:
     import h5py
 
-    def asked(package: Any, rdf: Any, weights: str, *, copied: bool) -> tuple[str, str]:
+    def asked(package: Any, rdf: Any, weights: str, findings: Any, *, copied: bool) -> tuple[str, str]:
         assert weights != "keras_hdf5"
         return "passed", ""
 

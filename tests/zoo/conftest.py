@@ -136,8 +136,9 @@ truth_suffix = "_gt"
 
 @pytest.fixture
 def zoo(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it that a test may change, named by CARE_BRIDGE_ZOO; the model's folder."""
+    """A copy of it that a test may change, the only zoo there is; the model's folder."""
     shutil.copytree(made / "zoo", tmp_path / "zoo")
+    monkeypatch.setattr("care_bridge.model_names._HERE", tmp_path / "nowhere")
     monkeypatch.setenv("CARE_BRIDGE_ZOO", str(tmp_path / "zoo"))
     return tmp_path / "zoo" / NAME
 
