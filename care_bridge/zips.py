@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import lzma
 import os
 import shutil
 import struct
@@ -32,7 +33,12 @@ FREE_OF_RATIO, MOST_RATIO = 64 << 20, 100
 _MOST_DIRECTORY = 16 << 20
 
 # What `zipfile` raises for damaged, encrypted and unknown content; OSError stays one, a disk may be full.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, struct.error, ValueError, OverflowError)
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError),
+    *(RuntimeError, struct.error, ValueError, OverflowError),
+)
+# An OSError that is damage: a place before the file's first byte, or bz2's own, which has no number.
+_DAMAGED_OS = (errno.EINVAL, None)
 
 
 def is_zip(path: str | os.PathLike[str]) -> bool:
@@ -198,7 +204,7 @@ def _opened(
         except NotImplementedError as error:
             raise InputError(f"{path}: {error} is not known here; zip it again, plainly") from error
         except (*_DAMAGE, OSError) as error:
-            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            if isinstance(error, OSError) and error.errno not in _DAMAGED_OS:
                 raise
             raise InputError(
                 f"{path}: not a zip file ({error}); was it cut short while it was copied?"
@@ -210,8 +216,7 @@ def _opened(
             except InputError:
                 raise
             except (*_DAMAGE, OSError) as error:
-                # Places before the file's first byte.
-                if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                if isinstance(error, OSError) and error.errno not in _DAMAGED_OS:
                     raise
                 raise InputError(f"{path}: the zip is damaged ({error}); take it again") from error
 

@@ -222,3 +222,16 @@ def test_zips_of_other_people_are_opened_here_only() -> None:
             if isinstance(node, ast.Import) and any(alias.name == "zipfile" for alias in node.names):
                 found.add(file.relative_to(PACKAGE).as_posix())
     assert found == NOT_FOR_OTHERS
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_content_is_one_sentence_however_it_was_packed(tmp_path: Path, method: int) -> None:
+    file = tmp_path / "damaged.zip"
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr("a", bytes(range(256)) * 40)
+    content = bytearray(file.read_bytes())
+    start = 31 + 9  # behind the local header and the first bytes of what is packed
+    content[start : start + 12] = b"\xff" * 12
+    file.write_bytes(bytes(content))
+    with pytest.raises(InputError, match="damaged"):
+        zips.read(file, "a")
