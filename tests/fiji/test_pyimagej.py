@@ -146,8 +146,9 @@ def test_nothing_is_left_in_the_fiji_folder(fiji_ready: Path, doubling: Path) ->
 
 def test_a_killed_fiji_is_started_again(fiji: FijiSession, doubling: Path) -> None:
     plugin = fiji.open(doubling, ONE_TILE)
-    os.kill(fiji.worker.pid, signal.SIGKILL)
-    fiji.worker._process.wait()
+    killed = fiji.worker  # held: asked for after its end, the session would start another
+    os.kill(killed.pid, signal.SIGKILL)
+    killed._process.wait()
     image = Image(noise(8, 8), "YX")
     np.testing.assert_array_equal(plugin.predict(image).data, 2 * image.data)
 

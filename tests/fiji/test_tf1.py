@@ -224,12 +224,12 @@ def test_paths_with_blanks_umlauts_and_300_characters_work(
 def test_after_its_worker_was_killed_the_next_call_starts_another(doubling: Path) -> None:
     with Tf1Session() as session:
         network = session.open(doubling)
-        pid = session.worker.pid
-        os.kill(pid, signal.SIGKILL)
-        session.worker._process.wait()
+        killed = session.worker  # held: asked for after its end, the session would start another
+        os.kill(killed.pid, signal.SIGKILL)
+        killed._process.wait()
         tensor = image(1, 5, 5, 1)
         np.testing.assert_array_equal(network(tensor), 2 * tensor)
-        assert session.worker.pid != pid
+        assert session.worker.pid != killed.pid
 
 
 def test_a_call_that_takes_too_long_is_ended_and_emulation_does_not_hide_it(doubling: Path) -> None:
