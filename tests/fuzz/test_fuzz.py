@@ -1086,6 +1086,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     from care_bridge import demo
     from care_bridge.simulate import folder
     from care_bridge.training import fit, from_files
+    from care_bridge.zoo import building, checking, staging
 
     def stop(*_: Any, **__: Any) -> Any:
         raise InputError("the work would begin here")
@@ -1099,6 +1100,10 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
         (from_files, "_train_members"),
         (fit, "train"),
         (fit, "plan_epochs"),
+        (building, "build_model"),
+        (checking, "build_model"),
+        (checking, "write_zoo_package"),
+        (staging, "write_zoo_package"),
     ):
         monkeypatch.setattr(module, name, stop)
     monkeypatch.setattr(folder, "_pairs_of", lambda *_: iter(()))
