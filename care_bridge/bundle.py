@@ -6,6 +6,7 @@ tensorflow/core/protobuf/saved_model.proto and meta_graph.proto.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,10 @@ from care_bridge.wire import fields, text
 SAVED_MODEL = "saved_model.pb"
 META = "meta.json"
 """What csbdeep writes beside the graph, for people and for us; nobody in Fiji reads it."""
+ONNX = "care_bridge.onnx"
+"""The same network for ONNX Runtime; read by our scripts in Fiji, by nobody else."""
+ONNX_META = "care_bridge.json"
+"""What our scripts must know to run it: percentiles, axes, sizes, reach, and which SavedModel it belongs to."""
 DESCRIPTIONS = ("rdf.yaml", "bioimageio.yaml", "model.yaml")
 """Names of a BioImage.IO description, in the order in which bioimageio.spec looks for them. A bundle may carry one (those
 that were trained in Fiji do); "Run your network" does not read it."""
@@ -293,6 +298,68 @@ def read_meta(path: str | os.PathLike[str]) -> Meta:
     except (InputError, OSError):
         return Meta()
     return _meta(content, path, description)
+
+
+@dataclass(frozen=True)
+class OnnxBeside:
+    """The network for ONNX Runtime that lies in a bundle beside its SavedModel.
+
+    Attributes
+    ----------
+    onnx : bytes
+        Empty where there is none.
+    about : mapping
+        What `care_bridge.json` says; empty where the bundle has none.
+    why_not : str
+        Why it is not to be run, with what would do: exported earlier, could not be written, or it is another
+        network's than the SavedModel. "" where it is right.
+    """
+
+    onnx: bytes
+    about: Mapping[str, Any]
+    why_not: str
+
+
+def read_onnx(path: str | os.PathLike[str]) -> OnnxBeside:
+    """The network for ONNX Runtime in a bundle, held against what its JSON says of both networks.
+
+    Parameters
+    ----------
+    path : path
+        A bundle, zipped or unpacked.
+
+    Raises
+    ------
+    InputError
+        If it is no bundle, or its JSON cannot be read.
+    """
+    path = Path(path)
+    wanted = (SAVED_MODEL, ONNX, ONNX_META)
+    if path.is_dir():
+        found = {name: (path / name).read_bytes() for name in wanted if (path / name).is_file()}
+    else:
+        there = set(zips.names(path))
+        found = {name: zips.read(path, name) or b"" for name in wanted if name in there}
+    onnx = found.get(ONNX, b"")
+    if ONNX_META not in found:
+        return OnnxBeside(
+            onnx, {}, "exported earlier, without ONNX: care-bridge export MODEL --format fiji writes both"
+        )
+    about = parse(found[ONNX_META], "JSON", name=f"{path}: its {ONNX_META}")
+    if not isinstance(about, dict):
+        raise InputError(f"{path}: its {ONNX_META} is no block of keys and values; export the model again")
+    if not onnx:
+        reason = about.get("no_onnx") or f"{ONNX} is gone; export the model again"
+        return OnnxBeside(onnx, about, str(reason))
+    for name, key in ((SAVED_MODEL, "saved_model_sha256"), (ONNX, "onnx_sha256")):
+        if hashlib.sha256(found.get(name, b"")).hexdigest() != about.get(key):
+            return OnnxBeside(
+                onnx,
+                about,
+                f"its {name} is not the one that {ONNX_META} was written for, so the two networks may differ; "
+                "export the model again",
+            )
+    return OnnxBeside(onnx, about, "")
 
 
 def find_bundle(path: str | os.PathLike[str]) -> Path:

@@ -14,6 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from care_bridge.bundle import SAVED_MODEL, SIGNATURE, TAG, Bundle, OwnNormalisation, read_bundle
+from care_bridge.checking.onnx_beside import run_onnx
 from care_bridge.checking.report import CheckReport, Findings
 from care_bridge.checking.runs import run_bundle
 from care_bridge.defaults import TF1_OF_FIJI
@@ -68,6 +69,8 @@ def check_bundle(
                 _operations(bundle, findings, versions)
             with findings.stage("It runs to the end", again):
                 run_bundle(bundle, findings, versions, sessions)
+            with findings.stage("ONNX Runtime gives what TensorFlow gives", again):
+                run_onnx(bundle, findings)
     return findings.report(path, "bundle")
 
 

@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 def doctor(
     what: str = typer.Argument(
         "all",
-        help=f"With --install: tf1 ({' and '.join(TF1_OF_FIJI)}), tf1-all, tf1-VERSION, imagej or all.",
+        help=f"With --install: tf1 ({' and '.join(TF1_OF_FIJI)}), tf1-all, tf1-VERSION, imagej, groovy, onnx or all.",
     ),
     *,
     install: bool = typer.Option(

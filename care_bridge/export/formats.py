@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from care_bridge.bundle import read_onnx
 from care_bridge.defaults import OLDEST_TF1
 from care_bridge.errors import InputError
 from care_bridge.model_names import model_path
@@ -83,7 +84,10 @@ def export_model(
         from care_bridge.export.savedmodel import HOW_TO, write_bundle
 
         path = write_bundle(model, place, target=oldest_tensorflow, pmin=pmin, pmax=pmax)
-        return Exported(path, (f"how to run it in Fiji: {path.with_name(HOW_TO)}",))
+        notes = [f"how to run it in Fiji: {path.with_name(HOW_TO)}"]
+        if why := read_onnx(path).why_not:
+            notes.append(f"without ONNX, so it needs TensorFlow 1.x in Fiji: {why}")
+        return Exported(path, tuple(notes))
     if format == "onnx":
         from care_bridge.export.onnx import write_onnx
 

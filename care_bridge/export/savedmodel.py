@@ -10,6 +10,7 @@ import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -22,6 +23,7 @@ from care_bridge import __version__
 from care_bridge.bundle import MEAN_SUFFIX, META, SAVED_MODEL, SIGNATURE, TAG
 from care_bridge.defaults import OLDEST_TF1
 from care_bridge.errors import InputError
+from care_bridge.export.beside import beside, why_no_onnx
 from care_bridge.export.graph import INPUT, OUTPUT, Shape, freeze, signature
 from care_bridge.export.probe import measure
 from care_bridge.export.source import Model, Source, open_source, own_percentiles
@@ -86,6 +88,9 @@ def write_bundle(
     The entry `variables/` comes first: the plugin's unzipper makes no folders by itself, and deepImageJ asks
     for that one. `meta.json` is read by nobody in Fiji; it carries csbdeep's six keys and our own, for people and
     for `care-bridge`.
+
+    `care_bridge.onnx` is the same network for ONNX Runtime, and `care_bridge.json` what a script must know to run it;
+    the plugin reads neither. Where the network cannot be written as ONNX the zip goes without, and the JSON says why.
     """
     source = open_source(model, custom_objects=custom_objects)
     graph = freeze(source.network, target=target)
@@ -93,13 +98,14 @@ def write_bundle(
     meta = describe(source, graph, geometry, pmin=pmin, pmax=pmax)
     zip_path = bundle_path(path, source)
     with atomic_file(zip_path) as part:
-        part.write_bytes(bundle_bytes(graph, meta))
+        entries = beside(source, geometry, meta, saved_model_bytes(graph))
+        part.write_bytes(bundle_bytes(graph, meta, beside=entries))
         check_written(part, source, geometry)
         # While the first is still a part: a fault leaves neither.
         if is_probabilistic(source):
             _write_means(source, zip_path, geometry, target=target, pmin=pmin, pmax=pmax)
     if how_to:
-        write_how_to(zip_path, meta)
+        write_how_to(zip_path, meta, no_onnx=why_no_onnx(entries))
     return zip_path
 
 
@@ -126,7 +132,8 @@ def _write_means(
     graph = freeze(means, target=target)
     with atomic_file(means_path(zip_path)) as part:
         meta = describe(mean, graph, geometry, pmin=pmin, pmax=pmax)
-        part.write_bytes(bundle_bytes(graph, meta))
+        entries = beside(mean, geometry, meta, saved_model_bytes(graph))
+        part.write_bytes(bundle_bytes(graph, meta, beside=entries))
         check_written(part, mean, geometry)
 
 
@@ -277,13 +284,22 @@ def _every_dimension(shape: Shape) -> Any:
     return tf.TensorShape(shape).as_proto()
 
 
-def bundle_bytes(graph: graph_pb2.GraphDef, meta: Mapping[str, Any]) -> bytes:
-    """The zip, byte for byte the same for the same graph and meta."""
-    model = saved_model(graph).SerializeToString(deterministic=True)
+def saved_model_bytes(graph: graph_pb2.GraphDef) -> bytes:
+    """Content of `saved_model.pb`."""
+    content: bytes = saved_model(graph).SerializeToString(deterministic=True)
+    return content
+
+
+def bundle_bytes(
+    graph: graph_pb2.GraphDef, meta: Mapping[str, Any], *, beside: Mapping[str, bytes] = MappingProxyType({})
+) -> bytes:
+    """The zip, byte for byte the same for the same graph, meta and entries beside them."""
+    model = saved_model_bytes(graph)
     text = json.dumps(meta, indent=1, ensure_ascii=False) + "\n"
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as file:
-        for name, data in (("variables/", b""), (SAVED_MODEL, model), (META, text.encode())):
+        first = {"variables/": b"", SAVED_MODEL: model, META: text.encode()}
+        for name, data in (first | dict(beside)).items():
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.create_system = 3
             entry.external_attr = (0o40755 << 16) | 0x10 if name.endswith("/") else 0o100644 << 16
@@ -345,8 +361,8 @@ def careful_macro(zip_path: Path, meta: Mapping[str, Any]) -> str:
     )
 
 
-def write_how_to(zip_path: Path, meta: Mapping[str, Any]) -> None:
-    """Write the text for a Fiji user, and the macro, beside the zip."""
+def write_how_to(zip_path: Path, meta: Mapping[str, Any], *, no_onnx: str = "") -> None:
+    """Write the text for a Fiji user, and the macro, beside the zip; and why ONNX is not in it."""
     own = meta["care_bridge"]
     fiji = own["fiji"]
     axes = meta["axes"].replace("C", "")
@@ -406,6 +422,7 @@ def write_how_to(zip_path: Path, meta: Mapping[str, Any]) -> None:
         NOT_FOR_QUANTIFICATION,
         tiles,
         "",
+        *([f"Not for ONNX Runtime: {printable(no_onnx)}.", ""] if no_onnx else []),
         "In your own macros",
         *as_macro,
         "",

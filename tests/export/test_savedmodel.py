@@ -138,7 +138,13 @@ def test_a_bundle_is_laid_out_as_the_plugin_unpacks_it(tiny: Path, tmp_path: Pat
     path = write_bundle(tiny, tmp_path / "zips")
     assert path == tmp_path / "zips" / "tiny_care.zip"
     bundle = read_bundle(path)
-    assert bundle.entries == ("variables/", "saved_model.pb", "meta.json")
+    assert bundle.entries == (
+        "variables/",
+        "saved_model.pb",
+        "meta.json",
+        "care_bridge.onnx",
+        "care_bridge.json",
+    )
     (tensor,), (result,) = bundle.signature.inputs, bundle.signature.outputs
     assert (tensor.key, tensor.name, tensor.dtype, tensor.shape) == (
         "input",

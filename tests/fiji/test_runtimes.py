@@ -489,7 +489,7 @@ def test_a_machine_that_tensorflow_1_was_never_built_for_is_told_so(
 
 
 def test_a_part_that_does_not_exist_is_refused_with_the_list() -> None:
-    with pytest.raises(InputError, match=r"called 'tf2'; there are tf1, tf1-all, imagej, all, groovy"):
+    with pytest.raises(InputError, match=r"called 'tf2'; there are tf1, tf1-all, imagej, all, groovy, onnx"):
         runtimes.missing("tf2")
 
 
