@@ -97,6 +97,31 @@ def test_integers_are_rounded_and_clipped_and_the_share_is_reported(tmp_path: Pa
     assert "NaN" in str(report)
 
 
+@pytest.mark.parametrize(("dtype", "lowest"), [("uint8", 0), ("int8", -128), ("uint16", 0)])
+def test_scaling_fills_the_type_and_says_how_to_get_the_values_back(tmp_path: Path, dtype, lowest) -> None:
+    values = np.array([[-20.5, 0.0, 40000.0], [70000.0, 12.0, np.nan]], np.float32)
+    report = write_image(tmp_path / "a.tif", Image(values, "YX"), dtype=dtype, scale=True)
+    stored = read_image(tmp_path / "a.tif")
+    assert (stored.data.min(), stored.data.max()) == (lowest, np.iinfo(dtype).max)
+    assert report.clipped == 0
+    (said,) = (note for note in report.notes if note.startswith("scaled: "))
+    if report.format == images.IMAGEJ:  # int8 is not
+        with tifffile.TiffFile(tmp_path / "a.tif") as file:
+            assert said in file.imagej_metadata["Info"]
+    back = eval(said.split("value = ")[1], {"grey": stored.data.astype(np.float64)})
+    step = 70020.5 / (2 ** (8 * stored.dtype.itemsize) - 1)
+    np.testing.assert_allclose(back.ravel()[:5], values.ravel()[:5], atol=0.501 * step)
+
+
+@pytest.mark.parametrize(
+    ("data", "dtype"), [(np.full((2, 2), 7.4, np.float32), "uint8"), (np.eye(2, dtype=np.float32), "float32")]
+)
+def test_nothing_is_scaled_where_there_is_one_value_or_a_float_type(tmp_path: Path, data, dtype) -> None:
+    report = write_image(tmp_path / "a.tif", Image(data, "YX"), dtype=dtype, scale=True)
+    assert report.notes == ()
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif").data, data.astype(dtype))
+
+
 def test_the_largest_unsigned_number_survives(tmp_path: Path) -> None:
     data = np.array([[2.0**32 - 1, 2.0**33, 5.0]], np.float64)
     write_image(tmp_path / "a.tif", Image(data, "YX"), dtype="uint32")

@@ -59,5 +59,13 @@ Seed = Annotated[int, Option("--seed", min=0, help="Every random draw comes from
 Settings = Annotated[
     list[str] | None, Option("--set", help="Any setting of config.json, as KEY=VALUE; may be repeated.")
 ]
+Fill = Annotated[
+    bool,
+    Option(
+        "--scale-when-converting",
+        help="With an integer --dtype: map each result's least and greatest value to the ends of the type, as Fiji does "
+        "by its option of that name, instead of clipping.",
+    ),
+]
 NoBar = Annotated[bool, Option("--quiet", help="No progress bar.")]
 Silent = Annotated[bool, Option("--quiet", help="Say nothing; no progress bar.")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -14,11 +14,12 @@ from care_bridge.cli._parse import one_of
 from care_bridge.cli._run import DONE, NO, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.cli._typer import old_spellings
-from care_bridge.defaults import PRECISION, PRECISIONS, RESULT_NAME, TF1_VERSION, TF1_VERSIONS
+from care_bridge.defaults import CLIPPED_SHARE, PRECISION, PRECISIONS, RESULT_NAME, TF1_VERSION, TF1_VERSIONS
 from care_bridge.errors import InputError
 from care_bridge.model_names import model_path
 
 if TYPE_CHECKING:
+    from care_bridge.images import WriteReport
     from care_bridge.plugin.options import PluginOptions
     from care_bridge.predictor import PredictOptions
 
@@ -76,6 +77,7 @@ def predict(
     rule: Rule = None,
     n_tiles: NTiles = None,
     dtype: Annotated[str, Option(help="Type of the results; 'same' keeps the image's.")] = "float32",
+    scale_when_converting: options.Fill = False,
     kind: Annotated[
         str | None, Option(help="UpsamplingCARE or IsotropicCARE, for folders of csbdeep, which do not say.")
     ] = None,
@@ -114,7 +116,7 @@ def predict(
         not_fiji={"--norm-undo": norm_undo},
     )
     rule = rule or ("fiji" if runtime == "fiji" else "csbdeep")
-    written_as = _dtype(dtype)
+    written_as = _dtype(dtype, fill=scale_when_converting)
     wanted: Any = _options(rule, pmin, pmax, norm_undo, n_tiles)
     if runtime == "fiji":
         _check_fijis_own(wanted, n_tiles)
@@ -158,6 +160,7 @@ def predict(
             series=series,
             applications=applications,
             dtype=written_as,
+            fill=scale_when_converting,
             scales=scale,
             save=not dry_run,
             provenance=f"care-bridge predict {model.name}, {predictor.runtime}, rule {rule}",
@@ -166,11 +169,23 @@ def predict(
         )
     if not quiet:
         typer.echo("\n".join(map(str, done)))
+        say_clipped(report for each in done for report in each.written)
     if len(done) < len(files):
         left = len(files) - len(done)
         typer.echo(f"care-bridge: {left} of {len(files)} images could not be restored, see above", err=True)
         return NO
     return DONE
+
+
+def say_clipped(reports: Iterable[WriteReport]) -> None:
+    """Where much was clipped, name the option that would not."""
+    most = max((report.clipped for report in reports), default=0.0)
+    if most >= CLIPPED_SHARE:
+        typer.echo(
+            f"care-bridge: up to {100 * most:.3g} % of a result's pixels did not fit the type and were clipped; "
+            "--scale-when-converting maps all of them into it, float32 keeps them as they are",
+            err=True,
+        )
 
 
 def _named(
@@ -194,7 +209,7 @@ def _named(
     return model, paths
 
 
-def _dtype(name: str) -> str | None:
+def _dtype(name: str, *, fill: bool) -> str | None:
     if name == "same":
         return None
     import numpy as np
@@ -202,11 +217,17 @@ def _dtype(name: str) -> str | None:
     from care_bridge.images import DTYPES
 
     try:
-        return DTYPES[DTYPES.index(np.dtype(name).name)]
+        dtype = DTYPES[DTYPES.index(np.dtype(name).name)]
     except (TypeError, ValueError):
         raise InputError(
             f"--dtype {name!r} is not a type that TIFF readers share; use one of {', '.join(DTYPES)} or same"
         ) from None
+    if fill and dtype.startswith("float"):
+        raise InputError(
+            f"--scale-when-converting is for whole numbers, and {dtype} holds the values as they are; "
+            "give --dtype uint8 or uint16"
+        )
+    return dtype
 
 
 def _options(

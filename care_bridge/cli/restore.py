@@ -12,7 +12,7 @@ from typer import Argument, Option
 from care_bridge.cli import _options as options
 from care_bridge.cli._run import DONE, NO, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
-from care_bridge.cli.predict import _dtype
+from care_bridge.cli.predict import _dtype, say_clipped
 from care_bridge.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def restore(
     anyway: Annotated[bool, Option("--anyway", help="Restore images that are clean already, too.")] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     dtype: Annotated[str, Option(help="Type of the results; 'same' keeps the image's.")] = "float32",
+    scale_when_converting: options.Fill = False,
     image_axes: options.ImageAxes = None,
     channel: options.Channel = None,
     series: options.Series = None,
@@ -51,7 +52,7 @@ def restore(
     from care_bridge.inference.files import find_images, predict_files
     from care_bridge.zoo import find, models
 
-    written_as = _dtype(dtype)
+    written_as = _dtype(dtype, fill=scale_when_converting)
     named = None if model is None else find(model)
     entries = models() if named is None else (named,)
     if not entries:
@@ -90,6 +91,7 @@ def restore(
                 channel=channel,
                 series=series,
                 dtype=written_as,
+                fill=scale_when_converting,
                 provenance=f"care-bridge restore, {entry.name}, {predictor.runtime}",
                 problem=lambda _, why: typer.echo(f"care-bridge: {' '.join(why.split())}", err=True),
                 progress=progress,
@@ -97,6 +99,7 @@ def restore(
         done += len(results)
         if not quiet:
             typer.echo("\n".join(map(str, results)))
+            say_clipped(report for each in results for report in each.written)
     return DONE if done == len(files) else NO
 
 

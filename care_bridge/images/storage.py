@@ -86,6 +86,42 @@ def check_levels(image: Image, dtype: np.dtype[Any]) -> None:
 _FEWEST_LEVELS = 2
 
 
+def scaled_to_type(image: Image, dtype: np.dtype[Any]) -> tuple[Image, str]:
+    """The image with its least and greatest value at the ends of an integer type, and a sentence about it.
+
+    Parameters
+    ----------
+    image : Image
+        One line for the whole of it: planes, frames and channels keep their brightness against each other. Values that
+        are not finite do not count.
+    dtype : dtype
+        Integers use the range from 0 (signed ones from their least); a float type changes nothing.
+
+    Returns
+    -------
+    Image
+        float64. The image as it is where there is nothing to scale: a float type, or one value only.
+    str
+        How to get the values back; empty where nothing was changed.
+
+    Notes
+    -----
+    What Fiji does with Edit > Options > Conversions > Scale when converting, where the whole range is displayed.
+    """
+    finite = image.data[np.isfinite(image.data)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    if dtype.kind not in "ui" or not high > low:
+        return image, ""
+    limits = np.iinfo(dtype)
+    step = (high - low) / (float(limits.max) - float(limits.min))
+    data = (image.data.astype(np.float64) - low) / step + float(limits.min)
+    grey = "grey" if limits.min == 0 else f"(grey + {-limits.min})"
+    back = f"{step:.9g} * {grey} {'+' if low >= 0 else '-'} {abs(low):.9g}"
+    return image.replace(data=data), (
+        f"scaled: {low:.6g} ... {high:.6g} became {limits.min} ... {limits.max}, so value = {back}"
+    )
+
+
 def _own_dtype(data: NDArray[Any], name: str) -> np.dtype[Any]:
     """The type that is written when nobody asked for one."""
     if data.dtype.kind == "f":

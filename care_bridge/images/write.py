@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from care_bridge.axes import move_axes
 from care_bridge.files import atomic_file
 from care_bridge.images.image import Image
-from care_bridge.images.storage import for_storage
+from care_bridge.images.storage import for_storage, kept_dtype, scaled_to_type
 from care_bridge.images.units import OME_UNIT, UM_PER_UNIT
 
 IMAGEJ, OME = "imagej-tiff", "ome-tiff"
@@ -75,6 +75,7 @@ def write_image(
     *,
     compression: str | None = None,
     provenance: str = "",
+    scale: bool = False,
 ) -> WriteReport:
     """Save an image as a TIFF that Fiji opens as it was, whole or not at all.
 
@@ -92,6 +93,9 @@ def write_image(
         As tifffile spells it, e.g. "zlib". None does not compress, so that the file can be mapped.
     provenance : str
         How the image came to be; kept as ImageJ's Info (Image > Show Info...) or OME's Description.
+    scale : bool
+        For integers: map the image's least and greatest value to the ends of the type first, instead of clipping, as
+        Fiji's "Scale when converting". How to get the values back stands in the notes and in the file.
 
     Returns
     -------
@@ -111,19 +115,25 @@ def write_image(
     that size are BigTIFF. Dimensions are stored in the order TZCYX.
     """
     path = Path(path)
+    said = ""
+    if scale and image.data.size:
+        kind = kept_dtype(image) if dtype is None else np.dtype(dtype)
+        image, said = scaled_to_type(image, kind)
+        dtype = kind if said else dtype
+        provenance = "; ".join(part for part in (provenance, said) if part)
     stored = for_storage(image, None if dtype is None else np.dtype(dtype))
-    kind, otherwise = _kind(path, image, stored.data)
-    write = _write_imagej if kind == IMAGEJ else _write_ome
+    form, otherwise = _kind(path, image, stored.data)
+    write = _write_imagej if form == IMAGEJ else _write_ome
     with atomic_file(path) as part:
         write(part, image, stored.data, compression, provenance)
     return WriteReport(
         path=path,
-        format=kind,
+        format=form,
         dtype=stored.data.dtype.name,
         clipped_low=stored.clipped_low,
         clipped_high=stored.clipped_high,
         not_a_number=stored.not_a_number,
-        notes=(*stored.notes, *otherwise),
+        notes=(*stored.notes, *((said,) if said else ()), *otherwise),
     )
 
 

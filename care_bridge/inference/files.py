@@ -158,6 +158,7 @@ def predict_files(
     applications: int = 1,
     dtype: DTypeLike | None = np.float32,
     scales: bool = False,
+    fill: bool = False,
     save: bool = True,
     provenance: str = "",
     problem: Callable[[Path, str], object] | None = None,
@@ -184,6 +185,9 @@ def predict_files(
         Type in the file; integers are rounded and clipped. None takes the image's own, see `images.kept_dtype`.
     scales : bool
         Write the widths of a probabilistic network as well, ``_scale`` before the suffix.
+    fill : bool
+        Map each result's least and greatest value to the ends of an integer `dtype`, see `scale` of `write_image`;
+        widths keep the scale of the values.
     save : bool
         False predicts without writing.
     provenance : str
@@ -209,9 +213,9 @@ def predict_files(
     _check_targets(sources, targets)
     if applications > 1 and (reason := not_again(predictor)):
         raise InputError(f"--applications {applications}: {reason}; give 1")
-    if dtype is not None:
+    if dtype is not None and not fill:
         _check_scale(predictor, np.dtype(dtype))
-    work = _Work(predictor, axes, channel, series, applications, dtype, scales, save, provenance)
+    work = _Work(predictor, axes, channel, series, applications, dtype, scales, fill, save, provenance)
     done: list[Restored] = []
     problems: list[str] = []
     for number, (source, place) in enumerate(zip(sources, targets, strict=True)):
@@ -244,6 +248,7 @@ class _Work:
     applications: int
     dtype: DTypeLike | None
     scales: bool
+    fill: bool
     save: bool
     provenance: str
 
@@ -251,7 +256,7 @@ class _Work:
 def _restore(source: Path, place: Path, work: _Work, tell: Callable[[int], None]) -> Restored:
     image = only_channel(read_image(source, work.axes, series=work.series), work.channel)
     kind = kept_dtype(image) if work.dtype is None else np.dtype(work.dtype)
-    if work.save:
+    if work.save and not work.fill:
         # Known before the network runs, not after.
         _check_scale(work.predictor, kind)
         check_levels(image, kind)
@@ -262,7 +267,9 @@ def _restore(source: Path, place: Path, work: _Work, tell: Callable[[int], None]
         if work.save:
             suffix = f"_{application}" if work.applications > 1 else ""
             mean = mean_channels(result, like=image)
-            written.append(write_image(_named(place, suffix), mean, kind, provenance=work.provenance))
+            written.append(
+                write_image(_named(place, suffix), mean, kind, provenance=work.provenance, scale=work.fill)
+            )
             scale = scale_channels(result, like=image) if work.scales else None
             if scale is not None:
                 path = _named(place, f"{suffix}_scale")

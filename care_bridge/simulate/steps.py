@@ -483,14 +483,14 @@ class FibreBundle(Closed):
 
 
 class Thin(Closed):
-    """A fraction of the photons: the clean image as counts with `photons` at its brightest pixel, thinned.
-
-    `photons: grey` takes the grey values as counts. The result keeps the clean image's scale.
+    """A fraction of the photons: the clean image as counts with `photons` at its brightest pixel, or at the white level 1,
+    thinned. `photons: grey` takes the grey values as counts. The result keeps the clean image's scale.
     """
 
     step: Literal["thin"] = "thin"
     fraction: Positive = (1 / 60, 0.5)
     photons: Annotated[float, Field(gt=0)] | Literal["grey"] = 1000.0
+    reference: Literal["brightest", "white"] = "brightest"
 
     @model_validator(mode="after")
     def _a_fraction(self) -> Thin:
@@ -501,8 +501,8 @@ class Thin(Closed):
     def apply(self, pair: Pair, rng: np.random.Generator) -> tuple[Pair, Drawn]:
         fraction = draw(self.fraction, rng)
         data = np.asarray(pair.source.data, dtype=np.float64)
-        brightest = float(data.max(initial=0.0))
-        scale = 1.0 if self.photons == "grey" or brightest <= 0 else self.photons / brightest
+        level = 1.0 if self.reference == "white" else float(data.max(initial=0.0))
+        scale = 1.0 if self.photons == "grey" or level <= 0 else self.photons / level
         counts = degrade.thin(data * scale, fraction=fraction, rng=rng)
         return _with_source(pair, counts / (fraction * scale)), {"fraction": fraction}
 

@@ -65,7 +65,21 @@ def test_integer_results_are_clipped_and_the_share_is_told(model_folder, images,
     )
     assert result.exit_code == 0, result.output
     assert "% of the pixels clipped" in result.output
+    assert "--scale-when-converting maps all of them into it" in result.output
     assert read_image(tmp_path / "a.tif").dtype == np.uint8
+
+
+def test_integer_results_are_scaled_into_their_type_when_asked_and_it_is_told(model_folder, images, tmp_path):
+    words = ["predict", str(model_folder), str(images / "a.tif"), "--out", str(tmp_path)]
+    result = run(app, [*words, "--dtype", "uint8", "--scale-when-converting"])
+    assert result.exit_code == 0, result.output
+    assert "clipped" not in result.output
+    assert "became 0 ... 255, so value = " in result.output
+    data = read_image(tmp_path / "a.tif").data
+    assert (data.dtype, data.min(), data.max()) == (np.uint8, 0, 255)
+    # Results of 0 to 1 are refused as whole numbers, but for this.
+    result = run(app, [*words, "--dtype", "uint8", "--scale-when-converting", "--rule", "fiji"])
+    assert result.exit_code == 0, result.output
 
 
 def test_options_of_csbdeeps_care_predict_are_understood(model_folder, images, tmp_path):
@@ -103,6 +117,7 @@ def test_dry_run_writes_nothing(model_folder, images, tmp_path):
         (["{model}", "{out}", "--out", "{out}"], "no image at"),
         (["{out}/model", "{images}", "--out", "{out}"], "no model folder"),
         (["{model}", "{images}", "--out", "{out}", "--dtype", "float17"], "not a type"),
+        (["{model}", "{images}", "--out", "{out}", "--scale-when-converting"], "is for whole numbers"),
         (["{model}", "{images}", "--out", "{out}", "--rule", "matlab"], "--rule 'matlab' is not known"),
         (["{model}", "{images}", "--out", "{out}", "--runtime", "tf3"], "--runtime 'tf3' is not known"),
         (["{model}", "{images}", "--out", "{out}", "--n-tiles", "two"], "--n-tiles 'two'"),

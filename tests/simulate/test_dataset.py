@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from care_bridge.errors import InputError
+from care_bridge.evaluate.registration import SATURATED_SHARE, saturated_share
 from care_bridge.images import Image
 from care_bridge.simulate.dataset import image_pairs, make_pairs, pair_stream
 from care_bridge.simulate.pair import as_arrays
@@ -200,6 +201,31 @@ def test_fewer_photons_give_a_worse_signal_to_noise_ratio(clean_image: Make) -> 
 
 
 @pytest.mark.tf
+def test_thinning_can_count_from_the_white_level(clean_image: Make) -> None:
+    steps = "{step: thin, photons: 1000, fraction: 0.5, reference: %s}"
+    clean = "[{step: contrast, pmin: 0, pmax: 50, cut_above: false}]"
+    image = clean_image(shape=(96, 96))
+    noise = {}
+    for reference in ("white", "brightest"):
+        (pair,) = make_pairs(recipe_of(steps % reference, prepare=clean), [image])
+        bright = pair.target.data > 0.5 * pair.target.data.max()
+        noise[reference] = np.std((pair.source.data - pair.target.data)[bright])
+    # The variance of the share is the level over its photons: brightest is above white 1 here.
+    brightest = float(pair.target.data.max())
+    assert brightest > 2
+    assert noise["brightest"] / noise["white"] == pytest.approx(np.sqrt(brightest), rel=0.1)
+
+
+@pytest.mark.parametrize("name", [name for name in builtin_recipes() if name != "isotropic"])
+def test_no_truth_of_a_recipe_is_called_saturated(name: str, clean_image: Make) -> None:
+    recipe = load_recipe(name) if not load_recipe(name).synthetic else small(name, shape=(96, 96), images=1)
+    image = clean_image(shape=(256, 256))
+    noisy = np.random.default_rng(0).normal(0, 20, image.shape)
+    clean = image.replace(data=np.rint(image.data + np.abs(noisy)).astype(np.uint16))
+    for pair in make_pairs(recipe, None if recipe.synthetic else [clean]):
+        assert saturated_share(pair.target) < SATURATED_SHARE
+
+
 def test_tensorflow_takes_the_arrays_as_a_data_set() -> None:
     import tensorflow as tf
 
