@@ -12,6 +12,7 @@ import h5py
 from care_bridge import zips
 from care_bridge.errors import InputError
 from care_bridge.files import scratch_folder
+from care_bridge.keras_growth import keras_growth
 from care_bridge.text import parse, shown
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
@@ -66,8 +67,8 @@ def check_keras_file(path: str | os.PathLike[str], known: Collection[str] = ()) 
     Raises
     ------
     InputError
-        If its configuration holds code, or a class that is not known to be Keras' own and to read no files; or as
-        `check_hdf5`.
+        If its configuration holds code, a class that is not known to be Keras' own and to read no files, or layers of
+        more weights or values than a file of its size needs; or as `check_hdf5`.
     """
     path = Path(path)
     if not zips.is_zip(path):
@@ -82,6 +83,8 @@ def check_keras_file(path: str | os.PathLike[str], known: Collection[str] = ()) 
     values = parse(config, "JSON", name=f"{str(path)!r}: its configuration")
     for entry in _with_class(values):
         _check_class(entry, set(known), path)
+    if too_large := keras_growth(values, os.path.getsize(path)):
+        raise InputError(f"{str(path)!r} does not open: {too_large}")
 
 
 def _with_class(values: Any) -> Iterator[dict[str, Any]]:
