@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from care_bridge import zips
 from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
-from care_bridge.files import scratch_folder
+from care_bridge.files import scratch_folder, sha256
 from care_bridge.keras_file import check_keras_file
 from care_bridge.model_names import model_path
 from care_bridge.training.folder import find_weights, read_weights
@@ -36,13 +36,17 @@ class Transfer:
     fresh : tuple of str
         Names of those that did not fit and start at random, with both shapes.
     source : str
-        Where they came from.
+        Name of the folder, file or model of the zoo that they came from, without the folders above it: config.json
+        travels, and a path would tell of one machine only.
+    sha256 : str
+        Of that file, or of the folder's file of weights; it tells two of one name apart.
     """
 
     weights: list[NDArray[np.float32]]
     taken: tuple[str, ...]
     fresh: tuple[str, ...]
     source: str
+    sha256: str
 
     def __str__(self) -> str:
         text = f"{len(self.taken)} of {len(self.weights)} weights start from {self.source}"
@@ -50,7 +54,12 @@ class Transfer:
 
     def as_dict(self) -> dict[str, Any]:
         """For config.json."""
-        return {"source": self.source, "taken": list(self.taken), "fresh": list(self.fresh)}
+        return {
+            "source": self.source,
+            "sha256": self.sha256,
+            "taken": list(self.taken),
+            "fresh": list(self.fresh),
+        }
 
 
 def start_from(path: str | os.PathLike[str], config: CareConfig) -> Transfer:
@@ -69,7 +78,8 @@ def start_from(path: str | os.PathLike[str], config: CareConfig) -> Transfer:
     InputError
         If there are no Keras weights at `path`, they are of the other architecture, or none fits.
     """
-    stored = _stored(model_path(path))
+    found_at = model_path(path)
+    stored = _stored(found_at)
     there = "fast" if any(BLOCKS in name.split("/") for name, _ in stored) else "care"
     if there != config.architecture:
         raise InputError(
@@ -95,7 +105,8 @@ def start_from(path: str | os.PathLike[str], config: CareConfig) -> Transfer:
             f"no weights of {str(path)!r} fit this network ({fresh[0]}, ...); use its settings: unet_n_depth, "
             "unet_n_first, unet_kern_size, axes"
         )
-    return Transfer(weights, tuple(taken), tuple(fresh), str(path))
+    file = find_weights(found_at) if found_at.is_dir() else found_at
+    return Transfer(weights, tuple(taken), tuple(fresh), Path(os.path.abspath(found_at)).name, sha256(file))
 
 
 def _plain(name: str) -> str:

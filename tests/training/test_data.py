@@ -10,6 +10,7 @@ import pytest
 
 from care_bridge.config import CareConfig, read_config
 from care_bridge.errors import InputError
+from care_bridge.files import sha256
 from care_bridge.images import Image, write_image
 from care_bridge.opening import open_predictor
 from care_bridge.patches import LeakingSplitWarning
@@ -172,6 +173,33 @@ def test_fine_tuning_takes_what_fits_and_names_the_rest(tmp_path):
                 axes="ZYX", unet_pool=(2, 2, 2), unet_input_shape=(None,) * 3 + (1,), unet_n_first=7
             ),
         )
+
+
+def test_a_config_names_its_start_without_the_folders_above_it(folders, tmp_path):
+    from typer.testing import CliRunner
+
+    from care_bridge.cli import app
+
+    begun = tmp_path / "private" / "begun"
+    save_model(begun, config := CareConfig(unet_n_first=4, unet_n_depth=1, unet_kern_size=3), build(config))
+    command = ["train", *map(str, folders), "--out", str(tmp_path / "model"), "--start", str(begun)]
+    command += [
+        "--features",
+        "4",
+        "--depth",
+        "1",
+        "--kernel",
+        "3",
+        "--network-axes",
+        "YX",
+        "--patch-size",
+        "32,32",
+    ]
+    done = CliRunner().invoke(app, [*command, "--epochs", "1", "--steps", "1", "--quiet"])
+    assert done.exit_code == 0, done.output
+    start = read_config(tmp_path / "model").provenance["start"]
+    assert (start["source"], start["sha256"]) == ("begun", sha256(begun / "weights_best.h5"))
+    assert str(tmp_path) not in (tmp_path / "model" / "config.json").read_text(encoding="utf-8")
 
 
 def test_a_fast_network_trains_from_the_command_line_and_predicts_any_size(folders, tmp_path):
