@@ -71,7 +71,9 @@ def start_from(path: str | os.PathLike[str], config: CareConfig) -> Transfer:
         A model folder (ours or csbdeep's), a file of weights (.h5, .keras), a BioImage.IO package (.zip) that
         holds one, or the name of a model of the zoo.
     config : CareConfig
-        Of the new network; layers are matched by order where the number of weights agrees, else by name.
+        Of the new network; layers are matched by order where the number of weights agrees, else by name. A 2-D
+        kernel becomes the middle plane of a 3-D one, the rest of which is 0: with no pooling
+        along Z (`unet_pool` (1, 2, 2)) a 3-D network starts as the 2-D one applied to every plane.
 
     Raises
     ------
@@ -94,6 +96,8 @@ def start_from(path: str | os.PathLike[str], config: CareConfig) -> Transfer:
     taken, fresh = [], []
     for number, name in enumerate(names):
         found = stored[number][1] if len(stored) == len(names) else by_name.get(_plain(name))
+        if found is not None:
+            found = _along_z(found, weights[number].shape)
         if found is not None and found.shape == weights[number].shape:
             weights[number] = found.astype(np.float32)
             taken.append(name)
@@ -107,6 +111,15 @@ def start_from(path: str | os.PathLike[str], config: CareConfig) -> Transfer:
         )
     file = find_weights(found_at) if found_at.is_dir() else found_at
     return Transfer(weights, tuple(taken), tuple(fresh), Path(os.path.abspath(found_at)).name, sha256(file))
+
+
+def _along_z(kernel: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """A 2-D kernel as the middle plane of a 3-D one that is 0 elsewhere, which then sees each plane by itself."""
+    if kernel.ndim != 4 or kernel.shape != shape[1:]:
+        return kernel
+    stacked = np.zeros(shape, np.float32)
+    stacked[shape[0] // 2] = kernel
+    return stacked
 
 
 def _plain(name: str) -> str:

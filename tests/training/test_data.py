@@ -175,6 +175,20 @@ def test_fine_tuning_takes_what_fits_and_names_the_rest(tmp_path):
         )
 
 
+def test_a_network_of_stacks_starts_as_a_2d_one_applied_to_every_plane(tmp_path):
+    flat = CareConfig(unet_n_first=4, unet_n_depth=2, unet_kern_size=3)
+    other = build(flat, seed=1)
+    save_model(tmp_path / "flat", flat, other)
+    stacks = CareConfig("ZYX", unet_n_first=4, unet_n_depth=2, unet_kern_size=3, unet_pool=(1, 2, 2))
+    started = start_from(tmp_path / "flat", stacks)
+    assert not started.fresh
+    network = build(stacks)
+    network.set_weights(started.weights)
+    stack = np.random.default_rng(0).random((1, 5, 16, 24, 1), np.float32)
+    planes = [other(stack[:, plane]) for plane in range(5)]
+    np.testing.assert_allclose(network(stack), np.stack(planes, axis=1), atol=1e-6)
+
+
 def test_a_config_names_its_start_without_the_folders_above_it(folders, tmp_path):
     from typer.testing import CliRunner
 
