@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -104,6 +105,50 @@ def test_a_card_shows_figures_failures_and_the_warning(zoo: Path) -> None:
     assert "| Gaussian, best for each truth |" in card
     assert found["hashes"]["weights_best.h5"] in card
     assert "dB below" in card  # an untrained network loses, and that is said
+
+
+def test_a_model_of_stacks_is_held_against_a_gaussian_that_looks_along_z_too(
+    zoo: Path, tmp_path: Path
+) -> None:
+    import numpy as np
+
+    from care_bridge.config import CareConfig
+    from care_bridge.images import Image, write_image
+    from care_bridge.training.folder import save_model
+    from care_bridge.training.unet import build
+    from care_bridge.zoo.entry import read_entry
+    from care_bridge.zoo.evaluation import evaluate_model, read_tests
+    from tests.zoo.conftest import blobs
+
+    shutil.copytree(zoo, folder := tmp_path / "tiny-denoise-3d")
+    save_model(
+        folder, config := CareConfig("ZYX", unet_n_first=2, unet_n_depth=1, unet_kern_size=3), build(config)
+    )
+    for kind, seed in (("tests", 1), ("tuning", 2)):
+        # The same plane six times: what lies above and below is all that is known of a pixel's noise.
+        clean = np.broadcast_to(blobs(seed, 48), (6, 48, 48))
+        noisy = np.random.default_rng(seed).poisson(clean * 20 + 3).astype(np.uint16)
+        write_image(tmp_path / kind / "cell_noisy.tif", Image(noisy, "ZYX"))
+        write_image(tmp_path / kind / "cell_gt.tif", Image((clean * 1000).astype(np.uint16), "ZYX"))
+    told = """\
+    images = "{kind}"
+    truths = "{kind}"
+    image_suffix = "_noisy"
+    truth_suffix = "_gt"
+    what = "one drawn stack"
+    """
+    tests = tmp_path / "tests.toml"
+    said = 'name = "Blobs"\nsource = "https://github.com/care-bridge/care-bridge"\nlicence = "MIT"\nclass = "drawn"\n'
+    tests.write_text(
+        f"[[sets]]\n{said}{told.format(kind='tests')}\n[tuning]\n{told.format(kind='tuning')}",
+        encoding="utf-8",
+    )
+    found = evaluate_model(read_entry(folder), read_tests(tests), cost=False).evaluation
+    means = found["sets"][0]["mean"]
+    flat, stacked = (means[f"Gaussian{how}, best for each truth"]["psnr"] for how in ("", " in 3-D"))
+    assert stacked > flat + 1
+    assert "one in the plane and one along Z" in found["tuned"]
+    assert "| Gaussian in 3-D, best for each truth |" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
