@@ -272,7 +272,7 @@ Restored restore(ImagePlus source, boolean normalize, String title) {
     if (info && !info.endsWith('\n')) info += '\n'
     result.image.setProperty('Info', info + "CARE bridge: restored with ${model.name} (CSBDeep plugin, normalizeInput="
         + "${normalize} percentiles ${percentileBottom}-${percentileTop} = grey levels ${result.low}-${result.high}, "
-        + "clip=${clip} nTiles=${nTiles} blockMultiple=${blockMultiple} overlap=${overlap})")
+        + "clip=${clip} nTiles=${nTiles} blockMultiple=${blockMultiple} overlap=${overlap}); not for intensity-based quantification")
     return result
 }
 

@@ -180,6 +180,7 @@ def describe(
         "axes_out": (config.axes_out if config else space.replace(projected or "-", "") + "C"),
         "fiji": plugin_values(geometry, pmin=low, pmax=high),
         "outside_the_graph": _outside(source, projected),
+        "limitations": NOT_FOR_QUANTIFICATION,
         "training": _training(source),
     }
     return {

@@ -532,6 +532,7 @@ function dress(fresh, source, title) {
 
 function addInfo(line) {
     info = getMetadata("Info");
+    if (indexOf(info, "intensity-based quantification") < 0) line = line + "; not for intensity-based quantification";
     if (info != "") {
         if (!endsWith(info, "\n")) info = info + "\n";
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import json
 import tomllib
 import zipfile
 from pathlib import Path
@@ -206,6 +208,10 @@ def test_the_warning_about_quantification_is_in_the_readme_and_the_description(
 ) -> None:
     with zipfile.ZipFile(packaged.path) as archive:
         assert NOT_FOR_QUANTIFICATION in archive.read("README.md").decode()
+        inside = next(name for name in archive.namelist() if name.endswith(".zip"))
+        with zipfile.ZipFile(io.BytesIO(archive.read(inside))) as bundle:
+            meta = json.loads(bundle.read("meta.json"))
+        assert meta["care_bridge"]["limitations"] == NOT_FOR_QUANTIFICATION
     assert NOT_FOR_QUANTIFICATION in rdf["config"]["bioimageio"]["bias_risks_limitations"]["limitations"]
 
 

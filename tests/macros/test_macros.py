@@ -81,6 +81,8 @@ def test_one_image_equals_python_and_keeps_what_the_plugin_loses(imagej, bundles
     assert difference(made, expected(tf1, bundles.planes, source, nTiles=1)) <= ONCE
     assert made.dtype == np.float32
     assert_kept(output, source)
+    with tifffile.TiffFile(output) as file:
+        assert file.imagej_metadata["Info"].count("not for intensity-based quantification") == 1
     assert "CARE bridge: restored cell one_restored" in result.log
     assert result.plugin_runs == 1
 

@@ -272,7 +272,9 @@ def test_percentiles_are_the_models_own_unless_others_are_typed(imagej, write_im
     _, sentinel = run(imagej, "Restore_Image", tmp_path, image, model=model, output=output, **typed)
     assert sentinel["status"] == "done", sentinel
     with tifffile.TiffFile(output) as file:
-        assert f"percentiles 1.25-{top} " in file.imagej_metadata["Info"]
+        info = file.imagej_metadata["Info"]
+        assert f"percentiles 1.25-{top} " in info
+        assert info.count("not for intensity-based quantification") == 1
 
 
 @pytest.mark.parametrize(
