@@ -225,7 +225,7 @@ def modulate(data: Array, *, factor: float, white: float | None = 1.0) -> NDArra
     return scaled if white is None else np.minimum(scaled, white)
 
 
-def quantize(data: Array, *, dtype: str, white: float = 1.0) -> tuple[Array, float]:
+def quantize(data: Array, *, dtype: str, white: float = 1.0, offset: int = 0) -> tuple[Array, float]:
     """Round to whole grey values.
 
     Parameters
@@ -234,6 +234,8 @@ def quantize(data: Array, *, dtype: str, white: float = 1.0) -> tuple[Array, flo
         0 ... `white`; what lies outside is clipped.
     dtype : str
         `uint8` or `uint16`.
+    offset : int
+        Grey level of 0; `white` stays the type's largest.
 
     Returns
     -------
@@ -244,7 +246,7 @@ def quantize(data: Array, *, dtype: str, white: float = 1.0) -> tuple[Array, flo
     """
     if dtype not in ("uint8", "uint16"):
         raise InputError(f"dtype must be uint8 or uint16; received {dtype!r}")
-    grey = np.rint(np.asarray(data, dtype=np.float64) * (np.iinfo(dtype).max / white))
+    grey = np.rint(offset + np.asarray(data, dtype=np.float64) * ((np.iinfo(dtype).max - offset) / white))
     inside = np.clip(grey, 0, np.iinfo(dtype).max)
     return inside.astype(dtype), float(np.mean(inside != grey))
 

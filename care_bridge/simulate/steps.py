@@ -335,15 +335,28 @@ class Exposure(Closed):
 
 
 class Round(Closed):
-    """Whole grey values in source and target; 1 becomes the type's largest."""
+    """Whole grey values in source and target; 1 becomes the type's largest, 0 the `offset`.
+
+    The offset is a camera's, in grey levels: room for noise below 0, which is cut without it.
+    """
 
     step: Literal["round"] = "round"
     dtype: Literal["uint8", "uint16"] = "uint16"
     white: float = Field(default=1.0, gt=0)
+    offset: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _leaves_room(self) -> Round:
+        top = np.iinfo(self.dtype).max
+        if self.offset >= top:
+            raise ValueError(f"offset is below {top}, the largest {self.dtype}; received {self.offset}")
+        return self
 
     def apply(self, pair: Pair, rng: np.random.Generator) -> tuple[Pair, Drawn]:
-        source, clipped = degrade.quantize(pair.source.data, dtype=self.dtype, white=self.white)
-        target, _ = degrade.quantize(pair.target.data, dtype=self.dtype, white=self.white)
+        def grey(image: Image) -> tuple[degrade.Array, float]:
+            return degrade.quantize(image.data, dtype=self.dtype, white=self.white, offset=self.offset)
+
+        (source, clipped), (target, _) = grey(pair.source), grey(pair.target)
         return pair.replace(
             source=pair.source.replace(data=source), target=pair.target.replace(data=target)
         ), {"clipped": clipped}

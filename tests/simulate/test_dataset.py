@@ -83,6 +83,14 @@ def test_the_signal_to_noise_ratio_falls_from_set_to_set(name: str, clean_image:
         assert snr[0] > snr[1] > snr[2]
 
 
+@pytest.mark.parametrize("name", ["mito", "cardio", "semisynthetic"])
+def test_rounding_cuts_no_noise_of_a_dark_background(name: str, clean_image: Make) -> None:
+    # Without an offset 19 % and more of these images, and 21 to 40 % of real ones, lie at 0.
+    for pair in make_pairs(name, [clean_image(seed=seed) for seed in range(3)]):
+        assert np.mean(pair.source.data == 0) < 1e-4
+        assert pair.target.data.min() == 16384  # the recipes' offset: no light
+
+
 def test_a_pair_does_not_depend_on_what_else_is_made(clean_image: Make) -> None:
     images = [clean_image(name=f"cell{k}", seed=k) for k in range(3)]
     forward = {pair.name: pair for pair in make_pairs("mito", images, seed=7)}

@@ -166,6 +166,13 @@ def test_rounding_rounds_and_never_wraps() -> None:
     assert clipped == pytest.approx(2 / 5)
 
 
+def test_an_offset_is_the_grey_level_of_no_light_and_white_stays_the_largest() -> None:
+    grey, clipped = degrade.quantize(np.array([-0.5, -0.2, 0.0, 1.0, 3.0]), dtype="uint8", white=2, offset=51)
+    # 204 levels for a white of 2: -0.5 is 51 levels below the offset, 3 is half as much again as white.
+    assert grey.tolist() == [0, 31, 51, 153, 255]
+    assert clipped == 1 / 5
+
+
 def test_rounding_adds_a_twelfth_of_a_grey_value_of_variance() -> None:
     rng = np.random.default_rng(3)
     data = rng.uniform(0.2, 0.8, size=200_000)

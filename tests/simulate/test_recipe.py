@@ -52,6 +52,10 @@ def test_the_presets_have_three_sets_with_shifted_intervals() -> None:
         (STEPS + "      - {step: gaussian, sigma: .nan}", "finite number"),
         (STEPS + "      - {step: gaussian, sigma: wide}", "sigma"),
         (STEPS + "      - {step: subsample, factor: 11}", "less than or equal to 10"),
+        (
+            STEPS + "      - {step: round, dtype: uint8, offset: 255}",
+            "below 255, the largest uint8; received 255",
+        ),
         (STEPS + "      - {step: minimum}", "give either radius_px or radius_um"),
         (STEPS + "      - {step: psf}", "give one of optics, measured and beads"),
         (STEPS + "      - {step: thin, fraction: 2}", "fraction is at most 1"),
