@@ -134,6 +134,8 @@ class Meta:
         What to type into "Run your network", under the plugin's own option names, and `tiles_allowed`.
     normalisation : OwnNormalisation, optional
         A mean and standard deviation of the network's own (Noise2Void), from `meta.json` or a description.
+    provenance : mapping
+        What it was trained on, as in config.json.
     """
 
     type: str | None = None
@@ -146,6 +148,7 @@ class Meta:
     pmax: float | None = None
     fiji: Mapping[str, bool | int | float] = field(default_factory=dict)
     normalisation: OwnNormalisation | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def size_multiple(self) -> dict[str, int] | None:
@@ -500,6 +503,8 @@ def _meta(content: bytes | None, path: Path, description: tuple[str, bytes] | No
     for key, found in numbers.items():
         if axes is not None and found is not None and len(found) != len(axes):
             raise values.wrong(key, f"a list of {len(axes)} whole numbers, one for each of the axes {axes}")
+    training = own.values.get("training")
+    made_of = training.get("provenance") if isinstance(training, dict) else None
     fiji = own.block("fiji")
     for key in fiji.values:
         fiji.number(key, or_bool=True)
@@ -513,6 +518,7 @@ def _meta(content: bytes | None, path: Path, description: tuple[str, bytes] | No
         pmax=normalisation.number("pmax"),
         fiji={key: value for key, value in fiji.values.items() if value is not None},
         normalisation=normalised,
+        provenance=made_of if isinstance(made_of, dict) else {},
     )
 
 

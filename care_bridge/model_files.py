@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from care_bridge import text
 from care_bridge.bundle import (
     SAVED_MODEL,
     OwnNormalisation,
@@ -23,6 +25,8 @@ from care_bridge.errors import InputError
 from care_bridge.files import make_scratch_folder, scratch_folder
 from care_bridge.inspection import check_onnx
 from care_bridge.keras_file import check_keras_file
+from care_bridge.model_names import DATASHEET
+from care_bridge.noise import NoiseRange
 from care_bridge.package import (
     RDF,
     WEIGHTS,
@@ -225,6 +229,69 @@ def stated_config(path: str | os.PathLike[str]) -> CareConfig | None:
         with scratch_folder() as folder:
             return config_of_package(unpack_package(path, Path(folder)), path)
     return None
+
+
+def stated_noise(path: str | os.PathLike[str]) -> NoiseRange:
+    """Which noise a model was trained with, as far as anybody wrote it down.
+
+    Parameters
+    ----------
+    path : path
+        A model folder, a package, a bundle, or a network that lies in its folder.
+
+    Returns
+    -------
+    NoiseRange
+        By the recipe that its patches were simulated with, or what was measured of its sources, both in config.json (in
+        a bundle meta.json); what these leave open by the data sheet of a model of the zoo.
+
+    Raises
+    ------
+    InputError
+        If a file of these is damaged.
+    """
+    path = Path(path)
+    config = stated_config(path)
+    folder = path if config is not None else path.parent
+    if config is None and (folder / "config.json").is_file():
+        config = read_config(folder)
+    made_of = (read_meta(path).provenance if config is None else config.provenance).get("data")
+    data = made_of if isinstance(made_of, Mapping) else {}
+    found = _simulated(data.get("recipe")).filled(NoiseRange.from_dict(data.get("noise")))
+    sheet = text.read(folder / DATASHEET, "TOML") if (folder / DATASHEET).is_file() else None
+    said = _of_sheet(sheet) if isinstance(sheet, Mapping) else NoiseRange()
+    return found.filled(said)
+
+
+def _simulated(recipe: Any) -> NoiseRange:
+    """The noise of the one camera of a recipe for streams."""
+    sets = recipe.get("sets") if isinstance(recipe, Mapping) else None
+    steps = (
+        [one.get("steps") for one in sets or () if isinstance(one, Mapping)] if isinstance(sets, list) else []
+    )
+    if len(steps) != 1 or not isinstance(steps[0], list) or len(steps[0]) != 1:
+        return NoiseRange()
+    camera = steps[0][0]
+    if not isinstance(camera, Mapping) or camera.get("step") != "camera":
+        return NoiseRange()
+    photons, bright = camera.get("photons"), camera.get("bright_photons")
+    if camera.get("bright_share") and isinstance(photons, list) and isinstance(bright, list):
+        photons = [*photons[:1], *bright[1:]]
+    shared = {"correlation": _had(camera, "neighbours"), "rows": _had(camera, "rows")}
+    return NoiseRange.from_dict({"photons": photons, **shared})
+
+
+def _had(camera: Mapping[str, Any], key: str) -> Any:
+    """From none, unless every image has it, to the most."""
+    share, given = camera.get(f"{key}_share"), camera.get(key)
+    if share == 0:
+        return [0.0, 0.0]
+    return [0.0, *given[1:]] if isinstance(given, list) and share != 1 else given
+
+
+def _of_sheet(sheet: Mapping[str, Any]) -> NoiseRange:
+    given = {"photons": sheet.get("photons"), "correlation": sheet.get("neighbour_correlation")}
+    return NoiseRange.from_dict({**given, **({"correlation": None} if sheet.get("noise") == "any" else {})})
 
 
 def stated_percentiles(path: str | os.PathLike[str]) -> tuple[float | None, float | None]:

@@ -16,6 +16,9 @@ VARIABLE = "CARE_BRIDGE_ZOO"
 CARD = "model.toml"
 """What makes a folder beside others a model of the zoo: who says whose it is."""
 
+DATASHEET = "datasheet.toml"
+"""What a model of the zoo was trained on and for; licences and hashes of every source."""
+
 _HERE = Path(__file__).resolve().parent
 
 

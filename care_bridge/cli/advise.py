@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from care_bridge.model_names import model_path
 
 if TYPE_CHECKING:
     from care_bridge.network_predictor import NetworkPredictor
+    from care_bridge.noise import Noise
     from care_bridge.plugin.advice import Advice, Expected
 
 _UNITS = {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -49,15 +52,20 @@ def advise(
 ) -> int:
     """Find the tile settings without seams and lost rows in Fiji.
 
-    Says which nTiles, blockMultiple and overlap to type for this image.
+    Says which nTiles, blockMultiple and overlap to type for this image, how noisy it is, and where the model was trained
+    for another kind of noise.
     """
     from care_bridge.images import read_image
+    from care_bridge.model_files import stated_noise
+    from care_bridge.noise import measure_channels, unlike
     from care_bridge.opening import own_plugin_options
     from care_bridge.plugin import advice as advising
 
     model = model_path(model)
     predictor, features = _open(model)
     picture = read_image(image, axes=image_axes)
+    noise = measure_channels(picture)
+    other = unlike(picture, stated_noise(model), measured=noise)
     found = advising.advise(
         picture.shape,
         picture.axes,
@@ -70,11 +78,12 @@ def advise(
         memory_bytes=_bytes(memory),
         options=own_plugin_options(model),
     )
+    found = dataclasses.replace(found, notes=(*found.notes, *([other] if other else [])))
     expected: tuple[Expected, ...] = ()
     if compare:
         with progress_bar(quiet=quiet or json_output) as progress:
             expected = advising.expected_differences(predictor, picture, found.options, progress=progress)
-    typer.echo(_json(found, expected) if json_output else _text(found, expected))
+    typer.echo(_json(found, expected, noise) if json_output else _text(found, expected, noise))
     return DONE
 
 
@@ -106,7 +115,7 @@ def _bytes(text: str) -> int:
     return count
 
 
-def _text(found: Advice, expected: tuple[Expected, ...]) -> str:
+def _text(found: Advice, expected: tuple[Expected, ...], noise: Sequence[Noise]) -> str:
     options, plan = found.options, found.plan
     lines = [
         "Type into Plugins > CSBDeep > Run your network:",
@@ -122,6 +131,10 @@ def _text(found: Advice, expected: tuple[Expected, ...]) -> str:
         + ("no lost rows." if not plan.lost else f"lost rows: {plan.lost}."),
         f"About {found.network_bytes / 2**20:.0f} MiB for the network and {found.image_bytes / 2**20:.0f} MiB "
         "for the image.",
+        *(
+            f"Noise{f' of channel {number}' if len(noise) > 1 else ''}: {one}."
+            for number, one in enumerate(noise)
+        ),
         *(f"Note: {note}." for note in found.notes),
     ]
     if expected:
@@ -141,10 +154,8 @@ def _text(found: Advice, expected: tuple[Expected, ...]) -> str:
     return "\n".join(lines)
 
 
-def _json(found: Advice, expected: tuple[Expected, ...]) -> str:
-    import dataclasses
+def _json(found: Advice, expected: tuple[Expected, ...], noise: Sequence[Noise]) -> str:
     import json
-    import math
 
     def clean(value: Any) -> Any:
         if isinstance(value, dict):
@@ -162,6 +173,7 @@ def _json(found: Advice, expected: tuple[Expected, ...]) -> str:
             "image_bytes": found.image_bytes,
             "fits": found.fits,
             "notes": list(found.notes),
+            "noise": [one.as_dict() for one in noise],
             "expected": [clean(dataclasses.asdict(row)) for row in expected],
         },
         indent=2,

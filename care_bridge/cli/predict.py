@@ -103,6 +103,7 @@ def predict(
 ) -> int:
     """Restore images and write them as TIFF with their calibration.
 
+    The noise of each image is measured, and where the model was trained for another kind that is said.
     Options of csbdeep's care_predict work under their names there.
     """
     from care_bridge.files import writable_folder
@@ -134,6 +135,7 @@ def predict(
     elif runtime == "fiji":
         _check_runs_in_fiji(model, kind=kind, factor=factor)
         wanted = _plugin_options(model, wanted, n_tiles)
+    from care_bridge.model_files import stated_noise
     from care_bridge.opening import open_predictor
 
     with (
@@ -164,6 +166,8 @@ def predict(
             scales=scale,
             save=not dry_run,
             provenance=f"care-bridge predict {model.name}, {predictor.runtime}, rule {rule}",
+            trained=None if quiet else stated_noise(model),
+            note=lambda file, said: typer.echo(f"{file.name}: {said}", err=True),
             problem=lambda _, why: typer.echo(f"care-bridge: {' '.join(why.split())}", err=True),
             progress=progress,
         )

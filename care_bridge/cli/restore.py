@@ -122,18 +122,19 @@ def _plan(
 ) -> dict[Entry, list[Path]]:
     """Which model restores which files; what is said of each image goes to stderr, so that results alone are printed."""
     from care_bridge.images import only_channel, read_image
-    from care_bridge.zoo.choosing import LIGHTER, choose
+    from care_bridge.noise import LIGHTER
+    from care_bridge.zoo.choosing import choose
 
     plan: dict[str, list[Path]] = {}
     for file in files:
         try:
             image = only_channel(read_image(file, axes, series=series), channel)
+            choice = choose(entries, image, structure=structure)
         except InputError as error:
             if len(files) == 1:
                 raise
             typer.echo(f"care-bridge: {' '.join(str(error).split())}", err=True)
             continue
-        choice = choose(entries, image, structure=structure)
         entry = named or choice.entry
         if choice.clean and not anyway:
             typer.echo(
@@ -145,7 +146,9 @@ def _plan(
         if named is not None and choice.entry is None and named.family == "denoise":
             typer.echo(f"{file.name}: {named.name} as asked, though {choice.why}", err=True)
         elif named is not None:
-            typer.echo(f"{file.name}: {named.name} as asked; {choice.measured}", err=True)
+            outside = "; ".join(named.noise_range.covers(choice.measured))
+            mind = f"; mind that {outside}" if outside else ""
+            typer.echo(f"{file.name}: {named.name} as asked; {choice.measured}{mind}", err=True)
         else:
             typer.echo(f"{file.name}: {choice.why}", err=True)
             if choice.possible:

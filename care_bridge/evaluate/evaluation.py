@@ -33,6 +33,7 @@ from care_bridge.evaluate.scores import (
     paired_test,
     summarise,
 )
+from care_bridge.noise import Noise
 from care_bridge.words import counted, listed
 
 Array = NDArray[np.float64]
@@ -169,6 +170,8 @@ class Evaluation:
         The middle image first, then the worst and the best.
     trained_on : tuple of str
         Images whose source or truth the model was trained on; with any there is no verdict.
+    noise : tuple of (str, int, Noise)
+        What was measured of each source: image, channel, noise.
     """
 
     model: str
@@ -190,6 +193,7 @@ class Evaluation:
     settings: Mapping[str, Any]
     shown: tuple[Shown, ...] = field(default=())
     trained_on: tuple[str, ...] = ()
+    noise: tuple[tuple[str, int, Noise], ...] = ()
 
     def values(self, method: str, metric: str) -> list[float]:
         """Scores of one method, image by image."""
@@ -377,6 +381,9 @@ class Evaluation:
             "robustness": [asdict(point) for point in self.robustness],
             "valid_ranges": [asdict(found) for found in self.valid_ranges],
             "foreign": self.foreign,
+            "noise": [
+                {"image": name, "channel": number, **one.as_dict()} for name, number, one in self.noise
+            ],
             "settings": self.settings,
         }
         plain: dict[str, Any] = _jsonable(found)

@@ -22,7 +22,7 @@ from care_bridge.evaluate.reliability import interval_images
 from care_bridge.evaluate.report import write_json, write_report
 from care_bridge.files import sha256, writable_folder
 from care_bridge.images import Image, write_image
-from care_bridge.model_files import stated_config
+from care_bridge.model_files import stated_config, stated_noise
 from care_bridge.model_names import model_path
 from care_bridge.opening import open_members, open_predictor
 from care_bridge.predictor import Predictor, scale_channels
@@ -112,6 +112,7 @@ def evaluate_files(
         members=members,
         training=training,
         trained_on=files_trained_on(model),
+        trained_noise=stated_noise(model),
         applications=applications,
         baselines=filters,
         robustness=robustness,

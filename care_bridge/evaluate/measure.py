@@ -30,6 +30,7 @@ from care_bridge.evaluate.scores import Scores, comparable, fields, score_image,
 from care_bridge.evaluate.views import View, view
 from care_bridge.images import Image
 from care_bridge.metrics import align
+from care_bridge.noise import Noise, NoiseRange, measure_channels, unlike
 from care_bridge.predictor import ImagesOnly, Predictor, Runtime, apply_repeatedly, mean_channels, not_again
 from care_bridge.progress import Progress, silent
 from care_bridge.words import counted
@@ -45,6 +46,7 @@ def evaluate(
     members: Sequence[Predictor] = (),
     training: Sequence[Pair] = (),
     trained_on: Collection[str] = (),
+    trained_noise: NoiseRange | None = None,
     applications: int = APPLICATIONS,
     baselines: Sequence[str] = tuple(FILTERS),
     robustness: bool = False,
@@ -68,6 +70,8 @@ def evaluate(
     trained_on : collection of str
         SHA-256 of files that the model was trained on; with such images, or with those of `training`, among the
         pairs there is no verdict.
+    trained_noise : NoiseRange, optional
+        The noise that the model was trained with; a source with another is warned of. None knows nothing.
     applications : int
         How many times in a row.
     baselines : sequence of str
@@ -107,6 +111,7 @@ def evaluate(
         tuple(_tuned(pairs, training, baselines, progress)),
         line,
         familiar(training, members),
+        trained_noise or NoiseRange(),
     )
     measured: list[_Measured] = []
     for number, pair in enumerate(pairs):
@@ -163,6 +168,7 @@ class _Asked:
     filters: tuple[Baseline, ...]
     line: Line | None
     known: Familiar
+    trained_noise: NoiseRange
 
     @property
     def whole(self) -> Predictor:
@@ -196,6 +202,7 @@ class _Measured:
     warnings: tuple[str, ...]
     member_nrmse: list[float]
     view: View | None
+    noise: tuple[Noise, ...]
 
     def without_pictures(self) -> _Measured:
         return replace(self, view=self.view and replace(self.view, shown=None))
@@ -221,6 +228,9 @@ def _tuned(
 def _measure(pair: Pair, asked: _Asked) -> _Measured:
     """Restore one pair's source in every way, score each result, and look at one plane of them."""
     notes = pair_warnings(pair.source, pair.target) if comparable(pair.source, pair.target) else []
+    noise = measure_channels(pair.source)
+    other = unlike(pair.source, asked.trained_noise, measured=noise)
+    notes += [other] if other else []
     restored = _restore(pair, asked)
     clipped = made_by_writer(restored.images["once"], pair.target)
     notes += [clipped] if clipped else []
@@ -242,7 +252,7 @@ def _measure(pair: Pair, asked: _Asked) -> _Measured:
         seconds = restored.seconds["once"] / len(restored.members)
         rows.append(Row(pair.name, SINGLE, seconds, average, math.nan))
     seen = view(pair, restored.images, restored.members, line=asked.line, known=asked.known)
-    return _Measured(pair.name, rows, tuple(notes), member_nrmse, seen)
+    return _Measured(pair.name, rows, tuple(notes), member_nrmse, seen, noise)
 
 
 def _restore(pair: Pair, asked: _Asked) -> _Restored:
@@ -330,6 +340,7 @@ def _gather(
         settings=settings,
         shown=shown,
         trained_on=trained_on,
+        noise=tuple((one.name, number, noise) for one in measured for number, noise in enumerate(one.noise)),
     )
 
 

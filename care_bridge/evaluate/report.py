@@ -261,6 +261,22 @@ def _add_every_image(page: Page, evaluation: Evaluation) -> None:
         for r in evaluation.rows
     ]
     page.table(rows, caption="Scores of every image", name="every image")
+    noise = [
+        {
+            "image": name,
+            "channel": channel,
+            "photons (bright end)": one.photons,
+            "gain": one.gain,
+            "read noise (photons)": one.read_noise,
+            "dB": one.decibel,
+            "neighbours along x": one.correlation_x,
+            "along y": one.correlation_y,
+            "rows": one.rows,
+        }
+        for name, channel, one in evaluation.noise
+    ]
+    if noise:
+        page.table(noise, caption="Noise of every source, measured in it alone", name="noise", digits=3)
 
 
 def _limits(shown: Shown) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from care_bridge.images import (
     read_image,
     write_image,
 )
+from care_bridge.noise import NoiseRange, unlike
 from care_bridge.predictor import (
     Predictor,
     apply_repeatedly,
@@ -161,6 +162,8 @@ def predict_files(
     fill: bool = False,
     save: bool = True,
     provenance: str = "",
+    trained: NoiseRange | None = None,
+    note: Callable[[Path, str], object] | None = None,
     problem: Callable[[Path, str], object] | None = None,
     progress: Progress = silent,
 ) -> list[Restored]:
@@ -192,6 +195,10 @@ def predict_files(
         False predicts without writing.
     provenance : str
         Kept in the files.
+    trained : NoiseRange, optional
+        The noise that the model was trained with; None measures no image's.
+    note : callable, optional
+        Told the file and, in one sentence, what of its noise lies outside of `trained`.
     problem : callable, optional
         Told the file and why, where one of several cannot be restored; the others are. None stops at the first.
     progress : Progress
@@ -215,7 +222,9 @@ def predict_files(
         raise InputError(f"--applications {applications}: {reason}; give 1")
     if dtype is not None and not fill:
         _check_scale(predictor, np.dtype(dtype))
-    work = _Work(predictor, axes, channel, series, applications, dtype, scales, fill, save, provenance)
+    work = _Work(
+        predictor, axes, channel, series, applications, dtype, scales, fill, save, provenance, trained, note
+    )
     done: list[Restored] = []
     problems: list[str] = []
     for number, (source, place) in enumerate(zip(sources, targets, strict=True)):
@@ -251,6 +260,8 @@ class _Work:
     fill: bool
     save: bool
     provenance: str
+    trained: NoiseRange | None
+    note: Callable[[Path, str], object] | None
 
 
 def _restore(source: Path, place: Path, work: _Work, tell: Callable[[int], None]) -> Restored:
@@ -260,6 +271,8 @@ def _restore(source: Path, place: Path, work: _Work, tell: Callable[[int], None]
         # Known before the network runs, not after.
         _check_scale(work.predictor, kind)
         check_levels(image, kind)
+    if work.note is not None and work.trained is not None and (said := unlike(image, work.trained)):
+        work.note(source, said)
     written: list[WriteReport] = []
     result = image
     again = apply_repeatedly(work.predictor, image, applications=work.applications)

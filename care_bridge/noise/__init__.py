@@ -1,6 +1,15 @@
 """The noise of an image, measured in that image alone, and whether a model was trained for such noise."""
 
-from care_bridge.noise.measure import measure_channels, measure_noise
+from care_bridge.noise.measure import measure_channels, measure_noise, unlike
 from care_bridge.noise.value import CLEAN_DB, CORRELATED, LIGHTER, Noise, NoiseRange
 
-__all__ = ["CLEAN_DB", "CORRELATED", "LIGHTER", "Noise", "NoiseRange", "measure_channels", "measure_noise"]
+__all__ = [
+    "CLEAN_DB",
+    "CORRELATED",
+    "LIGHTER",
+    "Noise",
+    "NoiseRange",
+    "measure_channels",
+    "measure_noise",
+    "unlike",
+]

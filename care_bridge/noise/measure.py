@@ -20,7 +20,7 @@ from care_bridge.errors import InputError
 from care_bridge.images import Image, only_channel
 from care_bridge.noise.blocks import Blocks, Plane, block_means, enlarged, lagged, second_difference
 from care_bridge.noise.curve import BLOCK, Array, Curve, fit_curve, flattest
-from care_bridge.noise.value import Noise
+from care_bridge.noise.value import Noise, NoiseRange
 
 MOST_PLANES = 8
 
@@ -89,6 +89,33 @@ def measure_noise(image: Image, *, channel: int | None = None) -> Noise:
 def measure_channels(image: Image) -> tuple[Noise, ...]:
     """Measure the noise of each channel of an image by itself, as `measure_noise`."""
     return tuple(measure_noise(image, channel=number) for number in range(image.size("C")))
+
+
+def unlike(image: Image, trained: NoiseRange, *, measured: Sequence[Noise] | None = None) -> str:
+    """What of an image's noise a model was not trained for, as one sentence.
+
+    Parameters
+    ----------
+    image : Image
+    trained : NoiseRange
+        Of a model that knows nothing nothing is said, and nothing measured.
+    measured : sequence of Noise, optional
+        One a channel, where they were measured already.
+
+    Returns
+    -------
+    str
+        Empty where there is nothing to say.
+    """
+    if trained == NoiseRange():
+        return ""
+    each = [trained.covers(noise) for noise in measured or measure_channels(image)]
+    said = [
+        (f"in channel {number} " if len(each) > 1 else "") + sentence
+        for number, sentences in enumerate(each)
+        for sentence in sentences
+    ]
+    return "; ".join(said)
 
 
 def _measure(planes: Sequence[Plane]) -> Noise:

@@ -199,6 +199,11 @@ class NoiseRange:
         given = recorded if isinstance(recorded, Mapping) else {}
         return cls(**{key: _pair(given.get(key)) for key in ("photons", "correlation", "rows", "decibel")})
 
+    def filled(self, other: NoiseRange) -> NoiseRange:
+        """The same range, with what another says where it does not."""
+        keys = ("photons", "correlation", "rows", "decibel")
+        return NoiseRange(**{key: getattr(self, key) or getattr(other, key) for key in keys})
+
     def as_dict(self) -> dict[str, list[float]]:
         """For config.json: what is known."""
         return {key: [float(f"{one:.4g}") for one in value] for key, value in asdict(self).items() if value}
@@ -216,7 +221,11 @@ class NoiseRange:
             What is unknown of either is not compared, and small differences are none: photons within a factor of 2,
             correlation and rows within 0.12.
         """
-        said = [*self._shared(noise), *self._light(noise)]
+        return [*self.kind(noise), *self._light(noise)]
+
+    def kind(self, noise: Noise) -> list[str]:
+        """Of `covers` what is about the kind of the noise, and not about how much light there is."""
+        said = self._shared(noise)
         if self.rows is not None and noise.rows > self.rows[1] + _SLACK:
             said.append(
                 f"its rows differ by {noise.rows:.2g} of a pixel's noise, and the model was trained with "

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from care_bridge.errors import InputError
 from care_bridge.images import Image
+from care_bridge.noise import Noise, measure_noise
 from care_bridge.zoo.entry import Entry
-from care_bridge.zoo.measuring import Measured, measure_image
-
-LIGHTER = "Gaussian filter of 0.6 pixels (in Fiji: Process > Filters > Gaussian Blur, sigma 0.6)"
-"""What an image that is good already may be given instead."""
-
-_SLACK = 0.1
-"""So far beyond what a model was trained with the noise's correlation may lie: it is measured no better."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +19,7 @@ class Choice:
     ----------
     entry : Entry or None
         None where no model fits.
-    measured : Measured
+    measured : Noise
     why : str
         One sentence.
     possible : tuple of str
@@ -32,14 +27,14 @@ class Choice:
     """
 
     entry: Entry | None
-    measured: Measured
+    measured: Noise
     why: str
     possible: tuple[str, ...] = ()
 
     @property
     def clean(self) -> bool:
-        """Whether nothing should be done."""
-        return self.measured.clean
+        """Whether nothing should be done: it is good already, or holds nothing."""
+        return self.measured.clean or not self.measured.bright > self.measured.background
 
 
 def choose(entries: Sequence[Entry], image: Image, *, structure: str | None = None) -> Choice:
@@ -56,8 +51,18 @@ def choose(entries: Sequence[Entry], image: Image, *, structure: str | None = No
     Returns
     -------
     Choice
+
+    Raises
+    ------
+    InputError
+        If the image has several channels: each may want another model.
     """
-    measured = measure_image(image)
+    if image.size("C") > 1:
+        raise InputError(
+            f"{image.name or 'the image'} has {image.size('C')} channels, and each may want another model; name one: "
+            "--channel 0"
+        )
+    measured = measure_noise(image)
     dimensions = "3D" if dict(zip(image.axes, image.shape, strict=True)).get("Z", 1) > 1 else "2D"
     possible = tuple(
         entry.name
@@ -70,7 +75,7 @@ def choose(entries: Sequence[Entry], image: Image, *, structure: str | None = No
             continue
         against = _against(entry, measured, dimensions, structure)
         if against:
-            reasons.append(f"{entry.name} {against}")
+            reasons.append(f"not {entry.name}: {against}")
         else:
             fitting.append(entry)
     if not fitting:
@@ -80,24 +85,23 @@ def choose(entries: Sequence[Entry], image: Image, *, structure: str | None = No
     why = f"{best.name}: {measured}; it was trained for {best.noise} noise of {dimensions} images"
     if structure and structure in best.structures:
         why += f" of {structure}"
+    if outside := best.noise_range.covers(measured):
+        why += f"; mind that {'; '.join(outside)}"
     return Choice(best, measured, why, possible)
 
 
-def _against(entry: Entry, measured: Measured, dimensions: str, structure: str | None) -> str:
+def _against(entry: Entry, measured: Noise, dimensions: str, structure: str | None) -> str:
     """Why a model does not fit; empty where it does."""
     if entry.dimensions != dimensions:
-        return f"is for {entry.dimensions} images"
-    low, high = entry.neighbour_correlation
-    if entry.noise == "white" and measured.correlated and measured.neighbour_correlation > high + _SLACK:
-        return "was trained for noise that neighbours do not share"
-    if measured.correlated and entry.noise != "any" and measured.neighbour_correlation > high + _SLACK:
-        return f"was trained for neighbours correlated by {low:g} to {high:g}"
+        return f"it is for {entry.dimensions} images"
+    if other := entry.noise_range.kind(measured):
+        return "; ".join(other)
     if not _shows(entry, structure):
-        return f"was trained on {', '.join(entry.structures)}"
+        return f"it was trained on {', '.join(entry.structures)}"
     if entry.detail_px != (0.0, 0.0) and measured.detail_px is not None:
         finest, coarsest = entry.detail_px
         if not finest / 2 <= measured.detail_px <= coarsest * 2:
-            return f"was trained on details of {finest:g} to {coarsest:g} pixels"
+            return f"it was trained on details of {finest:g} to {coarsest:g} pixels"
     return ""
 
 
@@ -105,7 +109,7 @@ def _shows(entry: Entry, structure: str | None) -> bool:
     return structure is None or bool({"any", structure.lower()} & {one.lower() for one in entry.structures})
 
 
-def _rank(entry: Entry, measured: Measured, structure: str | None) -> tuple[int, int, str]:
+def _rank(entry: Entry, measured: Noise, structure: str | None) -> tuple[int, int, str]:
     """The lower the better: for this structure, for this noise, then by name."""
     own = structure is not None and structure.lower() in {one.lower() for one in entry.structures}
     # Unasked, a model of one structure stands behind those of any.

@@ -14,10 +14,9 @@ from care_bridge import text
 from care_bridge.config import CareConfig, read_config
 from care_bridge.errors import InputError
 from care_bridge.files import sha256
-from care_bridge.model_names import CARD, model_path, named_models, no_such_model
-
-DATASHEET = "datasheet.toml"
-"""What the model was trained on and for; licences and hashes of every source."""
+from care_bridge.model_files import stated_noise
+from care_bridge.model_names import CARD, DATASHEET, model_path, named_models, no_such_model
+from care_bridge.noise import NoiseRange
 
 RECIPE = "recipe.toml"
 """The commands that train it again."""
@@ -98,6 +97,8 @@ class Entry:
         evaluation.json; empty where nothing was measured.
     problems : tuple of str
         What of the datasheet is missing or wrong.
+    noise_range : NoiseRange
+        What it was trained with, as `model_files.stated_noise` finds it: what an image's noise is held against.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Entry:
     sources: tuple[Mapping[str, Any], ...] = ()
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    noise_range: NoiseRange = NoiseRange()  # noqa: RUF009 - frozen
 
     @property
     def dimensions(self) -> str:
@@ -265,6 +267,7 @@ def read_entry(folder: str | os.PathLike[str], name: str | None = None) -> Entry
         sources=tuple(one for one in good.get("sources", ()) if isinstance(one, Mapping)),
         evaluation=_evaluation(folder / EVALUATION),
         problems=tuple(problems),
+        noise_range=stated_noise(folder),
     )
 
 
