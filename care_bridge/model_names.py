@@ -102,9 +102,14 @@ def model_path(model: str | os.PathLike[str]) -> Path:
     known = named_models()
     if path.name in known:
         return known[path.name]
-    if not path.suffix and _nearest(path.name, known) is not None:
+    if not path.suffix and _nearest(path.name, known):
         raise InputError(no_such_model(path.name, known))
     return path
+
+
+def is_shipped(folder: Path) -> bool:
+    """Whether a folder is that of a model of the zoo."""
+    return (folder / CARD).is_file() and folder.resolve().parent in zoo_folders()
 
 
 def no_such_model(name: str, known: Mapping[str, Path]) -> str:
@@ -113,7 +118,7 @@ def no_such_model(name: str, known: Mapping[str, Path]) -> str:
     if not known:
         hint = "no model is shipped yet"
     elif near:
-        hint = f"did you mean {near}?"
+        hint = f"did you mean {' or '.join(near)}?"
     else:
         hint = f"there are {', '.join(known)}"
     return (
@@ -122,7 +127,7 @@ def no_such_model(name: str, known: Mapping[str, Path]) -> str:
     )
 
 
-def _nearest(name: str, known: Mapping[str, Path]) -> str | None:
+def _nearest(name: str, known: Mapping[str, Path]) -> list[str]:
     wanted = name.lower()
     parts = [one for one in known if len(wanted) > 3 and wanted in one.lower()]
-    return next(iter(parts or difflib.get_close_matches(wanted, known, n=1)), None)
+    return (parts or difflib.get_close_matches(wanted, known))[:3]

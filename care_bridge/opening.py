@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from care_bridge.built import built
 from care_bridge.config import CareConfig, Kind, read_config
 from care_bridge.defaults import LEVEL, LEVELS, PRECISION, TF1_VERSION
 from care_bridge.errors import InputError
@@ -88,7 +89,8 @@ def open_predictor(
     path : path
         A model folder (ours or csbdeep's; an ensemble's is averaged), a Keras file (.keras, .h5), a bundle (.zip) or a
         SavedModel folder, an .onnx file, or a BioImage.IO package (a zip, or unpacked). In a model folder,
-        every runtime but Keras takes what was exported into it. Or the name of a model of the zoo (`model_names`).
+        every runtime but Keras takes what was exported into it. Or the name of a model of the zoo (`model_names`), of
+        which every runtime but Keras takes what is built once, in the cache folder (`built`).
     level : str, optional
         `best`, one of `levels.LEVELS`, or "". One asked for by name is never silently lowered. `best` beside a
         runtime is that runtime's own.
@@ -228,7 +230,7 @@ def open_network(
     path = model_path(path)
     runtime = _network_runtime(path, runtime)
     _check_keras_only(runtime, weights, precision)
-    source = find_source(path, runtime)
+    source = _source(path, runtime)
     with source.opening():
         return _network(source, runtime, version=version, weights=weights, precision=precision)
 
@@ -390,6 +392,12 @@ def _plugin_options(options: object) -> PluginOptions:
 # --- opening
 
 
+def _source(path: str | os.PathLike[str], runtime: str) -> Source:
+    """What a runtime opens of a path; of a model of the zoo what is built for it."""
+    made = built(Path(path), runtime)
+    return find_source(path, runtime) if made is None else Source(made, read_config(path))
+
+
 def _open_plugin(
     path: str | os.PathLike[str],
     level: str,
@@ -402,7 +410,7 @@ def _open_plugin(
     weights: str | None,
     precision: str,
 ) -> Predictor:
-    source = find_source(path, runtime)
+    source = _source(path, runtime)
     if source.normalisation is not None and options.normalizeInput:
         _warn_of_percentiles(path, source)
     opened: Predictor
@@ -442,7 +450,7 @@ def _open_with_config(
     bare: bool,
 ) -> tuple[NetworkPredictor, CareConfig | None]:
     """The network's predictor by what the model states, and its settings if they are there."""
-    source = find_source(path, runtime)
+    source = _source(path, runtime)
     with source.opening():
         if source.config is None and not bare:
             _check_whole(Path(path), asks_for_kind=asks_for_kind)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
+from care_bridge.built import built
 from care_bridge.checking.report import CheckReport
 from care_bridge.errors import InputError
+from care_bridge.model_names import model_path
 
 __all__ = ["CheckReport", "check"]
 
@@ -18,7 +19,8 @@ def check(path: str | os.PathLike[str], **options: Any) -> CheckReport:
     Parameters
     ----------
     path : path
-        A bundle (zip, or a SavedModel folder), or a package: a zip or folder with rdf.yaml, or the rdf.yaml.
+        A bundle (zip, or a SavedModel folder), or a package: a zip or folder with rdf.yaml, or the rdf.yaml. Of the name
+        of a model of the zoo the bundle that is built of it.
     **options
         See `bundles.check_bundle` and `packages.check_package`.
 
@@ -35,9 +37,13 @@ def check(path: str | os.PathLike[str], **options: Any) -> CheckReport:
     from care_bridge.checking.packages import check_package
     from care_bridge.package import is_package
 
-    path = Path(path)
+    path = model_path(path)
+    path = built(path, "tf1") or path
     if not path.exists():
-        raise InputError(f"no bundle or package at {str(path)!r}; give a .zip, a folder or an rdf.yaml")
+        raise InputError(
+            f"no bundle or package at {str(path)!r}; give a .zip, a folder, an rdf.yaml or a name of "
+            "`care-bridge zoo list`"
+        )
     if is_package(path):
         report: CheckReport = check_package(path, **options)
         return report

@@ -16,7 +16,8 @@ SUFFIXES = (".html", ".json", ".txt")
 
 def check(
     path: Path = typer.Argument(
-        ..., help="A bundle (.zip), or a BioImage.IO package: zip, folder or rdf.yaml."
+        ...,
+        help="A bundle (.zip), a BioImage.IO package (zip, folder or rdf.yaml), or a name of `zoo list` (its bundle).",
     ),
     report: list[Path] = typer.Option(
         [], help="Write the table to FILE.html, .json or .txt; may be repeated."

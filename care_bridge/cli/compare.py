@@ -34,7 +34,12 @@ def compare(
             help="Python's side: a model folder, a .keras or .h5 file, a bundle, or a name of `zoo list`."
         ),
     ],
-    bundle: Annotated[Path, Argument(help="Fiji's side: a bundle (.zip), or a model folder with one in it.")],
+    bundle: Annotated[
+        Path,
+        Argument(
+            help="Fiji's side: a bundle (.zip), a model folder with one in it, or a name of `zoo list`."
+        ),
+    ],
     image: Annotated[Path, Argument(help="A TIFF.")],
     *,
     applications: options.Applications = APPLICATIONS,

@@ -65,23 +65,25 @@ def lint_file(
 def install(
     fiji: Path = typer.Argument(help="Folder of a Fiji: the one with jars and plugins."),
     models: str = typer.Option(
-        None, "--models", help="zoo: also the bundle of every trained model that comes with care-bridge."
+        None,
+        "--models",
+        help="zoo: also the bundle of every trained model that comes with care-bridge; or names of `zoo list`, with commas.",
     ),
 ) -> int:
     """Put the scripts under Plugins > CARE bridge, and the macros in the macros folder.
 
     An earlier version is replaced.
     """
-    from care_bridge.errors import InputError
     from care_bridge.macros import install as install_into
 
-    if models not in (None, "zoo"):
-        raise InputError(f"--models {models!r} is not known; give zoo")
-    written = install_into(fiji)
-    if models == "zoo":
-        from care_bridge.zoo import models as shipped_models
+    if models is not None:
+        from care_bridge.zoo.words import chosen
 
-        if entries := shipped_models():
+        # A name that is none is known before anything is written.
+        entries = chosen(None if models == "zoo" else [name.strip() for name in models.split(",")])
+    written = install_into(fiji)
+    if models is not None:
+        if entries:
             load_tensorflow()
             from care_bridge.zoo.building import bundles_into
 
@@ -110,7 +112,8 @@ def uninstall(fiji: Path = typer.Argument(help="Folder of a Fiji: the one with j
 def run(
     name: str = typer.Argument(help="Name of a macro or script, see `care-bridge macros list`."),
     settings: list[str] = typer.Argument(
-        None, help="Its settings as KEY=VALUE, e.g. model=cell.zip ntiles=4."
+        None,
+        help="Its settings as KEY=VALUE, e.g. model=cell.zip ntiles=4; model may be a name of `zoo list`.",
     ),
     image: Path = typer.Option(
         None, "--image", help="Image in front, for scripts that work on the open image."
@@ -123,8 +126,10 @@ def run(
 
     The network runs in TensorFlow 1.x. Paths are made absolute.
     """
+    from care_bridge.built import built
     from care_bridge.errors import InputError
     from care_bridge.macros import run as run_macro
+    from care_bridge.model_names import model_path
 
     given = {}
     for setting in settings or []:
@@ -133,6 +138,9 @@ def run(
             raise InputError(f"{setting!r} is no setting; write KEY=VALUE, e.g. model=cell.zip")
         path = key.lower() in ("model", "input", "output", "outputfolder", "python", "sentinel") and value
         given[key] = str(Path(value).absolute()) if path else value
+        if path and key.lower() == "model":
+            model = model_path(value)
+            given[key] = str((built(model, "tf1") or model).absolute())
     if image is not None and not image.is_file():
         raise InputError(f"there is no image {str(image)!r}")
     result, ending = run_macro(name, given, image=image, timeout_s=timeout)
@@ -147,7 +155,9 @@ def run(
 
 
 def for_model(
-    model: Path = typer.Argument(help="Bundle (.zip for Fiji), or the model folder that holds it."),
+    model: Path = typer.Argument(
+        help="Bundle (.zip for Fiji), the model folder that holds it, or a name of `zoo list`."
+    ),
     image: Path = typer.Argument(None, help="An image, whose size decides the number of tiles."),
     out: Path = typer.Option(None, "--out", help="Write the macro to this file (.ijm) too."),
 ) -> int:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from care_bridge.bundle import find_bundle, read_meta
+from care_bridge.built import bundle_of
+from care_bridge.bundle import read_meta
 from care_bridge.comparing import parity
 from care_bridge.comparing.conventions import Convention
 from care_bridge.comparing.ladder import Rung, stepwise
@@ -54,7 +55,8 @@ def compare(
         `PredictOptions(rule=FIJI)` follows the plugin in everything else too (sizes filled up, result not scaled
         back); one with another rule is compared as it is, and the report names the conventions that differ.
     candidate : Predictor or path
-        Fiji's side. A path is a bundle, or a model folder with one in it, opened at `level`.
+        Fiji's side. A path is a bundle, a model folder with one in it, or the name of a model of the zoo, opened at
+        `level`.
     image : Image
     applications : int
         How many times in a row.
@@ -199,7 +201,7 @@ def recommended_options(
     Parameters
     ----------
     bundle : path, optional
-        A bundle, or a model folder with one in it.
+        A bundle, a model folder with one in it, or the name of a model of the zoo.
     model : path, optional
         What the bundle was made of: its own percentiles are taken where the bundle tells none.
     **changes
@@ -215,5 +217,5 @@ def recommended_options(
     own = {"percentileBottom": low, "percentileTop": high}
     told = {name: value for name, value in own.items() if value is not None}
     if bundle is not None:
-        told |= read_meta(find_bundle(model_path(bundle))).fiji
+        told |= read_meta(bundle_of(bundle)).fiji
     return PluginOptions.told(told, **changes)

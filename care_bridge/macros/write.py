@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from care_bridge.bundle import find_bundle, read_meta
+from care_bridge.built import bundle_of
+from care_bridge.bundle import read_meta
 from care_bridge.images import Image
 from care_bridge.macros.lint import DEEPIMAGEJ
 from care_bridge.macros.shipped import macros_folder
-from care_bridge.model_names import model_path
 from care_bridge.plugin.options import FORGET, PluginOptions
 from care_bridge.plugin.quoting import Code, imagej_options, imagej_string, path_text
 
@@ -53,7 +53,7 @@ def for_model(model: str | os.PathLike[str], image: Image | None = None) -> Gene
     Parameters
     ----------
     model : path
-        The bundle, or the model folder that holds it.
+        The bundle, the model folder that holds it, or the name of a model of the zoo.
     image : Image, optional
         Decides the number of tiles; None takes one tile.
 
@@ -67,7 +67,7 @@ def for_model(model: str | os.PathLike[str], image: Image | None = None) -> Gene
     InputError
         If there is no bundle, or its path cannot be written into a macro.
     """
-    bundle = Path(find_bundle(model_path(model))).absolute()
+    bundle = bundle_of(model).absolute()
     path = path_text(bundle)
     options, notes = _values(bundle, image)
     line = options.macro_line(model=path, source=Code("getTitle()"))

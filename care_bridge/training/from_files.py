@@ -13,6 +13,7 @@ from care_bridge.config import TARGET_SCALES, CareConfig, read_config
 from care_bridge.defaults import KIND, PATCHES_PER_IMAGE, PRESET, TargetScale
 from care_bridge.errors import InputError
 from care_bridge.files import writable_folder
+from care_bridge.model_names import model_path
 from care_bridge.patches import Foreground
 from care_bridge.progress import Progress, silent
 from care_bridge.simulate.recipe import Recipe
@@ -118,6 +119,8 @@ def train_from_files(
         raise InputError(f"{str(folder)!r} is a file; name a folder for the model")
     if members > 1 and start is not None:
         raise InputError("--start gives all members the same weights; train one network from it instead")
+    if start is not None:
+        model_path(start)  # a name that is none is known before anything is read
     if minutes is not None:
         _check_minutes(minutes, scaled_down, settings or {})
     writable_folder(folder.parent)

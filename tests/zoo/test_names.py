@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -121,3 +122,126 @@ def test_an_export_of_a_name_is_not_written_among_the_files_of_the_package(zoo: 
     assert not list(zoo.glob("*.zip"))
     done = CliRunner().invoke(app, ["export", NAME, "--out", str(tmp_path / "fiji.zip")])
     assert done.exit_code == 0, done.output
+
+
+# ---- what is built where a bundle or an ONNX file is needed
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of this test alone."""
+    monkeypatch.setenv("CARE_BRIDGE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, [str(word) for word in arguments])
+    return done.exit_code, done.output
+
+
+@pytest.mark.tf
+def test_a_name_is_its_bundle_and_its_onnx_file_built_once_in_the_cache(
+    zoo: Path, made: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import care_bridge.built
+
+    write, written = care_bridge.built._write, []
+    monkeypatch.setattr(care_bridge.built, "_write", lambda *a: (written.append(a[1].name), write(*a)))
+    image = made / "tests" / "cell1_noisy.tif"
+    for runtime in ("keras", "onnx", "onnx"):
+        code, said = run("predict", NAME, image, "--runtime", runtime, "--out", tmp_path / runtime)
+        assert code == 0, said
+    given = {runtime: next((tmp_path / runtime).rglob("*.tif")) for runtime in ("keras", "onnx")}
+    from care_bridge.images import read_image
+
+    # Of the same weights in float32, on grey levels of some tens.
+    np.testing.assert_allclose(*(read_image(file).data for file in given.values()), atol=1e-3)
+    code, said = run("compare", NAME, NAME, image, "--level", "emulation")
+    assert code == 0, said
+    code, said = run("check", NAME)
+    assert f"{NAME}.zip" in said
+    code, said = run("macros", "for", NAME)
+    assert code == 0, said
+    assert f"{NAME}.zip" in said
+    assert written == [f"{NAME}.onnx", f"{NAME}.zip"]
+    assert sorted(file.suffix for file in cache.rglob(f"{NAME}.*")) == [".onnx", ".zip"]
+    assert not [*zoo.glob("*.zip"), *zoo.glob("*.onnx")]
+
+
+@pytest.mark.tf
+def test_a_model_that_changed_is_built_again(zoo: Path, cache: Path) -> None:
+    from care_bridge.built import built
+
+    first = built(zoo, "onnx")
+    assert built(zoo, "onnx") == first
+    (zoo / "weights_best.h5").write_bytes((zoo / "weights_best.h5").read_bytes() + b"\0")
+    second = built(zoo, "onnx")
+    assert second != first
+    assert built(zoo, "keras") is None
+    assert built(zoo.parent, "onnx") is None
+    (zoo / "own.onnx").write_bytes(b"")
+    assert built(zoo, "onnx") is None  # what lies in the folder is meant
+
+
+@pytest.mark.tf
+def test_macros_are_run_with_the_bundle_of_a_name(
+    zoo: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, str] = {}
+
+    def take(name: str, settings: dict[str, str], **_: object) -> None:
+        given.update(settings)
+        raise InputError("seen")
+
+    monkeypatch.setattr("care_bridge.macros.run", take)
+    assert "seen" in run("macros", "run", "restore_image", f"model={NAME}", "input=a.tif")[1]
+    assert Path(given["model"]).is_relative_to(cache)
+    assert Path(given["model"]).name == f"{NAME}.zip"
+    code, said = run("macros", "run", "restore_image", "model=tiny-denoize-2d")
+    assert (code, "did you mean tiny-denoise-2d?" in said) == (2, True)
+
+
+@pytest.mark.tf
+def test_one_model_is_installed_into_a_fiji_by_its_name(zoo: Path, tmp_path: Path) -> None:
+    fiji = tmp_path / "Fiji.app"
+    for folder in ("jars", "plugins"):
+        (fiji / folder).mkdir(parents=True)
+    code, said = run("macros", "install", fiji, "--models", "tiny-denoize-2d")
+    assert (code, "did you mean tiny-denoise-2d?" in said) == (2, True)
+    assert not (fiji / "macros").exists()
+    code, said = run("macros", "install", fiji, "--models", NAME)
+    assert code == 0, said
+    assert [file.name for file in fiji.glob("models/**/*.zip")] == [f"{NAME}.zip"]
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize(
+    "words",
+    [
+        "predict MODEL IMAGE --out OUT",
+        "predict MODEL IMAGE --out OUT --runtime onnx",
+        "evaluate MODEL IMAGE IMAGE",
+        "compare MODEL MODEL IMAGE",
+        "check MODEL",
+        "export MODEL --out OUT",
+        "advise MODEL IMAGE",
+        "macros for MODEL",
+        "cross-eval --model MODEL --data a=b,c --out OUT",
+        "restore IMAGE --model MODEL --out OUT",
+        "train IMAGE IMAGE --start MODEL --out OUT --epochs 1 --steps 1",
+    ],
+)
+def test_a_name_that_is_no_model_is_told_the_nearest_by_every_command(
+    zoo: Path, made: Path, tmp_path: Path, words: str
+) -> None:
+    shutil.copytree(zoo, zoo.with_name("tiny-denoise-3d"))
+    card = zoo.with_name("tiny-denoise-3d") / "model.toml"
+    card.write_text(card.read_text(encoding="utf-8").replace("of blobs", "of stacks"), encoding="utf-8")
+    places = {
+        "MODEL": "tiny-denoise",
+        "IMAGE": str(made / "tests" / "cell1_noisy.tif"),
+        "OUT": tmp_path / "o",
+    }
+    code, said = run(*(places.get(word, word) for word in words.split()))
+    assert code == 2
+    assert "no model of the zoo is called so (did you mean tiny-denoise-2d or tiny-denoise-3d?)" in said
