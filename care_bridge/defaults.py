@@ -9,7 +9,7 @@ from typing import Final, Literal
 LEVEL = "best"
 """How much of Fiji is wanted: the strongest level that is there."""
 
-LEVELS = ("fiji", "imagej", "tf1", "emulation")
+LEVELS = ("fiji", "imagej", "tf1", "onnx", "emulation")
 """How much of Fiji there can be, strongest first."""
 
 TF1_VERSION = "1.15.0"

@@ -2,7 +2,8 @@
 
 From the strongest proof to the weakest: `fiji` is a person's own Fiji with the CSBDeep plugin; `imagej` is
 the real ImageJ, headless, with the plugin's command answered by this package; `tf1` is the plugin's
-TensorFlow with the plugin's arithmetic in NumPy; `emulation` is that arithmetic over today's TensorFlow.
+TensorFlow with the plugin's arithmetic in NumPy; `onnx` is our scripts in the real ImageJ with ONNX Runtime, without the
+plugin and with nothing answered for it; `emulation` is that arithmetic over today's TensorFlow.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ class Survey:
         Which TensorFlow 1.x are fetched and unpacked.
     imagej : bool
         Whether headless ImageJ is fetched.
+    onnxruntime : str
+        Version of ONNX Runtime for Java that is fetched; "" where it is not.
     fiji : FijiSurvey or None
         None where no Fiji folder is named.
     cache : str
@@ -83,6 +86,7 @@ class Survey:
     java_home: str
     tensorflow_1: dict[str, bool]
     imagej: bool
+    onnxruntime: str
     fiji: FijiSurvey | None
     cache: str
     levels: dict[str, str]
@@ -119,6 +123,7 @@ def survey(fiji: str | os.PathLike[str] | None = None) -> Survey:
         java_home=str(home or ""),
         tensorflow_1={version: not runtimes.missing(f"tf1-{version}") for version in TF1_VERSIONS},
         imagej=not runtimes.missing("imagej"),
+        onnxruntime="" if runtimes.missing("onnx") else runtimes.artifacts("onnx")[0].version,
         fiji=_survey_fiji(fiji),
         cache=str(cache_folder()),
         levels=levels,
@@ -154,6 +159,9 @@ def why_not(level: str, *, fiji: str | os.PathLike[str] | None = None, version: 
         return _why_no_fiji(fiji)
     if level == "emulation":
         return "" if _package_version("tensorflow") else "TensorFlow is not installed: pip install tensorflow"
+    if level == "onnx":
+        lacking = runtimes.missing("onnx")
+        return f"missing: {', '.join(lacking)}; run: care-bridge doctor --install onnx" if lacking else ""
     lacking = runtimes.missing(f"tf1-{version}") + (runtimes.missing("imagej") if level == "imagej" else [])
     if not lacking:
         return ""

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from care_bridge.built import built
+from care_bridge.built import built, bundle_of
+from care_bridge.bundle import read_onnx
 from care_bridge.config import CareConfig, Kind, read_config
 from care_bridge.defaults import LEVEL, LEVELS, PRECISION, TF1_VERSION
 from care_bridge.errors import InputError
@@ -31,7 +32,7 @@ from care_bridge.predictor import Network, PredictOptions, Predictor
 if TYPE_CHECKING:
     from care_bridge.plugin.options import PluginOptions
 
-RuntimeName = Literal["keras", "tensorflow", "onnx", "tf1", "imagej", "fiji"]
+RuntimeName = Literal["keras", "tensorflow", "onnx", "tf1", "imagej", "imagej-onnx", "fiji"]
 RUNTIMES: tuple[str, ...] = get_args(RuntimeName)
 """What can execute a network; `predictor.runtime.name` says which did."""
 
@@ -41,6 +42,7 @@ _LEVEL_OF = {
     "onnx": "emulation",
     "tf1": "tf1",
     "imagej": "imagej",
+    "imagej-onnx": "onnx",
     "fiji": "fiji",
 }
 _NETWORK_RUNTIMES = ("keras", "tensorflow", "onnx", "tf1")
@@ -65,13 +67,16 @@ def open_predictor(
     Two words choose, and the predictor's `runtime` says both again as its `name` and `level`:
 
     - `runtime` is what executes the network: `keras`, `tensorflow` (2, here), `onnx`, `tf1` (the plugin's TensorFlow
-      in a worker), `imagej` (the same, asked by the real ImageJ), `fiji` (whatever a person's Fiji brings).
+      in a worker), `imagej` (the same, asked by the real ImageJ), `imagej-onnx` (ONNX Runtime for Java, by our scripts
+      in the real ImageJ), `fiji` (whatever a person's Fiji brings).
     - `level` is how much of Fiji is there around it: `fiji`, `imagej`, `tf1`, `emulation` do what the plugin does,
-      with less and less of the real thing; `""` is none, Python's own way (csbdeep's, or what `options` say).
+      with less and less of the real thing; `onnx` is our scripts without the plugin; `""` is none, Python's own way
+      (csbdeep's, or what `options` say).
 
-    Either may be left out. A level brings its runtime: `fiji`, `imagej` and `tf1` the one of the same name,
-    `emulation` TensorFlow for a bundle, else what the file is made for. A runtime alone is used Python's own way, but
-    for `imagej` and `fiji`, which have none. Neither: the strongest level that is there, as level `best`.
+    Either may be left out. A level brings its runtime: `fiji`, `imagej` and `tf1` the one of the same name, `onnx`
+    `imagej-onnx`, `emulation` TensorFlow for a bundle, else what the file is made for. A runtime alone is used Python's
+    own way, but for `imagej`, `imagej-onnx` and `fiji`, which have none. Neither: the strongest level that is there, as
+    level `best`.
 
     ==============  =====================================================
     runtime         levels
@@ -81,6 +86,7 @@ def open_predictor(
     `onnx`          `""`, `emulation`
     `tf1`           `""`, `tf1`
     `imagej`        `imagej`
+    `imagej-onnx`   `onnx`
     `fiji`          `fiji`
     ==============  =====================================================
 
@@ -132,13 +138,13 @@ def open_predictor(
     _check_keras_only(runtime, weights, precision)
     if level:
         scale = _isonet_scale(path, level, kind, factor)
-        if scale is not None and level == "imagej":
-            if asked == "imagej" or runtime_asked == "imagej":
+        if scale is not None and level in ("imagej", "onnx"):
+            if level in (asked, _LEVEL_OF.get(runtime_asked or "")):
                 raise InputError(
-                    'level \'imagej\' answers "Run your network" only, and an isotropic model needs "Run your '
+                    f'level {level!r} answers "Run your network" only, and an isotropic model needs "Run your '
                     'IsoNet"; use level fiji, tf1 or emulation'
                 )
-            level = runtime = "tf1"
+            level, runtime = ("tf1", "tf1") if level == "imagej" else ("emulation", _emulated_by(path))
         return _open_plugin(
             path,
             level,
@@ -305,10 +311,14 @@ def _resolved(
     if runtime is None:
         if level == "":
             return "", runtime_of(path)
-        level = choose_level(level or LEVEL, fiji=fiji, version=version)
-        return level, _emulated_by(path) if level == "emulation" else level
+        chosen = choose_level(level or LEVEL, fiji=fiji, version=version)
+        if chosen == "onnx" and level != "onnx" and not _has_onnx(path):
+            chosen = "emulation"
+        if chosen == "emulation":
+            return chosen, _emulated_by(path)
+        return chosen, "imagej-onnx" if chosen == "onnx" else chosen
     if level is None:
-        level = "" if runtime in _NETWORK_RUNTIMES else runtime
+        level = "" if runtime in _NETWORK_RUNTIMES else _LEVEL_OF[runtime]
     elif level == "best":
         level = _LEVEL_OF[runtime]
     fitting = ("", _LEVEL_OF[runtime]) if runtime in _NETWORK_RUNTIMES else (_LEVEL_OF[runtime],)
@@ -319,6 +329,14 @@ def _resolved(
     if level and runtime not in ("keras", "onnx"):
         choose_level(level, fiji=fiji, version=version)
     return level, runtime
+
+
+def _has_onnx(path: str | os.PathLike[str]) -> bool:
+    """Whether level `onnx` can run a model; what is wrong with one that cannot be read is told when it is opened."""
+    try:
+        return not read_onnx(bundle_of(path)).why_not
+    except (InputError, OSError):
+        return False
 
 
 def _emulated_by(path: str | os.PathLike[str]) -> str:
@@ -423,6 +441,10 @@ def _open_plugin(
             from care_bridge.java.imagej import ImageJPredictor
 
             opened = ImageJPredictor(source.file, options, tf1_version=version)
+        elif level == "onnx":
+            from care_bridge.java.imagej_onnx import ImageJOnnxPredictor
+
+            opened = ImageJOnnxPredictor(source.file, options)
         else:
             from care_bridge.plugin.emulation import EmulatedPlugin
             from care_bridge.plugin.isotropic import EmulatedIsoNet

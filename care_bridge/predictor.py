@@ -26,11 +26,11 @@ class Runtime:
     Attributes
     ----------
     name : str
-        `keras`, `tensorflow`, `onnx`, `tf1`, `imagej` or `fiji`.
+        `keras`, `tensorflow`, `onnx`, `tf1`, `imagej`, `imagej-onnx` or `fiji`.
     versions : mapping of str to str
         Versions of everything that takes part, e.g. ``{"tensorflow": "1.15.0", "java": "17.0.9"}``.
     level : str
-        How much of Fiji is really there: `fiji`, `imagej`, `tf1`, `emulation`, or "" for Python's own way.
+        How much of Fiji is really there: `fiji`, `imagej`, `tf1`, `onnx`, `emulation`, or "" for Python's own way.
     """
 
     name: str

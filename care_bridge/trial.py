@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import zipfile
 from pathlib import Path
 
+from care_bridge.bundle import ONNX, ONNX_META, SAVED_MODEL
 from care_bridge.defaults import TF1_VERSION
 from care_bridge.errors import InputError, NotInstalledError, WorkerError
 from care_bridge.files import scratch_folder
@@ -70,12 +73,12 @@ def try_level(
 
 
 def write_doubling_bundle(path: Path) -> Path:
-    """Write a bundle whose network adds the image to itself, without TensorFlow.
+    """Write a bundle whose network adds the image to itself, without TensorFlow and ONNX.
 
     Returns
     -------
     Path
-        `path`, a zip as every TensorFlow from 1.12 on opens it.
+        `path`, a zip as every TensorFlow from 1.12 on opens it, and our scripts with ONNX Runtime.
     """
     shape = b"".join(_field(2, _field(1, size)) for size in (-1, -1, -1, 1))
     kind, shape_of = _field(6, 1), _field(7, shape)  # float32
@@ -92,10 +95,38 @@ def write_doubling_bundle(path: Path) -> Path:
     signature = inputs + outputs + _field(3, "tensorflow/serving/predict")
     meta_graph = _field(1, _field(4, "serve")) + _field(2, graph)
     meta_graph += _field(5, _entry("serving_default", signature))
+    saved_model, onnx = _field(1, 1) + _field(2, meta_graph), _doubling_onnx()
+    about = {
+        "format_version": 1,
+        "name": "doubling",
+        "axes": "YXC",
+        "n_channel_in": 1,
+        "n_channel_out": 1,
+        "normalisation": {"rule": "fiji", "pmin": 0.0, "pmax": 100.0},
+        "size_multiple": {"Y": 1, "X": 1},
+        "halo": {"Y": 0, "X": 0},
+        "lost_axis": "",
+        "saved_model_sha256": hashlib.sha256(saved_model).hexdigest(),
+        "onnx_sha256": hashlib.sha256(onnx).hexdigest(),
+        "onnx_input": "input",
+        "onnx_output": "output",
+    }
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("variables/", "")
-        archive.writestr("saved_model.pb", _field(1, 1) + _field(2, meta_graph))
+        archive.writestr(SAVED_MODEL, saved_model)
+        archive.writestr(ONNX, onnx)
+        archive.writestr(ONNX_META, json.dumps(about))
     return path
+
+
+def _doubling_onnx() -> bytes:
+    """The same network as a message of onnx.proto: IR version 8, opset 17."""
+    sizes = b"".join(_field(1, _field(2, name)) for name in ("batch", "y", "x")) + _field(1, _field(1, 1))
+    kind = _field(2, _field(1, _field(1, 1) + _field(2, sizes)))  # float32
+    node = _field(1, "input") * 2 + _field(2, "output") + _field(4, "Add")
+    graph = _field(1, node) + _field(2, "doubling") + _field(11, _field(1, "input") + kind)
+    graph += _field(12, _field(1, "output") + kind)
+    return _field(1, 8) + _field(7, graph) + _field(8, _field(2, 17))
 
 
 def _node(name: str, op: str, *attributes: bytes, inputs: tuple[str, ...] = ()) -> bytes:

@@ -1,8 +1,7 @@
 // CARE bridge: Restore Folder
 //
-// Restores all TIFF images of a folder and its sub-folders (or a single file). Goes on after a bad file, skips what
-// is done already (so it can be stopped and started again), asks nothing, opens no window, never changes an input.
-// Beside the results: care_log.csv, care_failures.txt, care_summary.txt. Also without windows (give every parameter):
+// Restores all TIFF images of a folder and its sub-folders (or a single file). Goes on after a bad file, skips what is
+// done (so it can be started again), asks nothing, never changes an input; lists are beside the results. Without windows:
 //   ImageJ --headless --run Restore_Folder.groovy 'input="/in",outputFolder="/out",model="/m/my model.zip",...'
 
 #@ File (label="Folder with the images", style="both", persist=false) input
@@ -12,10 +11,11 @@
 #@ Double (label="Bottom percentile (-1: the model's own)", value=-1.0, required=false, persist=false) percentileBottom
 #@ Double (label="Top percentile (-1: the model's own)", value=-1.0, required=false, persist=false) percentileTop
 #@ Boolean (label="Clip above the top percentile", value=false, required=false, persist=false) clip
-#@ Integer (label="Number of tiles", value=8, min=1, required=false, persist=false) nTiles
-#@ Integer (label="Tile size is a multiple of", value=32, min=1, required=false, persist=false) blockMultiple
-#@ Integer (label="Overlap of tiles in pixels", value=32, min=0, required=false, persist=false) overlap
+#@ Integer (label="Number of tiles (0: as the memory needs)", value=0, min=0, required=false, persist=false) nTiles
+#@ Integer (label="Tile size is a multiple of (0: the model's own)", value=0, min=0, required=false, persist=false) blockMultiple
+#@ Integer (label="Overlap of tiles in pixels (-1: the model's own)", value=-1, min=-1, required=false, persist=false) overlap
 #@ Integer (label="Batch size", value=1, min=1, required=false, persist=false) batchSize
+#@ String (label="Engine", choices={"auto", "onnx", "plugin"}, value="auto", required=false, persist=false) engine
 #@ String (label="Which files", value="*.tif;*.tiff", required=false, persist=false) pattern
 #@ Boolean (label="Sub-folders too", value=true, required=false, persist=false) recursive
 #@ Boolean (label="Restore again what is done", value=false, required=false, persist=false) overwrite
@@ -53,7 +53,8 @@ void checkFolders() {
     new File(outputFolder, 'care_part.tif').delete()
     def settings = "model=${model.name} size=${model.length()} normalizeInput=${normalizeInput} percentiles=${percentileBottom}-"
     settings += "${percentileTop} clip=${clip} nTiles=${nTiles} blockMultiple=${blockMultiple} overlap=${overlap} "
-    settings += "batchSize=${batchSize} applications=${applications} normalizeAgain=${normalizeAgain} bits=${bits}"
+    settings += "batchSize=${batchSize} applications=${applications} normalizeAgain=${normalizeAgain} bits=${bits} "
+    settings += "engine=${engineOf(model)}"
     def settingsFile = new File(outputFolder, 'care_settings.txt')
     if (settingsFile.exists() && settingsFile.getText('UTF-8').trim() != settings.trim() && !overwrite)
         throw new Refused("the results in ${outputFolder} were made with other settings (care_settings.txt); give another "
@@ -168,23 +169,27 @@ String quoted(String text) {
 // ---- The same in every script of this folder: begin (how it is done; from source/shared.groovy, by make macros) 
 
 import groovy.transform.CompileStatic
+import groovy.transform.Field
 import ij.CompositeImage
 import ij.IJ
 import ij.ImagePlus
 import ij.ImageStack
+import ij.Prefs
 import ij.io.FileInfo
 import ij.io.FileSaver
 import ij.io.Opener
 import ij.plugin.Duplicator
 import ij.process.ImageProcessor
 import ij.process.LUT
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+import java.nio.FloatBuffer
 import java.nio.file.Files
 import java.nio.file.StandardCopyOption
+import java.security.MessageDigest
 import java.util.zip.ZipFile
-import net.imagej.axis.Axes
 import net.imglib2.RandomAccess
 import net.imglib2.RandomAccessibleInterval
-import net.imglib2.img.ImagePlusAdapter
 import net.imglib2.type.numeric.RealType
 
 class Refused extends RuntimeException {
@@ -216,11 +221,14 @@ void attempt(String script, Closure<Ending> steps) {
     Ending ending
     try {
         checkSettings()
-        pluginCommand()
+        engineOf(model)
         ending = steps()
     } catch (Refused e) {
         ending = new Ending(message: e.message, status: 'failed', done: 0, failed: 1)
+    } finally {
+        closeOnnx()
     }
+    if (ending.status != 'failed') enginesTold.each { say(it) }
     say(ending.message + ending.more)
     writeSentinel(script, ending)
 }
@@ -254,8 +262,9 @@ void checkSettings() {
     if (percentileBottom == -1 || percentileTop == -1) takeTheModelsPercentiles()
     if (!(percentileBottom >= 0 && percentileBottom < percentileTop && percentileTop <= 100))
         throw new Refused("percentiles ${percentileBottom} and ${percentileTop}: give two from 0 to 100, the lower one first")
-    if (nTiles < 1 || blockMultiple < 1 || overlap < 0 || batchSize < 1)
-        throw new Refused('nTiles, blockMultiple and batchSize start at 1, overlap at 0')
+    if (nTiles < 0 || blockMultiple < 0 || overlap < -1 || batchSize < 1)
+        throw new Refused('batchSize starts at 1, nTiles and blockMultiple at 0, overlap at -1')
+    if (!(engine in ['auto', 'onnx', 'plugin'])) throw new Refused("engine=${engine} is none of auto, onnx and plugin")
 }
 
 // -1 stands for the percentiles that the model states in its meta.json; the plugin's defaults where it states none.
@@ -358,7 +367,7 @@ float[] planeOf(RandomAccessibleInterval<? extends RealType<?>> image, int x, in
     return plane
 }
 
-// Restores an image into a new one; Refused says why where the plugin gives nothing. Everything that the plugin
+// Restores an image into a new one; Refused says why where the engine gives nothing. Everything that the plugin
 // loses is kept: calibration, units, labels, lookup tables, display range, title.
 Restored restore(ImagePlus source, boolean normalize, String title) {
     if (source == null) throw new Refused('no image is open; open one (File > Open...) and run this again')
@@ -370,7 +379,7 @@ Restored restore(ImagePlus source, boolean normalize, String title) {
     if ((long) source.width * source.height * source.stackSize > Integer.MAX_VALUE)
         throw new Refused("'${source.title}' has more than ${Integer.MAX_VALUE} pixels, which the plugin cannot take; "
             + 'restore it in parts')
-    def network = pluginCommand()
+    def chosen = engineOf(model)
     def seen = asSeen(source)
     def result = new Restored()
     if (normalize) {
@@ -378,8 +387,34 @@ Restored restore(ImagePlus source, boolean normalize, String title) {
         result.low = found[0]
         result.high = found[1]
     }
+    def how
+    Planes planes
+    if (chosen == 'onnx') {
+        def net = openOnnx(model)
+        planes = runOnnx(net, seen, normalize, result.low, result.high)
+        how = "${net.runtime}, tiles=${net.tiles}"
+    } else {
+        def tiles = [nTiles ?: 8, blockMultiple ?: 32, overlap < 0 ? 32 : overlap]
+        planes = runPlugin(source.title, seen, normalize, tiles)
+        how = "CSBDeep plugin, nTiles=${tiles[0]} blockMultiple=${tiles[1]} overlap=${tiles[2]}"
+    }
+    result.image = dress(planes, source, title, result.low, result.high)
+    result.scale = normalize ? result.high - result.low : 1
+    result.offset = normalize ? result.low : 0
+    def info = source.getInfoProperty() ?: ''
+    if (info && !info.endsWith('\n')) info += '\n'
+    result.image.setProperty('Info', info + "CARE bridge: restored with ${model.name} (${how}, normalizeInput=${normalize} "
+        + "percentiles ${percentileBottom}-${percentileTop} = grey levels ${result.low}-${result.high}, clip=${clip}); "
+        + 'not for intensity-based quantification')
+    return result
+}
+
+// ---- The engine plugin: "Run your network" of CSBDeep
+
+Planes runPlugin(String name, ImagePlus seen, boolean normalize, List<Integer> tiles) {
+    def network = pluginCommand()
     // A converted image keeps its old pixels after a crop; this one is fresh, and ignores the selection.
-    def dataset = datasets.create(ImagePlusAdapter.wrapImgPlus(seen))
+    def dataset = datasets.create(fijis('net.imglib2.img.ImagePlusAdapter').wrapImgPlus(seen))
     def output = null
     // The plugin remembers its last model, and takes it where another way to call it is used.
     prefs.clear(network)
@@ -387,42 +422,47 @@ Restored restore(ImagePlus source, boolean normalize, String title) {
         output = command.run(network, false,
             'input', dataset, 'modelFile', model, 'normalizeInput', normalize,
             'percentileBottom', (float) percentileBottom, 'percentileTop', (float) percentileTop, 'clip', clip,
-            'nTiles', nTiles, 'blockMultiple', blockMultiple, 'overlap', overlap, 'batchSize', batchSize,
+            'nTiles', tiles[0], 'blockMultiple', tiles[1], 'overlap', tiles[2], 'batchSize', batchSize,
             'showProgressDialog', false).get()?.getOutput('output')
     } finally {
         prefs.clear(network)
     }
     if (output == null)
-        throw new Refused("the plugin gave no result for '${source.title}' (its own reason is in the console): is the "
+        throw new Refused("the plugin gave no result for '${name}' (its own reason is in the console): is the "
             + 'model made for such images (planes or stacks, number of channels)?')
-    result.image = dress(output, source, title, result.low, result.high)
-    result.scale = normalize ? result.high - result.low : 1
-    result.offset = normalize ? result.low : 0
-    def info = source.getInfoProperty() ?: ''
-    if (info && !info.endsWith('\n')) info += '\n'
-    result.image.setProperty('Info', info + "CARE bridge: restored with ${model.name} (CSBDeep plugin, normalizeInput="
-        + "${normalize} percentiles ${percentileBottom}-${percentileTop} = grey levels ${result.low}-${result.high}, "
-        + "clip=${clip} nTiles=${nTiles} blockMultiple=${blockMultiple} overlap=${overlap}); not for intensity-based quantification")
-    return result
+    return planesOf(output)
 }
 
-// The plugin's result as an image of ImageJ with everything of its source.
-ImagePlus dress(output, ImagePlus source, String title, double low, double high) {
-    def axis = [X: Axes.X, Y: Axes.Y, C: Axes.CHANNEL, Z: Axes.Z, T: Axes.TIME].collectEntries { name, type ->
+// A class that only a whole Fiji has; plain ImageJ with the engine onnx does without.
+Class fijis(String name) {
+    return getClass().classLoader.loadClass(name)
+}
+
+Planes planesOf(output) {
+    def axes = fijis('net.imagej.axis.Axes')
+    def axis = [X: axes.X, Y: axes.Y, C: axes.CHANNEL, Z: axes.Z, T: axes.TIME].collectEntries { name, type ->
         [name, output.dimensionIndex(type)]
     }
     def size = { name -> axis[name] < 0 ? 1 : (int) output.dimension(axis[name]) }
-    int channels = size('C'), slices = size('Z'), frames = size('T')
-    boolean same = channels == source.NChannels && slices == source.NSlices && frames == source.NFrames
-    def stack = new ImageStack(size('X'), size('Y'))
+    def made = new Planes(width: size('X'), height: size('Y'), channels: size('C'), slices: size('Z'), frames: size('T'))
+    made.pixels = new float[made.channels * made.slices * made.frames][]
     long[] position = new long[output.numDimensions()]
-    for (int t = 0; t < frames; t++) for (int z = 0; z < slices; z++) for (int c = 0; c < channels; c++) {
+    int at = 0
+    for (int t = 0; t < made.frames; t++) for (int z = 0; z < made.slices; z++) for (int c = 0; c < made.channels; c++) {
         if (axis.T >= 0) position[axis.T] = t
         if (axis.Z >= 0) position[axis.Z] = z
         if (axis.C >= 0) position[axis.C] = c
-        def label = same ? source.getStack().getSliceLabel(stack.size + 1) : null
-        stack.addSlice(label, planeOf(output, axis.X, axis.Y, position, size('X'), size('Y')))
+        made.pixels[at++] = planeOf(output, axis.X, axis.Y, position, made.width, made.height)
     }
+    return made
+}
+
+// A result as an image of ImageJ with everything of its source.
+ImagePlus dress(Planes result, ImagePlus source, String title, double low, double high) {
+    int channels = result.channels, slices = result.slices, frames = result.frames
+    boolean same = channels == source.NChannels && slices == source.NSlices && frames == source.NFrames
+    def stack = new ImageStack(result.width, result.height)
+    result.pixels.each { plane -> stack.addSlice(same ? source.getStack().getSliceLabel(stack.size + 1) : null, plane) }
     def made = new ImagePlus(title, stack)
     made.setDimensions(channels, slices, frames)
     if (channels > 1 || (slices > 1 && frames > 1)) made.setOpenAsHyperStack(true)
@@ -718,3 +758,547 @@ String plainName(String name) {
 }
 
 // ---- The same in every script of this folder: end ---------------------------------------------------------
+
+// ---- The engine onnx: the network that lies in the model's zip beside TensorFlow's ----------------------
+
+// What `care-bridge macros install --engine onnx` puts into a Fiji, off its class path.
+class Pinned {
+    static final String JAR = 'onnxruntime-1.18.0.jar'
+    static final long BYTES = 89063818L
+    static final String SHA256 = '2733ead3dd8d07757c3f4c611e41e87d8dbd50130d6ff6f77a63407b25f93d30'
+    static final String INSTALL = 'care-bridge macros install FIJI --engine onnx'
+}
+
+// Why ONNX Runtime cannot run a model; engine=auto then takes the plugin.
+class NoOnnx extends Refused {
+    NoOnnx(String message) { super(message) }
+}
+
+// A model's zip as ONNX Runtime runs it.
+class OnnxModel {
+    Map about
+    Object environment
+    Class tensors
+    Object session
+    String runtime
+    int tiles = 1
+}
+
+// Pixels of a result in the order of an ImageJ stack: channels first, then slices, then frames.
+class Planes {
+    int width
+    int height
+    int channels = 1
+    int slices = 1
+    int frames = 1
+    float[][] pixels
+}
+
+@Field Map<String, String> enginesChosen = [:]
+@Field List<String> enginesTold = []
+@Field Map<String, OnnxModel> modelsOpen = [:]
+
+// 'onnx' or 'plugin', once for each model; Refused says what either lacks.
+String engineOf(File zip) {
+    def known = enginesChosen[zip.path]
+    if (known) return known
+    def chosen = 'plugin'
+    if (engine == 'plugin') {
+        pluginCommand()
+    } else {
+        try {
+            enginesTold << "${zip.name} is run by ${openOnnx(zip).runtime}".toString()
+            chosen = 'onnx'
+        } catch (NoOnnx e) {
+            if (engine == 'onnx') throw e
+            try {
+                pluginCommand()
+            } catch (Refused p) {
+                throw new Refused("${e.message}; and ${p.message}")
+            }
+            enginesTold << "${zip.name} is run by the CSBDeep plugin: ${e.message}".toString()
+        }
+    }
+    enginesChosen[zip.path] = chosen
+    return chosen
+}
+
+OnnxModel openOnnx(File file) {
+    def known = modelsOpen[file.path]
+    if (known != null) return known
+    byte[] network
+    Map about
+    try {
+        def zip = new ZipFile(file)
+        try {
+            def said = zip.getEntry('care_bridge.json')
+            if (said == null) {
+                throw new NoOnnx("${file.name} was exported earlier, without ONNX; export it again (care-bridge export MODEL "
+                    + '--format fiji)')
+            }
+            about = (Map) new Json(zip.getInputStream(said).getText('UTF-8')).value()
+            if (about.format_version != 1L || about.normalisation?.rule != 'fiji')
+                throw new NoOnnx("${file.name} was written by a newer care-bridge than these scripts; install the scripts again")
+            if (!zip.getEntry('care_bridge.onnx')) throw new NoOnnx("${file.name} has no ONNX: ${about.no_onnx}")
+            network = zip.getInputStream(zip.getEntry('care_bridge.onnx')).bytes
+            def frozen = zip.getEntry('saved_model.pb')
+            if (sha256(new ByteArrayInputStream(network)) != about.onnx_sha256
+                || frozen == null || sha256(zip.getInputStream(frozen)) != about.saved_model_sha256)
+                throw new Refused("${file.name} holds two networks that were not written together, so they may differ; export "
+                    + 'the model again (care-bridge check tells more)')
+        } finally {
+            zip.close()
+        }
+    } catch (IOException | NumberFormatException | IndexOutOfBoundsException e) {
+        throw new Refused("the model ${file} cannot be read (${e.message}); copy it again")
+    }
+    def ort = onnxRuntime()
+    def opened = new OnnxModel(about: about, environment: ort.environment, runtime: ort.name.toString(), tensors:
+        ort.loader.loadClass('ai.onnxruntime.OnnxTensor'))
+    def options = ort.loader.loadClass('ai.onnxruntime.OrtSession$SessionOptions').getConstructor().newInstance()
+    try {
+        // With it, memory for the largest tile so far is kept: 1.9 instead of 1.15 GB for 1024x1024 pixels.
+        options.setMemoryPatternOptimization(false)
+        opened.session = ort.environment.createSession(network, options)
+    } catch (Exception e) {
+        throw new NoOnnx("ONNX Runtime does not open ${file.name} (${firstLine(e)}); export it again")
+    } finally {
+        options.close()
+    }
+    modelsOpen[file.path] = opened
+    return opened
+}
+
+void closeOnnx() {
+    modelsOpen.values().each { it.session.close() }
+    modelsOpen.clear()
+    enginesChosen.clear()
+}
+
+// ONNX Runtime in a class loader of its own, which is kept as long as Java runs: each loads its libraries once, and
+// deepImageJ and others may have other versions beside it.
+Map onnxRuntime() {
+    def jar = onnxJar()
+    def kept = IJ.getProperty('care_bridge.onnxruntime')
+    if (kept instanceof Map) {
+        if (kept.jar != jar.path) throw new NoOnnx("${kept.jar} is loaded already; restart Fiji to use ${jar}")
+        return (Map) kept
+    }
+    checkJar(jar)
+    def loader = new URLClassLoader([jar.toURI().toURL()] as URL[], ClassLoader.getSystemClassLoader().getParent())
+    def made = [jar: jar.path, loader: loader]
+    try {
+        def level = loader.loadClass('ai.onnxruntime.OrtLoggingLevel').getField('ORT_LOGGING_LEVEL_ERROR').get(null)
+        def type = loader.loadClass('ai.onnxruntime.OrtEnvironment')
+        made.environment = type.getMethod('getEnvironment', level.getClass(), String).invoke(null, level, 'care_bridge')
+        made.name = "ONNX Runtime ${made.environment.getVersion()}".toString()
+    } catch (Throwable e) {
+        throw new NoOnnx(whyNotLoaded(e, jar))
+    }
+    IJ.setProperty('care_bridge.onnxruntime', made)
+    return made
+}
+
+// Where the jar lies: as a setting says (a property of Java, or of ImageJ), else in this Fiji.
+File onnxJar() {
+    def named = System.getProperty('care_bridge.onnxruntime') ?: Prefs.get('care_bridge.onnxruntime', '')
+    if (named) return new File(named)
+    return new File(fijiFolder(), 'lib/CARE_bridge/' + Pinned.JAR)
+}
+
+File fijiFolder() {
+    return new File(System.getProperty('ij.dir') ?: IJ.getDirectory('imagej') ?: '.')
+}
+
+void checkJar(File jar) {
+    def system = System.getProperty('os.name').toLowerCase()
+    def machine = System.getProperty('os.arch')
+    boolean intel = machine in ['amd64', 'x86_64']
+    if (!(intel || (machine == 'aarch64' && !system.startsWith('win'))))
+        throw new NoOnnx("ONNX Runtime was never built for ${system} on ${machine}; use the engine plugin, or Python")
+    if (!jar.isFile()) throw new NoOnnx("ONNX Runtime is not installed (no ${jar}); run: ${Pinned.INSTALL}")
+    if (jar.name != Pinned.JAR) return
+    if (jar.length() != Pinned.BYTES)
+        throw new NoOnnx("${jar} has ${jar.length()} bytes instead of ${Pinned.BYTES}: it was cut; run: ${Pinned.INSTALL}")
+    def stream = new FileInputStream(jar)
+    def found
+    try {
+        found = sha256(stream)
+    } finally {
+        stream.close()
+    }
+    if (found != Pinned.SHA256)
+        throw new NoOnnx("${jar} is not the file that was installed, so it is not loaded; run: ${Pinned.INSTALL}")
+}
+
+String whyNotLoaded(Throwable error, File jar) {
+    def inner = error
+    while (inner.cause != null) inner = inner.cause
+    def why = "ONNX Runtime does not load here (${firstLine(inner)})"
+    def said = inner.message ?: ''
+    if (said.contains('GLIBC')) return why + ': this Linux is older than glibc 2.27; use the engine plugin, or Python'
+    if (System.getProperty('os.name').toLowerCase().startsWith('win'))
+        return why + ': restart Fiji where another ONNX Runtime was loaded first; else install the Visual C++ runtime of Microsoft'
+    if (inner instanceof ClassNotFoundException || inner instanceof java.util.zip.ZipException)
+        return why + ": ${jar} is no ONNX Runtime; run: ${Pinned.INSTALL}"
+    return why + '; use the engine plugin, or Python'
+}
+
+@CompileStatic
+String sha256(InputStream stream) {
+    MessageDigest digest = MessageDigest.getInstance('SHA-256')
+    byte[] buffer = new byte[1 << 20]
+    for (int read = stream.read(buffer); read >= 0; read = stream.read(buffer)) digest.update(buffer, 0, read)
+    StringBuilder text = new StringBuilder()
+    for (byte b : digest.digest()) text.append(String.format('%02x', b))
+    return text.toString()
+}
+
+String firstLine(Throwable error) {
+    return (error.message ?: error.class.simpleName).readLines()[0]
+}
+
+// ---- An image through the network
+
+// Every plane, or every stack, through the network; Z and T are one after the other. The image is filled up at the far
+// end by mirroring, as the plugin does, and cut into tiles with all around them that a pixel hangs on, so that tiles
+// give what one tile gives.
+Planes runOnnx(OnnxModel net, ImagePlus seen, boolean normalize, double low, double high) {
+    def about = net.about
+    boolean volumes = about.axes.contains('Z')
+    int channels = (int) about.n_channel_in
+    if (seen.NChannels != channels)
+        throw new Refused("'${seen.title}' has ${counted(seen.NChannels, 'channel')} and the model takes ${channels}; "
+            + (channels == 1 ? 'use Restore Channels, or Image > Color > Split Channels' : 'use a model for such images'))
+    if (about.lost_axis && about.lost_axis != 'Z')
+        throw new NoOnnx("the model takes away ${about.lost_axis}, which only the plugin does; use engine=plugin")
+    boolean frames = volumes && seen.NSlices == 1 && seen.NFrames > 1  // as the plugin, where there is no Z
+    int depth = !volumes ? 1 : frames ? seen.NFrames : seen.NSlices
+    int runs = seen.NSlices * seen.NFrames
+    if (volumes) runs = runs.intdiv(depth)
+    int depthOut = about.lost_axis ? 1 : depth
+    def result = new Planes(width: seen.width, height: seen.height, channels: (int) about.n_channel_out)
+    result.slices = volumes && !frames ? depthOut : seen.NSlices
+    result.frames = frames ? depthOut : seen.NFrames
+    result.pixels = new float[result.channels * depthOut * runs][]
+    def cut = tiling(net, depth, seen.height, seen.width)
+    IJ.resetEscape()
+    for (int run = 0; run < runs; run++) {
+        float[][] input = new float[depth * channels][]
+        for (int i = 0; i < input.length; i++) {
+            input[i] = networkPixels(seen.getStack().getProcessor(run * input.length + i + 1), normalize, low, high, clip)
+            if (input[i] == null)
+                throw new Refused("'${seen.title}' has pixels that are not numbers; use Process > Filters > Remove NaNs...")
+        }
+        float[][] output
+        while (true) {
+            output = new float[depthOut * result.channels][seen.width * seen.height]
+            try {
+                runTiles(net, cut, input, output, run, runs)
+                break
+            } catch (OutOfMemoryError | NotEnough e) {
+                if (!cut.more(2 * cut.count()))
+                    throw new Refused("the memory is too small for one tile of ${seen.title} (${cut.words()}); close other "
+                        + 'programs and images')
+                say("memory ran out; tried again with ${cut.count()} tiles")
+            }
+        }
+        System.arraycopy(output, 0, result.pixels, run * output.length, output.length)
+    }
+    net.tiles = cut.count()
+    IJ.showProgress(1d)
+    return result
+}
+
+class NotEnough extends RuntimeException {
+}
+
+Tiles tiling(OnnxModel net, int depth, int height, int width) {
+    def about = net.about
+    int block = 1
+    about.size_multiple.values().each { block = leastCommonMultiple(block, (int) it) }
+    if (blockMultiple > 0) block = leastCommonMultiple(block, (int) blockMultiple)
+    boolean volumes = about.axes.contains('Z')
+    def made = new Tiles()
+    [depth, height, width].eachWithIndex { int size, int axis ->
+        def letter = 'ZYX'[axis]
+        boolean cutBlock = axis > 0 || volumes
+        made.size[axis] = size
+        made.block[axis] = cutBlock ? block : 1
+        made.padded[axis] = roundUp(size, made.block[axis])
+        def reach = about.halo[letter]
+        // An axis that an output pixel sees the whole of, or that is taken away, is never cut.
+        made.halo[axis] = !cutBlock ? 0 : reach == null ? -1 : roundUp(Math.max((int) reach, (int) overlap), block)
+        made.core[axis] = made.padded[axis]
+    }
+    boolean wholeImage = about.halo.any { name, reach -> reach == null && name != about.lost_axis }
+    if (wholeImage) made.halo = [-1, -1, -1] as int[]
+    made.more((int) Math.max(1, nTiles))
+    double budget = Math.min(freeMemory() / 2d, (double) (1L << 30))
+    double bytes = about.bytes_per_pixel == null ? 1024d : (double) about.bytes_per_pixel
+    while (made.pixels() * bytes > budget && made.more(made.count() + 1)) { }
+    return made
+}
+
+@CompileStatic
+int roundUp(int size, int multiple) {
+    return ((int) ((size + multiple - 1).intdiv(multiple))) * multiple
+}
+
+@CompileStatic
+int leastCommonMultiple(int one, int other) {
+    int a = one, b = other
+    while (b != 0) {
+        int rest = a % b
+        a = b
+        b = rest
+    }
+    return ((int) one.intdiv(a)) * other
+}
+
+String counted(int number, String what) {
+    return "${number} ${what}${number == 1 ? '' : 's'}"
+}
+
+// Bytes that a network may take now.
+long freeMemory() {
+    try {
+        def meminfo = new File('/proc/meminfo')
+        if (meminfo.exists()) {
+            def available = (meminfo.text =~ /MemAvailable:\s+(\d+) kB/)
+            long free = available.find() ? (available.group(1) as long) << 10 : 1L << 31
+            def limit = new File('/sys/fs/cgroup/memory.max'), used = new File('/sys/fs/cgroup/memory.current')
+            if (limit.exists() && used.exists() && limit.text.trim().isLong())
+                free = Math.min(free, Math.max(1L << 26, (limit.text.trim() as long) - (used.text.trim() as long)))
+            return free
+        }
+        return java.lang.management.ManagementFactory.getOperatingSystemMXBean().getFreePhysicalMemorySize()
+    } catch (Throwable e) {
+        return 1L << 31
+    }
+}
+
+void runTiles(OnnxModel net, Tiles cut, float[][] input, float[][] output, int run, int runs) {
+    int total = cut.count()
+    int channels = input.length.intdiv(cut.size[0])
+    boolean volumes = net.about.axes.contains('Z')
+    FloatBuffer buffer = ByteBuffer.allocateDirect(4 * channels * (int) cut.pixels()).order(ByteOrder.nativeOrder()).asFloatBuffer()
+    for (int number = 0; number < total; number++) {
+        if (IJ.escapePressed()) throw new Refused('stopped by Esc; nothing was kept of this image')
+        int[] where = cut.region(number)
+        cut.read(where, input, channels, buffer)
+        long d = where[3] - where[0], h = where[4] - where[1], w = where[5] - where[2]
+        long[] shape = volumes ? [1L, d, h, w, (long) channels] as long[] : [1L, h, w, (long) channels] as long[]
+        def tensor = null, made = null
+        try {
+            tensor = net.tensors.createTensor(net.environment, buffer, shape)
+            made = net.session.run(Collections.singletonMap(net.about.onnx_input, tensor))
+            cut.write(number, where, made.get(0).getFloatBuffer(), output, net.about.lost_axis == 'Z')
+        } catch (Exception e) {
+            def said = e.message ?: ''
+            if (said =~ /(?i)failed to allocate|bad alloc|out of memory|bfc_arena|not enough memory/) throw new NotEnough()
+            throw new Refused("ONNX Runtime failed (${firstLine(e)}); export the model again, or use engine=plugin")
+        } finally {
+            // The result alone: who closes its values too ends Java in older versions.
+            if (made != null) made.close()
+            if (tensor != null) tensor.close()
+        }
+        IJ.showProgress(run * total + number + 1, runs * total)
+    }
+}
+
+// The pixels as the network gets them, by the plugin's rule in single precision; null where one is not finite.
+@CompileStatic
+float[] networkPixels(ImageProcessor plane, boolean normalize, double low, double high, boolean clip) {
+    float[] made = new float[plane.getPixelCount()]
+    float bottom = (float) low
+    float span = (float) ((double) (float) high - (double) bottom)
+    float factor = (double) span < 0.0000001d ? 1f : (float) (1d / (double) span)
+    for (int i = 0; i < made.length; i++) {
+        float value = plane.getf(i)
+        if (Float.isNaN(value) || Float.isInfinite(value)) return null
+        if (normalize) {
+            value = (float) ((double) (float) ((double) value - (double) bottom) * (double) factor)
+            if (clip && value > 1f) value = 1f
+            if (value < 0f) value = 0f
+        }
+        made[i] = value
+    }
+    return made
+}
+
+// How an image is cut; axes Z, Y, X.
+@CompileStatic
+class Tiles {
+    int[] size = new int[3]
+    int[] block = new int[3]
+    int[] padded = new int[3]
+    int[] halo = new int[3]
+    int[] core = new int[3]
+
+    private int along(int axis) { return (int) ((padded[axis] + core[axis] - 1).intdiv(core[axis])) }
+
+    int count() { return along(0) * along(1) * along(2) }
+
+    String words() {
+        int[] one = region(0)
+        return "${one[5] - one[2]} x ${one[4] - one[1]} x ${one[3] - one[0]} pixels".toString()
+    }
+
+    // Cuts the largest side until there are so many tiles; false where nothing is left to cut.
+    boolean more(int wanted) {
+        boolean changed = false
+        while (count() < wanted) {
+            int longest = -1
+            for (int axis = 0; axis < 3; axis++)
+                if (halo[axis] >= 0 && core[axis] > block[axis] && (longest < 0 || core[axis] > core[longest])) longest = axis
+            if (longest < 0) return changed
+            int pieces = along(longest) + 1
+            int shorter = ((int) Math.ceil(padded[longest] / (double) pieces / block[longest])) * block[longest]
+            core[longest] = Math.min(shorter, core[longest] - block[longest])
+            changed = true
+        }
+        return changed
+    }
+
+    // Pixels of the largest tile.
+    long pixels() {
+        long found = 1
+        for (int axis = 0; axis < 3; axis++)
+            found *= Math.min((long) padded[axis], (long) core[axis] + (along(axis) > 1 ? 2L * Math.max(0, halo[axis]) : 0L))
+        return found
+    }
+
+    private int first(int number, int axis) {
+        int left = axis == 2 ? number : axis == 1 ? (int) number.intdiv(along(2)) : (int) number.intdiv(along(2) * along(1))
+        return (left % along(axis)) * core[axis]
+    }
+
+    // First and last position with what is around it.
+    int[] region(int number) {
+        int[] found = new int[6]
+        for (int axis = 0; axis < 3; axis++) {
+            int start = first(number, axis), margin = Math.max(0, halo[axis])
+            found[axis] = Math.max(0, start - margin)
+            found[axis + 3] = Math.min(padded[axis], start + core[axis] + margin)
+        }
+        return found
+    }
+
+    private int mirrored(int position, int axis) {
+        int folded = position % (2 * size[axis])
+        return folded < size[axis] ? folded : 2 * size[axis] - 1 - folded
+    }
+
+    void read(int[] where, float[][] input, int channels, FloatBuffer buffer) {
+        buffer.clear()
+        int inside = Math.max(0, Math.min(where[5], size[2]) - where[2])
+        for (int z = where[0]; z < where[3]; z++) {
+            int plane = mirrored(z, 0) * channels
+            for (int y = where[1]; y < where[4]; y++) {
+                int row = mirrored(y, 1) * size[2]
+                int x = where[2]
+                if (channels == 1) {
+                    buffer.put(input[plane], row + x, inside)
+                    x += inside
+                }
+                for (; x < where[5]; x++) {
+                    int at = row + mirrored(x, 2)
+                    for (int c = 0; c < channels; c++) buffer.put(input[plane + c][at])
+                }
+            }
+        }
+        buffer.flip()
+    }
+
+    void write(int number, int[] where, FloatBuffer made, float[][] output, boolean projected) {
+        int channels = projected ? output.length : (int) output.length.intdiv(size[0])
+        int firstZ = first(number, 0), firstY = first(number, 1), firstX = first(number, 2)
+        int height = where[4] - where[1], width = where[5] - where[2]
+        int lastZ = projected ? 1 : Math.min(size[0], firstZ + core[0])
+        int lastY = Math.min(size[1], firstY + core[1]), lastX = Math.min(size[2], firstX + core[2])
+        int wanted = channels * width * height * (projected ? 1 : where[3] - where[0])
+        if (made.remaining() != wanted)
+            throw new IllegalStateException("the network gives ${made.remaining()} values for ${wanted}".toString())
+        for (int z = projected ? 0 : firstZ; z < lastZ; z++)
+            for (int y = firstY; y < lastY; y++) {
+                int from = (((projected ? 0 : z - where[0]) * height + y - where[1]) * width + firstX - where[2]) * channels
+                int to = y * size[2]
+                for (int x = firstX; x < lastX; x++)
+                    for (int c = 0; c < channels; c++) output[z * channels + c][to + x] = made.get(from++)
+            }
+    }
+}
+
+// Values of a JSON text: maps, lists, texts, whole and other numbers, truths, null.
+@CompileStatic
+class Json {
+    final String text
+    int at = 0
+
+    Json(String text) { this.text = text }
+
+    Object value() {
+        char next = peek()
+        if (next == (char) '{') return block()
+        if (next == (char) '[') return listed()
+        if (next == (char) '"') return quoted()
+        int start = at
+        while (at < text.length() && !',]} \n\r\t'.contains(text.substring(at, at + 1))) at++
+        String word = text.substring(start, at)
+        if (word == 'null') return null
+        if (word == 'true' || word == 'false') return Boolean.valueOf(word)
+        if (word.contains('.') || word.contains('e') || word.contains('E')) return Double.valueOf(word)
+        return Long.valueOf(word)
+    }
+
+    private char peek() {
+        while (Character.isWhitespace(text.charAt(at))) at++
+        return text.charAt(at)
+    }
+
+    private Map<String, Object> block() {
+        Map<String, Object> found = new LinkedHashMap<String, Object>()
+        at++
+        while (peek() != (char) '}') {
+            String key = quoted()
+            if (peek() != (char) ':') throw new NumberFormatException('a key without a value')
+            at++
+            found.put(key, value())
+            if (peek() == (char) ',') at++
+        }
+        at++
+        return found
+    }
+
+    private List<Object> listed() {
+        List<Object> found = new ArrayList<Object>()
+        at++
+        while (peek() != (char) ']') {
+            found.add(value())
+            if (peek() == (char) ',') at++
+        }
+        at++
+        return found
+    }
+
+    private String quoted() {
+        StringBuilder found = new StringBuilder()
+        if (peek() != (char) '"') throw new NumberFormatException('a key without quotes')
+        for (at++; text.charAt(at) != (char) '"'; at++) {
+            char letter = text.charAt(at)
+            if (letter == (char) '\\') {
+                letter = text.charAt(++at)
+                int known = 'nrtbf'.indexOf((int) letter)
+                if (known >= 0) letter = '\n\r\t\b\f'.charAt(known)
+                else if (letter == (char) 'u') {
+                    letter = (char) Integer.parseInt(text.substring(at + 1, at + 5), 16)
+                    at += 4
+                }
+            }
+            found.append(letter)
+        }
+        at++
+        return found.toString()
+    }
+}

@@ -35,6 +35,7 @@ def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("fiji", "no Fiji is named: set CARE_BRIDGE_FIJI"),
         ("imagej", r"run: care-bridge doctor --install all$"),
         ("tf1", r"run: care-bridge doctor --install tf1$"),
+        ("onnx", r"run: care-bridge doctor --install onnx$"),
     ],
 )
 def test_a_level_asked_for_by_name_is_never_lowered(level: str, words: str) -> None:
@@ -46,8 +47,10 @@ def test_a_level_asked_for_by_name_is_never_lowered(level: str, words: str) -> N
 
 def test_best_is_the_strongest_that_is_there(nothing_here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert levels.choose_level("best") == "emulation"
-    there = {"tf1-1.15.0"}
+    there = {"onnx"}
     monkeypatch.setattr(runtimes, "missing", lambda what: [] if what in there else [what])
+    assert levels.choose_level() == "onnx"  # what Apple silicon has
+    there.add("tf1-1.15.0")
     assert levels.choose_level() == "tf1"
     there.add("imagej")
     assert levels.choose_level() == "imagej"
@@ -61,7 +64,9 @@ def test_a_version_other_than_the_usual_names_its_own_command() -> None:
 
 
 def test_a_level_that_does_not_exist_is_refused_with_the_list() -> None:
-    with pytest.raises(InputError, match="level='napari' is none of best, fiji, imagej, tf1, emulation"):
+    with pytest.raises(
+        InputError, match="level='napari' is none of best, fiji, imagej, tf1, onnx, emulation"
+    ):
         levels.choose_level("napari")
 
 
@@ -154,6 +159,7 @@ def test_what_doctor_says_is_there_really_runs(monkeypatch: pytest.MonkeyPatch) 
     assert code == 0, error
     assert "runs: tf1 (tensorflow 1.15.0, java" in error
     assert "runs: imagej (imagej 1.54p" in error
+    assert "runs: imagej-onnx (imagej 1.54p" in error
     monkeypatch.setenv("CARE_BRIDGE_HEAP_MB", "999999999")
     code, _, error = doctor("--try")
     assert code == 1

@@ -36,6 +36,7 @@ OPENS = {
     "SavedModelNetwork",
     "Tf1Network",
     "ImageJPredictor",
+    "ImageJOnnxPredictor",
     "FijiPlugin",
     "load_members",
 }
@@ -47,10 +48,15 @@ OWN = {
     "inference/savedmodel.py",
     "java/tf1.py",
     "java/imagej.py",
+    "java/imagej_onnx.py",
     "java/pyimagej.py",
 }
-NO_PATH = {("export/onnx.py", "OnnxNetwork"), ("export/bioimageio.py", "OnnxNetwork")}
-"""Bytes that were just written, not a file of anybody's."""
+NO_PATH = {
+    ("export/onnx.py", "OnnxNetwork"),
+    ("export/bioimageio.py", "OnnxNetwork"),
+    ("checking/onnx_beside.py", "OnnxNetwork"),
+}
+"""Bytes that were just written, or lie in a bundle that is judged, not a file of anybody's."""
 
 
 def calls(file: Path) -> set[str]:

@@ -52,8 +52,9 @@ def test_the_bundle_is_opened_by_tensorflow_1(version: str) -> None:
 
 
 @pytest.mark.java
-def test_the_bundle_is_opened_in_imagej() -> None:
-    assert trial.try_level("imagej").level == "imagej"
+@pytest.mark.parametrize("level", ["imagej", "onnx"])
+def test_the_bundle_is_opened_in_imagej(level: str) -> None:
+    assert trial.try_level(level).level == level
 
 
 def fails(_image: Image) -> Image:

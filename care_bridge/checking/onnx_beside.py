@@ -30,7 +30,7 @@ def run_onnx(bundle: Bundle, findings: Findings) -> None:
         findings.add(RULE, False, beside.why_not, _AGAIN)
         return
     from care_bridge.inference.onnx import OnnxNetwork
-    from care_bridge.inference.savedmodel import SavedModelNetwork
+    from care_bridge.opening import open_network
 
     try:
         network = OnnxNetwork(beside.onnx)
@@ -42,7 +42,7 @@ def run_onnx(bundle: Bundle, findings: Findings) -> None:
         return
     multiples = beside.about.get("size_multiple") or {}
     difference = 0.0
-    with SavedModelNetwork(bundle.path) as tensorflow:
+    with open_network(bundle.path, runtime="tensorflow") as tensorflow:
         fixed = tensorflow.input_shape[1:-1]
         for factor in (2, 3):
             sizes = [

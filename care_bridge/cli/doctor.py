@@ -95,6 +95,7 @@ def _as_text(found: Survey, damaged: list[str]) -> str:
         f"Java          {found.java or 'none'}" + (f" ({found.java_home})" if found.java_home else ""),
         f"TensorFlow 1  {tensorflow_1 or 'none'}",
         f"ImageJ        {'headless, ready' if found.imagej else 'none'}",
+        f"ONNX Runtime  {found.onnxruntime or 'none'} for Java",
     ]
     if found.fiji is None:
         lines.append("Fiji          none named")
@@ -113,6 +114,7 @@ def _as_text(found: Survey, damaged: list[str]) -> str:
         "fiji": "your own Fiji with the CSBDeep plugin gives this",
         "imagej": "macros really run in ImageJ; the network in the plugin's TensorFlow",
         "tf1": "the plugin's TensorFlow opens the bundle and computes this",
+        "onnx": "our scripts really run in ImageJ, the network in ONNX Runtime, without the plugin",
         "emulation": "the plugin's arithmetic over today's TensorFlow gives this",
     }
     for level, reason in found.levels.items():

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from care_bridge.plugin.options import PluginOptions
     from care_bridge.predictor import PredictOptions
 
-RUNTIMES = ("keras", "onnx", "tf1", "fiji")
+RUNTIMES = ("keras", "onnx", "tf1", "imagej-onnx", "fiji")
+IN_FIJI = ("imagej-onnx", "fiji")
+"""Those that follow the plugin: its percentiles, its tiles, its scale."""
 RULES = ("csbdeep", "fiji", "bioimageio", "none")
 
 
@@ -41,14 +43,14 @@ _OLD = {
 Rule = Annotated[
     str | None,
     Option(
-        help=f"Percentile rule: {', '.join(RULES)}; else fiji for --runtime fiji, csbdeep for all others."
+        help=f"Percentile rule: {', '.join(RULES)}; else fiji for --runtime {' and '.join(IN_FIJI)}, csbdeep for all others."
     ),
 ]
 NTiles = Annotated[
     str | None,
     Option(
         help="Tiles: one number an image axis (1,2,2), or one number for Y and X each; "
-        "for --runtime fiji one number, the plugin's own."
+        f"for --runtime {' and '.join(IN_FIJI)} one number, as in Fiji."
     ),
 ]
 OutputName = Annotated[
@@ -116,11 +118,11 @@ def predict(
         only_keras={"--model-weights": model_weights, "--precision": precision != PRECISION},
         not_fiji={"--norm-undo": norm_undo},
     )
-    rule = rule or ("fiji" if runtime == "fiji" else "csbdeep")
+    rule = rule or ("fiji" if runtime in IN_FIJI else "csbdeep")
     written_as = _dtype(dtype, fill=scale_when_converting)
     wanted: Any = _options(rule, pmin, pmax, norm_undo, n_tiles)
-    if runtime == "fiji":
-        _check_fijis_own(wanted, n_tiles)
+    if runtime in IN_FIJI:
+        _check_fijis_own(wanted, n_tiles, runtime)
     model, paths = _named(model, images, model_basedir, model_name, input_dir)
     model = model_path(model)
     files = find_images(paths, pattern=input_pattern)
@@ -132,9 +134,9 @@ def predict(
         name(file)  # a name that cannot be is known before the network is opened
     if runtime == "keras":
         load_tensorflow()
-    elif runtime == "fiji":
-        _check_runs_in_fiji(model, kind=kind, factor=factor)
-        wanted = _plugin_options(model, wanted, n_tiles)
+    elif runtime in IN_FIJI:
+        _check_runs_in_fiji(model, runtime, kind=kind, factor=factor)
+        wanted = _plugin_options(model, runtime, wanted, n_tiles)
     from care_bridge.model_files import stated_noise
     from care_bridge.opening import open_predictor
 
@@ -270,9 +272,9 @@ def _check_runtime(runtime: str, *, only_keras: Mapping[str, Any], not_fiji: Map
             for option, given in only_keras.items()
             if given
         ]
-    if runtime == "fiji":
+    if runtime in IN_FIJI:
         problems += [
-            f"{option} is not for --runtime fiji: the plugin runs the network alone and gives its own scale"
+            f"{option} is not for --runtime {runtime}: Fiji runs the network alone and gives its own scale"
             for option, given in not_fiji.items()
             if given
         ]
@@ -280,7 +282,7 @@ def _check_runtime(runtime: str, *, only_keras: Mapping[str, Any], not_fiji: Map
         raise InputError("\n".join(problems))
 
 
-def _check_runs_in_fiji(model: Path, *, kind: str | None, factor: float | None) -> None:
+def _check_runs_in_fiji(model: Path, runtime: str, *, kind: str | None, factor: float | None) -> None:
     from care_bridge.model_files import ISOTROPIC, kind_of
 
     own = kind or kind_of(model)
@@ -291,27 +293,28 @@ def _check_runs_in_fiji(model: Path, *, kind: str | None, factor: float | None) 
         )
     if own != ISOTROPIC and (kind is not None or factor is not None):
         option = "--kind" if factor is None else "--factor"
-        raise InputError(
-            f"{option} is not for --runtime fiji with a {own}: the plugin runs its network alone"
-        )
+        raise InputError(f"{option} is not for --runtime {runtime} with a {own}: Fiji runs its network alone")
 
 
-def _check_fijis_own(options: PredictOptions, n_tiles: str | None) -> None:
+def _check_fijis_own(options: PredictOptions, n_tiles: str | None, runtime: str) -> None:
     from care_bridge.normalize import FIJI
 
     if options.rule not in (None, FIJI):
         raise InputError(
-            f"--runtime fiji normalises as the plugin does, not by --rule {options.rule}; "
+            f"--runtime {runtime} normalises as the plugin does, not by --rule {options.rule}; "
             "leave --rule out, or give none"
         )
     if n_tiles is not None and not n_tiles.strip().isdigit():
-        raise InputError(f"--n-tiles {n_tiles!r}: the plugin of --runtime fiji takes one number, e.g. 4")
+        raise InputError(f"--n-tiles {n_tiles!r}: --runtime {runtime} takes one number, e.g. 4")
 
 
-def _plugin_options(model: Path, options: PredictOptions, n_tiles: str | None) -> PluginOptions:
+def _plugin_options(model: Path, runtime: str, options: PredictOptions, n_tiles: str | None) -> PluginOptions:
+    from care_bridge.comparing.sides import recommended_options
     from care_bridge.opening import own_plugin_options
 
-    return own_plugin_options(
+    # The plugin's tiles are what a person sees in its dialog; our scripts cut as the model says.
+    own = own_plugin_options if runtime == "fiji" else recommended_options
+    return own(
         model,
         normalizeInput=options.rule is not None,
         percentileBottom=options.pmin,

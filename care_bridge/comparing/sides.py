@@ -63,7 +63,7 @@ def compare(
     tolerance, tolerance_repeated : float
         See `parity.compare`.
     level : str
-        How much of Fiji is wanted: `best`, `fiji`, `imagej`, `tf1` or `emulation`.
+        How much of Fiji is wanted: `best`, `fiji`, `imagej`, `tf1`, `onnx` or `emulation`.
     version : str
         TensorFlow 1.x of the levels `imagej` and `tf1`.
     options : PluginOptions, optional

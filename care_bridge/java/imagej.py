@@ -35,6 +35,15 @@ IMAGEJ_VERSION = "1.54p"
 _TITLE = "care_input"
 _HEAP_MB = 4096
 
+
+def scripts_folder() -> Path:
+    """Where our macros and scripts lie: beside the package, in a checkout as well as installed."""
+    folder = Path(__file__).resolve().parents[2] / "fiji_macros"
+    if not (folder / "restore_image.ijm").is_file():
+        raise InputError(f"the macros are not at {folder}; install care-bridge again")
+    return folder
+
+
 OpenNetwork = Callable[[Path], Network]
 
 
@@ -85,6 +94,9 @@ class ImageJ:
         Gives the network of a bundle. None runs it by TensorFlow 1.x.
     tf1_version : str
         Which TensorFlow, where `open_network` is None.
+    onnx : bool
+        Whether ONNX Runtime lies where scripts look for it. Then nothing answers for the plugin or SciJava, and
+        Groovy is there.
     timeout_s : float, optional
         Seconds without a sign of life after which it is ended; a dialog that waits looks like this.
 
@@ -100,13 +112,17 @@ class ImageJ:
         groovy: bool = False,
         open_network: OpenNetwork | None = None,
         tf1_version: str = TF1_VERSION,
+        onnx: bool = False,
         timeout_s: float | None = None,
     ) -> None:
         jars = [overlay_jar(), runtimes.imagej_jars()[0]]
-        if groovy:
+        if groovy or onnx:
             jars += runtimes.groovy_jars()
+        self._stand_ins = "" if onnx else str(Path(__file__).with_name("stand_ins"))
         self._session: Tf1Session | None = None
-        if open_network is None:
+        if onnx:
+            open_network = _no_plugin
+        elif open_network is None:
             runtimes.require(f"tf1-{tf1_version}")
             self._session = Tf1Session(tf1_version)
             open_network = self._session.open
@@ -121,6 +137,7 @@ class ImageJ:
                     "java": str(runtimes.java_home()),
                     "heap_mb": heap_mb(share=0.4, most_mb=_HEAP_MB),
                     "home": str(self._home),
+                    "onnxruntime": str(runtimes.onnx_jar()) if onnx else "",
                 },
                 timeout_s=timeout_s,
             )
@@ -199,7 +216,7 @@ class ImageJ:
             name=script.name,
             parameters={key: _as_json(value) for key, value in parameters.items()},
             image=str(image) if image else "",
-            stand_ins=_stand_ins(),
+            stand_ins=self._stand_ins,
         )
 
     def compile_script(self, script: Path) -> str:
@@ -208,9 +225,31 @@ class ImageJ:
             "compile_script",
             text=script.read_text(encoding="utf-8"),
             name=script.name,
-            stand_ins=_stand_ins(),
+            stand_ins=self._stand_ins,
         ).values
         return str(values["groovy"])
+
+    def restore(self, script: Path, parameters: Mapping[str, Any], image: Image) -> Image:
+        """Run a script that restores the image in front.
+
+        Raises
+        ------
+        InputError
+            If it gives no result; the script's own reason.
+        """
+        answer = self.worker.call(
+            "restore",
+            arrays={"image": for_imagej(image)},
+            axes=image.axes,
+            title=_TITLE,
+            result=f"{_TITLE}_restored",
+            text=script.read_text(encoding="utf-8"),
+            name=script.name,
+            parameters={key: _as_json(value) for key, value in parameters.items()},
+            image="",
+            stand_ins=self._stand_ins,
+        )
+        return image.replace(data=answer.arrays["result"], axes=answer.values["axes"], name="result")
 
     def predict(self, image: Image, model: str | os.PathLike[str], options: PluginOptions) -> Image:
         """Run the command on an image as a macro would.
@@ -222,7 +261,7 @@ class ImageJ:
         """
         answer = self.worker.call(
             "predict",
-            arrays={"image": _for_imagej(image)},
+            arrays={"image": for_imagej(image)},
             answer=self._answer,
             axes=image.axes,
             model=os.fspath(model),
@@ -364,15 +403,15 @@ def overlay_jar() -> Path:
     return target
 
 
-def _for_imagej(image: Image) -> Array:
+def for_imagej(image: Image) -> Array:
     """Pixels in a type that ImageJ has: 8 and 16 bits unsigned, else 32-bit float."""
     if "S" in image.axes:
         raise InputError("ImageJ has no axis S; give one image of the series at a time")
     return image.data if image.dtype.name in ("uint8", "uint16") else image.data.astype("float32")
 
 
-def _stand_ins() -> str:
-    return str(Path(__file__).with_name("stand_ins"))
+def _no_plugin(_path: Path) -> Network:
+    raise InputError("the CSBDeep plugin is not in this ImageJ; use the scripts with engine=onnx")
 
 
 def _as_json(value: Any) -> Any:

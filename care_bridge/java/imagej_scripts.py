@@ -12,34 +12,43 @@ _loaders: dict[str, Any] = {}
 
 
 def stand_ins(folder: str) -> Any:
-    """A class loader that knows the plugin's and SciJava's names, compiled once from Groovy sources."""
+    """A class loader that knows the plugin's and SciJava's names, compiled once from Groovy sources; "" knows none."""
     import jpype
 
     if folder not in _loaders:
         thread = jpype.JClass("java.lang.Thread").currentThread()
         loader = jpype.JClass("groovy.lang.GroovyClassLoader")(thread.getContextClassLoader())
-        for name in ("Axes", "ImagePlusAdapter", "GenericNetwork", "Services", "Context"):
+        names = ("Axes", "ImagePlusAdapter", "GenericNetwork", "Services", "Context")
+        for name in names if folder else ():
             source = Path(folder, f"{name}.groovy")
             loader.parseClass(source.read_text(encoding="utf-8"), source.name)
         _loaders[folder] = loader
     return _loaders[folder]
 
 
-def binding_of(arguments: dict[str, Any], *, compute: Any) -> Any:
-    """Values for every `#@` line of a script, in the types that it declares; `compute` answers for the plugin."""
+def binding_of(arguments: dict[str, Any], *, compute: Any = None, image: Any = None) -> Any:
+    """Values for every `#@` line of a script, in the types that it declares.
+
+    `compute` answers for the plugin; None leaves SciJava's services out, as in an ImageJ that has none. `image` is the
+    one in front; None opens the file that the arguments name.
+    """
     import jpype
 
     loader = stand_ins(arguments["stand_ins"])
     binding = jpype.JClass("groovy.lang.Binding")()
     given = dict(arguments["parameters"])
     for kind, name, properties in parameters_of(arguments["text"]):
-        if kind == "CommandService":
+        if kind.endswith("Service") and compute is None:
+            value = None
+        elif kind == "CommandService":
             value = loader.loadClass("care_bridge.Commands").getDeclaredConstructor().newInstance()
             value.setProperty("compute", compute)
         elif kind == "DatasetService":
             value = loader.loadClass("care_bridge.Datasets").getDeclaredConstructor().newInstance()
         elif kind == "PrefService":
             value = loader.loadClass("care_bridge.PrefService").getDeclaredConstructor().newInstance()
+        elif kind == "ImagePlus" and image is not None:
+            value = image
         elif kind == "ImagePlus":
             value = jpype.JClass("ij.IJ").openImage(arguments["image"]) if arguments["image"] else None
             if value is not None:

@@ -97,6 +97,8 @@ def start(settings: dict[str, Any]) -> dict[str, Any]:
     home = settings["home"]
     for name in ("user.home", "java.util.prefs.userRoot", "ij.dir", "plugins.dir"):
         system.setProperty(name, os.path.join(home, "plugins") if name == "plugins.dir" else home)
+    if settings.get("onnxruntime"):
+        system.setProperty("care_bridge.onnxruntime", settings["onnxruntime"])
     imagej = jpype.JClass("ij.IJ")
     answer = str(jpype.JClass("ij.macro.Interpreter")().run(_CANARY, ""))
     if answer != "7":
@@ -189,10 +191,8 @@ def run_script(call: Call) -> dict[str, Any]:
     arguments = call.arguments
     error = ""
     try:
-        binding = binding_of(arguments, compute=_compute_for_scripts())
-        text = without_parameters(arguments["text"])
-        shell = jpype.JClass("groovy.lang.GroovyShell")(stand_ins(arguments["stand_ins"]), binding)
-        shell.evaluate(text, arguments["name"])
+        compute = _compute_for_scripts() if arguments["stand_ins"] else None
+        _evaluate(arguments, binding_of(arguments, compute=compute))
     except BaseException as thrown:
         error = cause(thrown)
     finally:
@@ -209,6 +209,45 @@ def run_script(call: Call) -> dict[str, Any]:
         "plugin_failures": _take(_plugin.failures),
         "plugin_runs": _plugin.runs,
     }
+
+
+def _evaluate(arguments: dict[str, Any], binding: Any) -> None:
+    import jpype
+
+    shell = jpype.JClass("groovy.lang.GroovyShell")(stand_ins(arguments["stand_ins"]), binding)
+    shell.evaluate(without_parameters(arguments["text"]), arguments["name"])
+
+
+def restore(call: Call) -> dict[str, Any]:
+    """Show an image, run a script that restores it, and give the result back; nothing answers for the plugin."""
+    import jpype
+
+    _close_all()
+    arguments = call.arguments
+    jpype.JClass("ij.macro.Interpreter").batchMode = True
+    image = imp_from_array(call.arrays["image"], arguments["axes"], arguments["title"])
+    image.show()
+    log_start = log_size(call.folder)
+    try:
+        try:
+            _evaluate(arguments, binding_of(arguments, image=image))
+        except BaseException as thrown:
+            raise WorkerError(f"the script {arguments['name']} failed: {cause(thrown)}") from None
+        result = jpype.JClass("ij.WindowManager").getImage(arguments["result"])
+        if result is None:
+            raise InputError(_last_said(log_since(call.folder, log_start)))
+        array, axes = array_from_imp(result)
+        call.output("result", shape=array.shape, dtype=np.float32)[...] = array
+        return {"axes": axes, "info": str(result.getInfoProperty() or "")}
+    finally:
+        _close_all()
+
+
+def _last_said(log: str) -> str:
+    said = [
+        line.removeprefix("CARE bridge: ") for line in log.splitlines() if line.startswith("CARE bridge: ")
+    ]
+    return said[-1] if said else "the script gave no result, and no reason"
 
 
 def compile_script(call: Call) -> dict[str, Any]:
@@ -239,6 +278,7 @@ HANDLERS = {
     "predict": predict,
     "forget": forget,
     "run_script": run_script,
+    "restore": restore,
     "compile_script": compile_script,
     "preference": preference,
 }

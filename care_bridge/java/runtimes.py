@@ -52,7 +52,7 @@ DEFAULT_TF1_VERSIONS = TF1_OF_FIJI
 PARTS = ("tf1", "tf1-all", "imagej", "all", "groovy", "onnx")
 """What `install` and `missing` take; also `tf1-1.13.1` for a single version.
 
-`groovy` runs the Fiji scripts where there is no Fiji, `onnx` the networks where there is no TensorFlow 1.x.
+`groovy` runs the Fiji scripts where there is no Fiji; `onnx` is ONNX Runtime and all that level `onnx` needs beside it.
 """
 
 _NETWORK_TIMEOUT_S = 60
@@ -191,7 +191,8 @@ def artifacts(what: str) -> tuple[Artifact, ...]:
     found: tuple[Artifact, ...] = ()
     for version in _tf1_versions(what):
         found += (_tensorflow_api(version), _tensorflow_native(version))
-    others = {"imagej": _IMAGEJ, "all": _IMAGEJ + _GROOVY + _ONNX, "groovy": _GROOVY, "onnx": _ONNX}
+    others = {"imagej": _IMAGEJ, "all": _IMAGEJ + _GROOVY + _ONNX, "groovy": _GROOVY}
+    others["onnx"] = _ONNX + _IMAGEJ + _GROOVY
     return found + others.get(what, ())
 
 
@@ -324,7 +325,8 @@ def groovy_jars() -> list[Path]:
 
 def onnx_jar() -> Path:
     """ONNX Runtime for Java with its libraries; NotInstalledError with the command where it is missing."""
-    require("onnx")
+    if not _is_there(_ONNX[0]):
+        raise NotInstalledError(f"{_ONNX[0]} is not here; run: care-bridge doctor --install onnx")
     _trust(_ONNX, "onnx")
     return _jar_path(_ONNX[0])
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from care_bridge.errors import InputError
 from care_bridge.files import atomic_file, clear_leftovers, sha256, writable_folder, write_text
+from care_bridge.java.imagej import scripts_folder
 
 MENU_FOLDER = Path("scripts", "Plugins", "CARE_bridge")
 """Where Fiji looks for scripts; what lies here is shown as Plugins > CARE bridge."""
@@ -51,10 +52,7 @@ class Shipped:
 
 def macros_folder() -> Path:
     """Where our macros lie: beside the package, in a checkout as well as installed."""
-    folder = Path(__file__).resolve().parents[2] / "fiji_macros"
-    if not (folder / "restore_image.ijm").is_file():
-        raise InputError(f"the macros are not at {folder}; install care-bridge again")
-    return folder
+    return scripts_folder()
 
 
 def shipped() -> tuple[Shipped, ...]:

@@ -72,6 +72,7 @@ def for_model(model: str | os.PathLike[str], image: Image | None = None) -> Gene
     options, notes = _values(bundle, image)
     line = options.macro_line(model=path, source=Code("getTitle()"))
     ours = {key.lower(): value for key, value in options.typed().items() if key != "showProgressDialog"} | {
+        "engine": "auto",
         "bits": "32",
         "output": "[]",
         "sentinel": "[]",

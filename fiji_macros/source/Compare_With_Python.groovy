@@ -1,12 +1,11 @@
 // CARE bridge: Compare With Python
 //
-// Restores the image in front with the plugin of this Fiji and compares it, pixel by pixel, with a file that Python
-// wrote (care-bridge predict MODEL IMAGE --rule fiji --dtype float32). Says the largest and the mean difference, where
-// the largest one is, and whether both agree within the tolerance; shows the difference as an image.
-// Use one tile for the comparison: borders of tiles are Fiji's own. From a macro:
+// Restores the image in front and compares it, pixel by pixel, with a file that Python wrote (care-bridge predict MODEL
+// IMAGE --rule fiji --dtype float32). Says the largest and the mean difference, where the largest one is, and whether
+// both agree within the tolerance; shows the difference. Borders of tiles are the plugin's own: use one. From a macro:
 //   run("Compare With Python", "imp=[cell.tif] python=[/out/cell.tif] tolerance=0.0001 model=[/folder/my model.zip] "
-//       + "normalizeinput=true percentilebottom=-1 percentiletop=-1 clip=false ntiles=1 blockmultiple=32 "
-//       + "overlap=32 batchsize=1 sentinel=[]");
+//       + "normalizeinput=true percentilebottom=-1 percentiletop=-1 clip=false ntiles=1 blockmultiple=0 "
+//       + "overlap=-1 batchsize=1 engine=auto sentinel=[]");
 
 #@ ImagePlus (label="Image", persist=false) imp
 #@ File (label="The same image restored by Python (.tif)", style="file", persist=false) python
@@ -89,3 +88,4 @@ double[] extreme(float[] plane) {
 }
 
 // include: shared.groovy
+// include: onnx.groovy

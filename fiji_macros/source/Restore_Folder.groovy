@@ -1,8 +1,7 @@
 // CARE bridge: Restore Folder
 //
-// Restores all TIFF images of a folder and its sub-folders (or a single file). Goes on after a bad file, skips what
-// is done already (so it can be stopped and started again), asks nothing, opens no window, never changes an input.
-// Beside the results: care_log.csv, care_failures.txt, care_summary.txt. Also without windows (give every parameter):
+// Restores all TIFF images of a folder and its sub-folders (or a single file). Goes on after a bad file, skips what is
+// done (so it can be started again), asks nothing, never changes an input; lists are beside the results. Without windows:
 //   ImageJ --headless --run Restore_Folder.groovy 'input="/in",outputFolder="/out",model="/m/my model.zip",...'
 
 #@ File (label="Folder with the images", style="both", persist=false) input
@@ -42,7 +41,8 @@ void checkFolders() {
     new File(outputFolder, 'care_part.tif').delete()
     def settings = "model=${model.name} size=${model.length()} normalizeInput=${normalizeInput} percentiles=${percentileBottom}-"
     settings += "${percentileTop} clip=${clip} nTiles=${nTiles} blockMultiple=${blockMultiple} overlap=${overlap} "
-    settings += "batchSize=${batchSize} applications=${applications} normalizeAgain=${normalizeAgain} bits=${bits}"
+    settings += "batchSize=${batchSize} applications=${applications} normalizeAgain=${normalizeAgain} bits=${bits} "
+    settings += "engine=${engineOf(model)}"
     def settingsFile = new File(outputFolder, 'care_settings.txt')
     if (settingsFile.exists() && settingsFile.getText('UTF-8').trim() != settings.trim() && !overwrite)
         throw new Refused("the results in ${outputFolder} were made with other settings (care_settings.txt); give another "
@@ -155,3 +155,4 @@ String quoted(String text) {
 }
 
 // include: shared.groovy
+// include: onnx.groovy

@@ -1,11 +1,11 @@
 // CARE bridge: Restore Image
 //
-// Restores the image in front with a CARE model through the CSBDeep plugin and keeps what the plugin loses: pixel
-// size and units, slice labels, lookup tables, display range, title. The image itself stays as it is. The result has
-// values around 0 to 1 in 32 bits; 16 bits hold the grey levels of the input, rounded and clipped. With and without
-// windows, from Plugins > CARE bridge, and from macros (without windows the script needs every option):
+// Restores the image in front with a CARE model, by ONNX Runtime where it is installed, else through the CSBDeep plugin,
+// and keeps pixel size and units, slice labels, lookup tables, display range, title. The image itself stays as it is.
+// The result has values around 0 to 1 in 32 bits; 16 bits hold the grey levels of the input, rounded and clipped. With
+// and without windows, from Plugins > CARE bridge, and from macros (without windows the script needs every option):
 //   run("Restore Image", "imp=[cell.tif] model=[/folder/my model.zip] normalizeinput=true percentilebottom=-1 "
-//       + "percentiletop=-1 clip=false ntiles=8 blockmultiple=32 overlap=32 batchsize=1 bits=32 output=[] sentinel=[]");
+//       + "percentiletop=-1 clip=false ntiles=0 blockmultiple=0 overlap=-1 batchsize=1 engine=auto bits=32 output=[] sentinel=[]");
 //   selectWindow("cell_restored");
 
 #@ ImagePlus (label="Image", persist=false) imp
@@ -25,3 +25,4 @@ attempt('Restore_Image') {
 }
 
 // include: shared.groovy
+// include: onnx.groovy

@@ -5,7 +5,7 @@
 // result is fed on as it is. Of a model that also gives an uncertainty only the mean is fed on.
 // With and without windows, from Plugins > CARE bridge, and from macros:
 //   run("Restore Twice", "imp=[cell.tif] model=[/folder/my model.zip] normalizeinput=true percentilebottom=-1 "
-//       + "percentiletop=-1 clip=false ntiles=8 blockmultiple=32 overlap=32 batchsize=1 normalizeagain=true output=[] sentinel=[]");
+//       + "percentiletop=-1 clip=false ntiles=0 blockmultiple=0 overlap=-1 batchsize=1 engine=auto normalizeagain=true output=[] sentinel=[]");
 
 #@ ImagePlus (label="Image", persist=false) imp
 // include: parameters.groovy
@@ -25,3 +25,4 @@ attempt('Restore_Twice') {
 }
 
 // include: shared.groovy
+// include: onnx.groovy

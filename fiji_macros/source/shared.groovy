@@ -1,21 +1,25 @@
 import groovy.transform.CompileStatic
+import groovy.transform.Field
 import ij.CompositeImage
 import ij.IJ
 import ij.ImagePlus
 import ij.ImageStack
+import ij.Prefs
 import ij.io.FileInfo
 import ij.io.FileSaver
 import ij.io.Opener
 import ij.plugin.Duplicator
 import ij.process.ImageProcessor
 import ij.process.LUT
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+import java.nio.FloatBuffer
 import java.nio.file.Files
 import java.nio.file.StandardCopyOption
+import java.security.MessageDigest
 import java.util.zip.ZipFile
-import net.imagej.axis.Axes
 import net.imglib2.RandomAccess
 import net.imglib2.RandomAccessibleInterval
-import net.imglib2.img.ImagePlusAdapter
 import net.imglib2.type.numeric.RealType
 
 class Refused extends RuntimeException {
@@ -47,11 +51,14 @@ void attempt(String script, Closure<Ending> steps) {
     Ending ending
     try {
         checkSettings()
-        pluginCommand()
+        engineOf(model)
         ending = steps()
     } catch (Refused e) {
         ending = new Ending(message: e.message, status: 'failed', done: 0, failed: 1)
+    } finally {
+        closeOnnx()
     }
+    if (ending.status != 'failed') enginesTold.each { say(it) }
     say(ending.message + ending.more)
     writeSentinel(script, ending)
 }
@@ -85,8 +92,9 @@ void checkSettings() {
     if (percentileBottom == -1 || percentileTop == -1) takeTheModelsPercentiles()
     if (!(percentileBottom >= 0 && percentileBottom < percentileTop && percentileTop <= 100))
         throw new Refused("percentiles ${percentileBottom} and ${percentileTop}: give two from 0 to 100, the lower one first")
-    if (nTiles < 1 || blockMultiple < 1 || overlap < 0 || batchSize < 1)
-        throw new Refused('nTiles, blockMultiple and batchSize start at 1, overlap at 0')
+    if (nTiles < 0 || blockMultiple < 0 || overlap < -1 || batchSize < 1)
+        throw new Refused('batchSize starts at 1, nTiles and blockMultiple at 0, overlap at -1')
+    if (!(engine in ['auto', 'onnx', 'plugin'])) throw new Refused("engine=${engine} is none of auto, onnx and plugin")
 }
 
 // -1 stands for the percentiles that the model states in its meta.json; the plugin's defaults where it states none.
@@ -189,7 +197,7 @@ float[] planeOf(RandomAccessibleInterval<? extends RealType<?>> image, int x, in
     return plane
 }
 
-// Restores an image into a new one; Refused says why where the plugin gives nothing. Everything that the plugin
+// Restores an image into a new one; Refused says why where the engine gives nothing. Everything that the plugin
 // loses is kept: calibration, units, labels, lookup tables, display range, title.
 Restored restore(ImagePlus source, boolean normalize, String title) {
     if (source == null) throw new Refused('no image is open; open one (File > Open...) and run this again')
@@ -201,7 +209,7 @@ Restored restore(ImagePlus source, boolean normalize, String title) {
     if ((long) source.width * source.height * source.stackSize > Integer.MAX_VALUE)
         throw new Refused("'${source.title}' has more than ${Integer.MAX_VALUE} pixels, which the plugin cannot take; "
             + 'restore it in parts')
-    def network = pluginCommand()
+    def chosen = engineOf(model)
     def seen = asSeen(source)
     def result = new Restored()
     if (normalize) {
@@ -209,8 +217,34 @@ Restored restore(ImagePlus source, boolean normalize, String title) {
         result.low = found[0]
         result.high = found[1]
     }
+    def how
+    Planes planes
+    if (chosen == 'onnx') {
+        def net = openOnnx(model)
+        planes = runOnnx(net, seen, normalize, result.low, result.high)
+        how = "${net.runtime}, tiles=${net.tiles}"
+    } else {
+        def tiles = [nTiles ?: 8, blockMultiple ?: 32, overlap < 0 ? 32 : overlap]
+        planes = runPlugin(source.title, seen, normalize, tiles)
+        how = "CSBDeep plugin, nTiles=${tiles[0]} blockMultiple=${tiles[1]} overlap=${tiles[2]}"
+    }
+    result.image = dress(planes, source, title, result.low, result.high)
+    result.scale = normalize ? result.high - result.low : 1
+    result.offset = normalize ? result.low : 0
+    def info = source.getInfoProperty() ?: ''
+    if (info && !info.endsWith('\n')) info += '\n'
+    result.image.setProperty('Info', info + "CARE bridge: restored with ${model.name} (${how}, normalizeInput=${normalize} "
+        + "percentiles ${percentileBottom}-${percentileTop} = grey levels ${result.low}-${result.high}, clip=${clip}); "
+        + 'not for intensity-based quantification')
+    return result
+}
+
+// ---- The engine plugin: "Run your network" of CSBDeep
+
+Planes runPlugin(String name, ImagePlus seen, boolean normalize, List<Integer> tiles) {
+    def network = pluginCommand()
     // A converted image keeps its old pixels after a crop; this one is fresh, and ignores the selection.
-    def dataset = datasets.create(ImagePlusAdapter.wrapImgPlus(seen))
+    def dataset = datasets.create(fijis('net.imglib2.img.ImagePlusAdapter').wrapImgPlus(seen))
     def output = null
     // The plugin remembers its last model, and takes it where another way to call it is used.
     prefs.clear(network)
@@ -218,42 +252,47 @@ Restored restore(ImagePlus source, boolean normalize, String title) {
         output = command.run(network, false,
             'input', dataset, 'modelFile', model, 'normalizeInput', normalize,
             'percentileBottom', (float) percentileBottom, 'percentileTop', (float) percentileTop, 'clip', clip,
-            'nTiles', nTiles, 'blockMultiple', blockMultiple, 'overlap', overlap, 'batchSize', batchSize,
+            'nTiles', tiles[0], 'blockMultiple', tiles[1], 'overlap', tiles[2], 'batchSize', batchSize,
             'showProgressDialog', false).get()?.getOutput('output')
     } finally {
         prefs.clear(network)
     }
     if (output == null)
-        throw new Refused("the plugin gave no result for '${source.title}' (its own reason is in the console): is the "
+        throw new Refused("the plugin gave no result for '${name}' (its own reason is in the console): is the "
             + 'model made for such images (planes or stacks, number of channels)?')
-    result.image = dress(output, source, title, result.low, result.high)
-    result.scale = normalize ? result.high - result.low : 1
-    result.offset = normalize ? result.low : 0
-    def info = source.getInfoProperty() ?: ''
-    if (info && !info.endsWith('\n')) info += '\n'
-    result.image.setProperty('Info', info + "CARE bridge: restored with ${model.name} (CSBDeep plugin, normalizeInput="
-        + "${normalize} percentiles ${percentileBottom}-${percentileTop} = grey levels ${result.low}-${result.high}, "
-        + "clip=${clip} nTiles=${nTiles} blockMultiple=${blockMultiple} overlap=${overlap}); not for intensity-based quantification")
-    return result
+    return planesOf(output)
 }
 
-// The plugin's result as an image of ImageJ with everything of its source.
-ImagePlus dress(output, ImagePlus source, String title, double low, double high) {
-    def axis = [X: Axes.X, Y: Axes.Y, C: Axes.CHANNEL, Z: Axes.Z, T: Axes.TIME].collectEntries { name, type ->
+// A class that only a whole Fiji has; plain ImageJ with the engine onnx does without.
+Class fijis(String name) {
+    return getClass().classLoader.loadClass(name)
+}
+
+Planes planesOf(output) {
+    def axes = fijis('net.imagej.axis.Axes')
+    def axis = [X: axes.X, Y: axes.Y, C: axes.CHANNEL, Z: axes.Z, T: axes.TIME].collectEntries { name, type ->
         [name, output.dimensionIndex(type)]
     }
     def size = { name -> axis[name] < 0 ? 1 : (int) output.dimension(axis[name]) }
-    int channels = size('C'), slices = size('Z'), frames = size('T')
-    boolean same = channels == source.NChannels && slices == source.NSlices && frames == source.NFrames
-    def stack = new ImageStack(size('X'), size('Y'))
+    def made = new Planes(width: size('X'), height: size('Y'), channels: size('C'), slices: size('Z'), frames: size('T'))
+    made.pixels = new float[made.channels * made.slices * made.frames][]
     long[] position = new long[output.numDimensions()]
-    for (int t = 0; t < frames; t++) for (int z = 0; z < slices; z++) for (int c = 0; c < channels; c++) {
+    int at = 0
+    for (int t = 0; t < made.frames; t++) for (int z = 0; z < made.slices; z++) for (int c = 0; c < made.channels; c++) {
         if (axis.T >= 0) position[axis.T] = t
         if (axis.Z >= 0) position[axis.Z] = z
         if (axis.C >= 0) position[axis.C] = c
-        def label = same ? source.getStack().getSliceLabel(stack.size + 1) : null
-        stack.addSlice(label, planeOf(output, axis.X, axis.Y, position, size('X'), size('Y')))
+        made.pixels[at++] = planeOf(output, axis.X, axis.Y, position, made.width, made.height)
     }
+    return made
+}
+
+// A result as an image of ImageJ with everything of its source.
+ImagePlus dress(Planes result, ImagePlus source, String title, double low, double high) {
+    int channels = result.channels, slices = result.slices, frames = result.frames
+    boolean same = channels == source.NChannels && slices == source.NSlices && frames == source.NFrames
+    def stack = new ImageStack(result.width, result.height)
+    result.pixels.each { plane -> stack.addSlice(same ? source.getStack().getSliceLabel(stack.size + 1) : null, plane) }
     def made = new ImagePlus(title, stack)
     made.setDimensions(channels, slices, frames)
     if (channels > 1 || (slices > 1 && frames > 1)) made.setOpenAsHyperStack(true)

@@ -285,7 +285,7 @@ def test_percentiles_are_the_models_own_unless_others_are_typed(imagej, write_im
         ("Restore_Image", {"image": "image", "model": "{folder}"}, "is a folder"),
         ("Restore_Image", {"image": "image", "model": "{image}"}, "is no .zip"),
         ("Restore_Image", {"image": "image", "percentileBottom": 99.9}, "give two from 0 to 100"),
-        ("Restore_Image", {"image": "image", "nTiles": 0}, "start at 1"),
+        ("Restore_Image", {"image": "image", "nTiles": -1}, "nTiles and blockMultiple at 0"),
         ("Restore_Image", {"image": "channels"}, "the plugin gave no result for 'channels.tif'"),
         ("Restore_Image", {"image": "image", "output": "{image}/out.tif"}, "is a file; name a folder"),
         ("Restore_Image", {"image": "image", "output": "/proc/none/out.tif"}, "cannot make the folder"),
