@@ -42,6 +42,7 @@ import groovy.transform.CompileStatic
 import groovy.transform.Field
 import ij.CompositeImage
 import ij.IJ
+import ij.gui.GenericDialog
 import ij.ImagePlus
 import ij.ImageStack
 import ij.Prefs
@@ -74,6 +75,7 @@ class Restored {
     double scale = 1
     double offset = 0
     double clippedShare = 0
+    String how = ''
 }
 
 // How a script ended; the message stands in the sentinel file too, what is said more only in the log.
@@ -86,10 +88,14 @@ class Ending {
     int failed = 0
 }
 
+// The percentiles as they were given, before -1 was exchanged for those of a model.
+@Field List<Double> percentilesGiven = null
+
 // Runs the steps of a script, says how it went, and says what was refused instead of ending in an exception.
-void attempt(String script, Closure<Ending> steps) {
+void attempt(String script, boolean mayAsk = false, Closure<Ending> steps) {
     Ending ending
     try {
+        if (mayAsk) askForModel()
         checkSettings()
         engineOf(model)
         ending = steps()
@@ -123,12 +129,62 @@ Class pluginCommand() {
     }
 }
 
+// Where models lie by name.
+File modelsFolder() {
+    return new File(fijiFolder(), 'models/CARE_bridge')
+}
+
+// A model of that folder by its name, with or without its ending and what it restores; null where there is none.
+File modelNamed(String name) {
+    def plain = name.contains(' - ') ? name.substring(0, name.indexOf(' - ')) : name
+    def zips = (modelsFolder().listFiles() ?: []).findAll { it.name.toLowerCase().endsWith('.zip') }
+    return zips.find { it.name == name || it.name == name + '.zip' || it.name == plain + '.zip' }
+}
+
+// Each model of the folder with what it restores, as its zip says.
+List<String> modelsThere() {
+    def zips = (modelsFolder().listFiles() ?: []).findAll { it.name.toLowerCase().endsWith('.zip') && it.isFile() }
+    return zips.sort { it.name }.collect { file ->
+        def restores = ''
+        try {
+            def zip = new ZipFile(file)
+            try {
+                def said = zip.getEntry('care_bridge.json')
+                if (said != null) restores = ((Map) new Json(zip.getInputStream(said).getText('UTF-8')).value()).restores ?: ''
+            } finally {
+                zip.close()
+            }
+        } catch (Exception e) {
+            restores = 'cannot be read; copy it again'
+        }
+        (plainName(file.name) + (restores ? ' - ' + restores : '')).toString()
+    }
+}
+
+// Shows the models by name where none was given and there are windows.
+void askForModel() {
+    if (model != null) return
+    def names = modelsThere()
+    if (!names)
+        throw new Refused("there is no model in ${modelsFolder()}; put one there (a .zip exported for Fiji), or give it as model")
+    if (java.awt.GraphicsEnvironment.isHeadless() || ij.macro.Interpreter.isBatchMode())
+        throw new Refused("no model was given; there are ${names.join(', ')}")
+    def dialog = new GenericDialog('CARE bridge: Restore')
+    dialog.addChoice('Model', names as String[], names[0])
+    dialog.showDialog()
+    if (dialog.wasCanceled()) throw new Refused('no model was chosen')
+    model = modelNamed(dialog.getNextChoice())
+}
+
 void checkSettings() {
     if (model == null) throw new Refused('no model: give the .zip that was exported for Fiji')
+    if (!model.exists()) model = modelNamed(model.name) ?: model
     if (!model.exists()) throw new Refused("the model ${model} does not exist; look for the .zip that was exported for Fiji")
     if (model.isDirectory()) throw new Refused("the model ${model} is a folder; give the .zip that was exported for Fiji")
     if (!model.name.toLowerCase().endsWith('.zip'))
         throw new Refused("the model ${model} is no .zip; give the one that was exported for Fiji")
+    if (percentilesGiven == null) percentilesGiven = [percentileBottom, percentileTop]
+    (percentileBottom, percentileTop) = percentilesGiven
     if (percentileBottom == -1 || percentileTop == -1) takeTheModelsPercentiles()
     if (!(percentileBottom >= 0 && percentileBottom < percentileTop && percentileTop <= 100))
         throw new Refused("percentiles ${percentileBottom} and ${percentileTop}: give two from 0 to 100, the lower one first")
@@ -271,12 +327,18 @@ Restored restore(ImagePlus source, boolean normalize, String title) {
     result.image = dress(planes, source, title, result.low, result.high)
     result.scale = normalize ? result.high - result.low : 1
     result.offset = normalize ? result.low : 0
+    result.how = how
+    tellInfo(result.image, source, "restored with ${model.name} (${how}, normalizeInput=${normalize} percentiles "
+        + "${percentileBottom}-${percentileTop} = grey levels ${result.low}-${result.high}, clip=${clip})")
+    return result
+}
+
+// What was done, in Image > Show Info... behind what the source says there.
+void tellInfo(ImagePlus made, ImagePlus source, String done) {
     def info = source.getInfoProperty() ?: ''
     if (info && !info.endsWith('\n')) info += '\n'
-    result.image.setProperty('Info', info + "CARE bridge: restored with ${model.name} (${how}, normalizeInput=${normalize} "
-        + "percentiles ${percentileBottom}-${percentileTop} = grey levels ${result.low}-${result.high}, clip=${clip}); "
-        + 'not for intensity-based quantification')
-    return result
+    def limit = info.contains('intensity-based quantification') ? '' : '; not for intensity-based quantification'
+    made.setProperty('Info', info + 'CARE bridge: ' + done + limit)
 }
 
 // ---- The engine plugin: "Run your network" of CSBDeep
@@ -905,7 +967,8 @@ Tiles tiling(OnnxModel net, int depth, int height, int width) {
     if (wholeImage) made.halo = [-1, -1, -1] as int[]
     made.more((int) Math.max(1, nTiles))
     double budget = Math.min(freeMemory() / 2d, (double) (1L << 30))
-    double bytes = about.bytes_per_pixel == null ? 1024d : (double) about.bytes_per_pixel
+    // The zip says what lives at once; ONNX Runtime takes about 1.7 times as much (csbdeep's default network, 1024x1024).
+    double bytes = 1.7d * (about.bytes_per_pixel == null ? 600d : (double) about.bytes_per_pixel)
     while (made.pixels() * bytes > budget && made.more(made.count() + 1)) { }
     return made
 }

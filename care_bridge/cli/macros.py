@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from care_bridge.cli._run import DONE, NO, command
+from care_bridge.cli import _options as options
+from care_bridge.cli._parse import one_of
+from care_bridge.cli._run import DONE, NO, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
 
 group = typer.Typer(
@@ -19,6 +24,7 @@ def register(app: typer.Typer) -> None:
     group.command("list")(command(list_macros))
     group.command("lint")(command(lint_file))
     group.command("install")(command(install))
+    group.command("bundle")(command(bundle))
     group.command("uninstall")(command(uninstall))
     group.command("run")(command(run))
     group.command("for")(command(for_model))
@@ -62,40 +68,100 @@ def lint_file(
     return NO if faults else DONE
 
 
-def install(
-    fiji: Path = typer.Argument(help="Folder of a Fiji: the one with jars and plugins."),
-    models: str = typer.Option(
-        None,
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
         "--models",
-        help="zoo: also the bundle of every trained model that comes with care-bridge; or names of `zoo list`, with commas.",
+        help="Also models: zoo (all that come with care-bridge), names of `zoo list` with commas, a bundle (.zip), a folder "
+        "of bundles, or a model folder; may be repeated.",
     ),
+]
+
+
+def install(
+    fiji: Annotated[Path, typer.Argument(help="Folder of a Fiji: the one with jars and plugins.")],
+    *,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine", help="onnx: also ONNX Runtime (89 MB, fetched once), which needs no TensorFlow."
+        ),
+    ] = None,
+    models: Models = None,
+    quiet: options.NoBar = False,
 ) -> int:
     """Put the scripts under Plugins > CARE bridge, and the macros in the macros folder.
 
-    An earlier version is replaced.
+    An earlier version is replaced. Models go to models/CARE_bridge, ONNX Runtime to lib/CARE_bridge.
     """
+    from care_bridge.macros import fiji_root, install_onnx
     from care_bridge.macros import install as install_into
+    from care_bridge.macros.shipped import install_models
 
-    if models is not None:
-        from care_bridge.zoo.words import chosen
-
-        # A name that is none is known before anything is written.
-        entries = chosen(None if models == "zoo" else [name.strip() for name in models.split(",")])
-    written = install_into(fiji)
-    if models is not None:
-        if entries:
-            load_tensorflow()
-            from care_bridge.zoo.building import bundles_into
-
-            written += bundles_into(fiji, entries)
-        else:
-            typer.echo("no model is shipped yet")
+    if engine is not None:
+        one_of("--engine", engine, ("onnx",))
+    fiji_root(fiji)  # known before anything is fetched or built
+    if engine == "onnx":
+        _fetch_onnx(quiet=quiet)
+    with _bundles(models) as bundles:
+        written = install_into(fiji)
+        if engine == "onnx":
+            written += install_onnx(fiji)
+        if bundles:
+            written += install_models(fiji, bundles)
     for folder in dict.fromkeys(path.parent for path in written):
         typer.echo(f"installed {sum(path.parent == folder for path in written)} files in {folder}")
     typer.echo(
         "restart Fiji: the scripts are in Plugins > CARE bridge, the macros for runMacro and for changing"
     )
     return DONE
+
+
+def bundle(
+    *,
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="The zip to write, e.g. care-bridge-fiji.zip (89 MB and the models)."),
+    ],
+    models: Models = None,
+    quiet: options.NoBar = False,
+) -> int:
+    """Write one zip that a person without Python unpacks into a Fiji.
+
+    It holds what `install --engine onnx` puts there.
+    """
+    from care_bridge.macros import write_fiji_zip
+
+    _fetch_onnx(quiet=quiet)
+    with _bundles(models) as bundles:
+        path, names = write_fiji_zip(out, bundles)
+    typer.echo(f"wrote {path}: {len(names)} files; unpack it into the folder of a Fiji and restart that")
+    return DONE
+
+
+def _fetch_onnx(*, quiet: bool) -> None:
+    from care_bridge.java import runtimes
+
+    with progress_bar(quiet=quiet) as progress:
+        runtimes.install("onnx", progress=progress)
+
+
+@contextmanager
+def _bundles(named: Sequence[str] | None) -> Iterator[list[Path]]:
+    """The bundles that are named, those that are written for it among them."""
+    if not named:
+        yield []
+        return
+    from care_bridge.files import scratch_folder
+
+    load_tensorflow()
+    from care_bridge.zoo.building import bundles_of
+
+    with scratch_folder() as folder:
+        bundles = bundles_of(named, Path(folder))
+        if not bundles:
+            typer.echo("no model is shipped yet")
+        yield bundles
 
 
 def uninstall(fiji: Path = typer.Argument(help="Folder of a Fiji: the one with jars and plugins.")) -> int:

@@ -59,6 +59,7 @@ def beside(
         "halo": dict(zip(source.space, geometry.receptive_field, strict=True)),
         "lost_axis": "" if geometry.dropped is None else source.space[geometry.dropped],
         "factor": source.config.factor if source.config else None,
+        "bytes_per_pixel": _bytes_per_pixel(content, geometry) if content else None,
         "saved_model_sha256": hashlib.sha256(saved_model).hexdigest(),
         "onnx_sha256": hashlib.sha256(content).hexdigest() if content else None,
         "onnx_input": INPUT,
@@ -88,6 +89,41 @@ def _onnx(
     except (InputError, NotInstalledError) as error:
         return b"", str(error)
     return content, ""
+
+
+def _bytes_per_pixel(content: bytes, geometry: Geometry) -> int:
+    """Memory that a run takes for each pixel of the input: the most values that live at once, node by node."""
+    import numpy as np
+    import onnx
+    import onnxruntime
+
+    model = onnx.load_model_from_string(content)
+    nodes = model.graph.node
+    made = [name for node in nodes for name in node.output if name and name != OUTPUT]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    *_, channels = shape = session.get_inputs()[0].shape
+    sizes = [
+        fixed if isinstance(fixed, int) else multiple * -(-32 // multiple)
+        for fixed, multiple in zip(shape[1:-1], geometry.size_multiple, strict=True)
+    ]
+    image = np.zeros((1, *sizes, channels), np.float32)
+    wanted = [OUTPUT, *made]
+    # The list alone is looked at, array by array: the values are of no interest.
+    found = dict(zip(wanted, session.run(wanted, {INPUT: image}), strict=True))
+    taken = {INPUT: image.nbytes} | {name: np.asarray(value).nbytes for name, value in found.items()}
+    last = {name: number for number, node in enumerate(nodes) for name in node.input}
+    live, most = image.nbytes, image.nbytes
+    for number, node in enumerate(nodes):
+        live += sum(taken.get(name, 0) for name in node.output)
+        most = max(most, live)
+        gone = {name for name in (*node.input, *node.output) if last.get(name, -1) <= number}
+        live -= sum(taken.get(name, 0) for name in gone - {OUTPUT})
+    return int(most // (image.nbytes // (4 * channels)))
 
 
 def _said_by_people(folder: Path | None) -> dict[str, str]:

@@ -407,6 +407,15 @@ def write_how_to(zip_path: Path, meta: Mapping[str, Any], *, no_onnx: str = "") 
         "   models do not load afterwards, tick TensorFlow too.",
         f"2. The model for Fiji, {name}. Leave it zipped.",
         "3. The scripts of care_bridge, where somebody installed them; without them the plugin alone does.",
+        *(
+            []
+            if no_onnx
+            else [
+                "With the scripts and ONNX Runtime (care-bridge macros install FIJI --engine onnx, or care-bridge-fiji.zip)",
+                "no update site is needed, any machine will do, and no number is typed: Plugins > CARE bridge > Restore,",
+                "the model, OK.",
+            ]
+        ),
         "",
         "One image: four clicks",
         f"1. Open the image: {kind}; {counted(own['n_channel_in'], 'channel')}, not RGB.",

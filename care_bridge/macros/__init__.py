@@ -1,5 +1,6 @@
 """The macros and scripts for Fiji: list them, check anybody's macro, put ours into a Fiji, write one for a model."""
 
+from care_bridge.macros.bundle import write_fiji_zip
 from care_bridge.macros.lint import DEEPIMAGEJ, OPTIONS, Finding, lint
 from care_bridge.macros.run import Ending, run
 from care_bridge.macros.shipped import (
@@ -10,6 +11,7 @@ from care_bridge.macros.shipped import (
     fiji_root,
     find_shipped,
     install,
+    install_onnx,
     macros_folder,
     shipped,
     uninstall,
@@ -32,9 +34,11 @@ __all__ = [
     "find_shipped",
     "for_model",
     "install",
+    "install_onnx",
     "lint",
     "macros_folder",
     "run",
     "shipped",
     "uninstall",
+    "write_fiji_zip",
 ]

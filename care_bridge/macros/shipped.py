@@ -10,8 +10,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from care_bridge import zips
 from care_bridge.errors import InputError
-from care_bridge.files import atomic_file, clear_leftovers, sha256, writable_folder, write_text
+from care_bridge.files import (
+    atomic_file,
+    clear_leftovers,
+    scratch_folder,
+    sha256,
+    writable_folder,
+    write_text,
+)
+from care_bridge.java import runtimes
 from care_bridge.java.imagej import scripts_folder
 
 MENU_FOLDER = Path("scripts", "Plugins", "CARE_bridge")
@@ -24,7 +33,30 @@ They are in no menu: a call from there cannot pass them a setting, and Restore F
 """
 
 MODEL_FOLDER = Path("models", "CARE_bridge")
-"""Where bundles of the zoo's models go, for `modelfile=` of macros and the dialog's file chooser."""
+"""Where bundles go: the script Restore finds them there by name, and the dialogs' file chooser by hand."""
+
+ONNX_FOLDER = Path("lib", "CARE_bridge")
+"""Where ONNX Runtime lies: not in `jars` or `plugins`, where another version of it would be on the same class path."""
+
+ONNX_LICENCE = """\
+ONNX Runtime, MIT License
+
+Copyright (c) Microsoft Corporation
+
+Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated documentation
+files (the "Software"), to deal in the Software without restriction, including without limitation the rights to use, copy,
+modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit persons to whom the
+Software is furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
+Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
+WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
+COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE,
+ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+"""
+"""Its jar holds the notices of what it is built of, but not its own licence."""
 
 INSTALLED_LIST = ".care_bridge_installed.json"
 
@@ -163,26 +195,59 @@ def install_models(fiji: str | os.PathLike[str], bundles: Collection[str | os.Pa
     InputError
         If this is no Fiji, or a file of the same name there is not ours (it is left).
     """
-    folder = fiji_root(fiji) / MODEL_FOLDER
-    new = {Path(bundle).name: Path(bundle) for bundle in bundles}
+    return _install_files(
+        fiji_root(fiji) / MODEL_FOLDER, {Path(bundle).name: Path(bundle) for bundle in bundles}
+    )
+
+
+def install_onnx(fiji: str | os.PathLike[str]) -> list[Path]:
+    """Put ONNX Runtime for Java into a Fiji, off its class path, with its licence and third-party notices.
+
+    Parameters
+    ----------
+    fiji : path
+        As for `install`.
+
+    Returns
+    -------
+    list of Path
+        What lies there now.
+
+    Raises
+    ------
+    NotInstalledError
+        If it is not fetched; the message holds the command.
+    InputError
+        If this is no Fiji, or a file of the same name there is not ours (it is left).
+    """
+    root, jar = fiji_root(fiji), runtimes.onnx_jar()
+    with scratch_folder() as name:
+        notices, licence = (Path(name, f"{jar.stem}-{what}.txt") for what in ("notices", "licence"))
+        notices.write_bytes(zips.read(jar, "ThirdPartyNotices.txt") or b"")
+        licence.write_text(ONNX_LICENCE, encoding="utf-8", newline="\n")
+        return _install_files(root / ONNX_FOLDER, {file.name: file for file in (jar, notices, licence)})
+
+
+def _install_files(folder: Path, new: Mapping[str, Path]) -> list[Path]:
+    """Put files into a folder of a Fiji; ours of an earlier time are replaced, others' are not."""
     ours = _installed(folder)
-    for name, bundle in new.items():
+    for name, file in new.items():
         there = folder / name
-        if there.exists() and sha256(there) not in {*ours.get(name, ()), sha256(bundle)}:
+        if there.exists() and sha256(there) not in {*ours.get(name, ()), sha256(file)}:
             raise InputError(
                 f"{there} is not ours, or was changed; move it elsewhere or rename it, then run again"
             )
     writable_folder(folder)
     # As `install`: listed first, so that an interrupted one can be taken out.
     listed = {name: {*hashes} for name, hashes in ours.items()}
-    for name, bundle in new.items():
-        listed.setdefault(name, set()).add(sha256(bundle))
+    for name, file in new.items():
+        listed.setdefault(name, set()).add(sha256(file))
     _write_list(folder, {name: sorted(hashes) for name, hashes in listed.items()})
     _remove_listed(folder, keep=new)
-    for name, bundle in new.items():
+    for name, file in new.items():
         with atomic_file(folder / name) as part:
-            shutil.copyfile(bundle, part)
-    _write_list(folder, {name: sha256(bundle) for name, bundle in new.items()})
+            shutil.copyfile(file, part)
+    _write_list(folder, {name: sha256(file) for name, file in new.items()})
     return [folder / name for name in new]
 
 
@@ -190,12 +255,14 @@ def uninstall(fiji: str | os.PathLike[str]) -> list[Path]:
     """Take out of a Fiji what `install` put there and nobody changed since; what was removed."""
     root = fiji_root(fiji)
     removed = []
-    for folder in (*_folders(root), root / MODEL_FOLDER):
+    for folder in (*_folders(root), root / MODEL_FOLDER, root / ONNX_FOLDER):
         removed += _remove_listed(folder)
         (folder / INSTALLED_LIST).unlink(missing_ok=True)
         clear_leftovers(folder)
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+            if folder == root / ONNX_FOLDER and not any(folder.parent.iterdir()):
+                folder.parent.rmdir()  # no Fiji has it of its own
     return removed
 
 

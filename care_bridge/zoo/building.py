@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from care_bridge.files import scratch_folder, sha256, writable_folder, write_text
-from care_bridge.zoo.entry import Entry
+from care_bridge import zips
+from care_bridge.bundle import SAVED_MODEL, read_bundle
+from care_bridge.errors import InputError
+from care_bridge.files import sha256, writable_folder, write_text
+from care_bridge.model_names import model_path
+from care_bridge.zoo.entry import Entry, models
 
 SUMS = "SHA256SUMS"
 """Beside what was built: what `sha256sum -c` reads."""
@@ -177,19 +181,57 @@ def _short(way: str) -> str:
     return way if len(way) <= 16 else way[:16]
 
 
-def bundles_into(fiji: str | os.PathLike[str], entries: tuple[Entry, ...]) -> list[Path]:
-    """Put the bundle of each model into a Fiji, under models/CARE_bridge; an earlier one is replaced.
+def bundles_of(named: Sequence[str], folder: Path) -> list[Path]:
+    """A bundle of each model that is named, for a Fiji.
+
+    Parameters
+    ----------
+    named : sequence of str
+        `zoo` is every model that comes with this package. Else a bundle (.zip), a folder of bundles, a model folder or
+        the name of one of the zoo's models; of the last two a bundle is written.
+    folder : Path
+        Bundles that are written are put here.
 
     Returns
     -------
     list of Path
-        The bundles.
+        A probabilistic model's bundle of its means is among them.
+
+    Raises
+    ------
+    InputError
+        If a name is none of these, or a folder holds no bundle.
     """
     from care_bridge.export.savedmodel import write_bundle
-    from care_bridge.macros.shipped import fiji_root, install_models
 
-    fiji_root(fiji)  # known before anything is built
-    with scratch_folder() as name:
-        bundles = [write_bundle(one.folder, Path(name) / f"{one.name}.zip", how_to=False) for one in entries]
-        # A probabilistic model's bundle of its means lies beside it.
-        return install_models(fiji, sorted({*bundles, *Path(name).glob("*.zip")}))
+    found: dict[Path, None] = {}
+    for name in _single(named):
+        folders: list[Path] = []
+        path = Path(name)
+        if name == "zoo":
+            folders = [entry.folder for entry in models()]
+        elif path.is_file():
+            read_bundle(path)
+            found[path] = None
+        elif path.is_dir() and not (path / "config.json").is_file():
+            there = [file for file in sorted(path.glob("*.zip")) if SAVED_MODEL in zips.names(file)]
+            if not there:
+                raise InputError(f"--models {name!r}: no bundle (.zip for Fiji) lies in this folder")
+            found |= dict.fromkeys(there)
+        else:
+            folders = [model_path(name)]
+        for model in folders:
+            target = folder / model.resolve().name
+            target.mkdir()
+            write_bundle(model, target, how_to=False)
+            # A probabilistic model's bundle of its means lies beside it.
+            found |= dict.fromkeys(sorted(target.glob("*.zip")))
+    return list(found)
+
+
+def _single(named: Sequence[str]) -> list[str]:
+    """The names one by one: several may stand in one text, with commas, where that is no path."""
+    found: list[str] = []
+    for text in named:
+        found += [text] if Path(text).exists() else [name.strip() for name in text.split(",")]
+    return found

@@ -162,6 +162,56 @@ def test_it_agrees_with_what_python_wrote(imagej, bundles, write_image, tmp_path
     assert ending["status"] == "done", ending
 
 
+@pytest.mark.parametrize("normalization", ["series", "frame"])
+def test_a_time_series_is_restored_frame_by_frame(imagej, bundles, write_image, tmp_path, normalization):
+    source = write_image("movie.tif", "TZYX", (3, 4, 36, 41))
+    output = tmp_path / "out" / "movie.tif"
+    _, ending = run(
+        imagej,
+        "Restore_Time_Series",
+        tmp_path,
+        source,
+        model=bundles.stacks,
+        output=output,
+        normalization=normalization,
+    )
+    assert (ending["status"], ending["done"]) == ("done", 3), ending
+    made, given = read_image(output), read_image(source)
+    together = normalization == "series"
+    scaled = normalize(given.data, rule=FIJI, pmin=3.0, pmax=99.8)[0] if together else given.data
+    for frame in range(3):
+        alone = given.replace(data=scaled[frame], axes="ZYX")
+        expected = python(bundles.stacks, alone, normalizeInput=not together)
+        assert off(made.replace(data=made.data[frame], axes="ZYX"), expected) <= ONCE
+    assert dict(made.pixel_size_um) == pytest.approx(dict(given.pixel_size_um), rel=1e-7)
+
+
+def test_channels_are_restored_each_by_its_model_and_the_others_kept(imagej, bundles, write_image, tmp_path):
+    source, output = write_image("cell.tif", "ZCYX", (2, 3, 40, 44)), tmp_path / "out" / "cell.tif"
+    other = shutil.copy(bundles.planes, tmp_path / "other.zip")
+    _, ending = run(
+        imagej,
+        "Restore_Channels",
+        tmp_path,
+        source,
+        model=bundles.planes,
+        channels="1,3",
+        models=f"{bundles.planes};{other}",
+        output=output,
+    )
+    assert (ending["status"], ending["done"]) == ("done", 2), ending
+    made, given = read_image(output), read_image(source)
+    assert made.axes == given.axes == "ZCYX"
+    for channel in (0, 2):
+        alone = given.replace(data=given.data[:, channel], axes="ZYX")
+        assert (
+            off(made.replace(data=made.data[:, channel], axes="ZYX"), python(bundles.planes, alone)) <= ONCE
+        )
+    assert (made.data[:, 1] == given.data[:, 1]).all()
+    _, ending = run(imagej, "Restore_Channels", tmp_path, source, model=bundles.planes, channels="4")
+    assert ending["message"].endswith("has channels 1 to 3")
+
+
 # ---- what does not go
 
 

@@ -19,6 +19,9 @@ pytestmark = pytest.mark.java
 
 MACROS = Path(__file__).resolve().parents[2] / "fiji_macros"
 SCRIPTS = (
+    "Restore",
+    "Restore_Channels",
+    "Restore_Time_Series",
     "Restore_Image",
     "Restore_Folder",
     "Restore_Twice",
