@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from care_bridge import text
 from care_bridge.axes import check_axes
-from care_bridge.defaults import ARCHITECTURE, KIND, PRECISION, SEED, TargetScale
+from care_bridge.bundle import OwnNormalisation
+from care_bridge.defaults import ARCHITECTURE, KIND, METHOD, PRECISION, SEED, TargetScale
 from care_bridge.errors import InputError
 from care_bridge.files import write_text
 from care_bridge.tiling import receptive_field
@@ -35,6 +36,12 @@ Kind = Literal["CARE", "UpsamplingCARE", "IsotropicCARE", "ProjectionCARE"]
 Architecture = Literal["care", "fast"]
 """csbdeep's U-Net, or one that works at half the resolution along Y and X; see `training.unet.build`."""
 
+Method = Literal["care", "n2v"]
+"""How a network learns: from pairs, or from noisy images alone (Noise2Void)."""
+
+Manipulator = Literal["uniform_withCP", "uniform_withoutCP", "normal_fitted", "mean", "median"]
+"""What stands in a blind spot while Noise2Void trains, under the names of n2v; see `training.blind_spots`."""
+
 CSBDEEP_CANNOT = "this network is not csbdeep's: open it with care_bridge.csbdeep.models.CARE(None, name)"
 """Key in the config.json of networks that csbdeep has no like of: csbdeep's refusal shows the keys it does not know."""
 
@@ -42,6 +49,8 @@ Sizes = int | tuple[int, ...]
 
 _MOST_LEVELS, _MOST_CHANNELS, _MOST_KERNEL = 24, 1 << 16, 1 << 10
 """Beyond these, sizes and receptive fields are no numbers to reckon with; networks stay far below."""
+_MOST_BLIND = 25.0
+"""Percent of the pixels: every fourth is blind, and what is left hardly tells what was there."""
 _BYTES_OF_NO_MACHINE = 1 << 40
 
 _PROJECTION = ("proj_axis", "proj_n_depth", "proj_n_filt", "proj_n_conv_per_depth", "proj_kern", "proj_pool")
@@ -65,6 +74,18 @@ _OWN = {
     "train_loss_bg_decay": "train_loss_bg_decay",
     "provenance": "provenance",
 }
+# The same, written for networks of Noise2Void alone.
+_OWN_N2V = {
+    "method": "method",
+    "means": "means",
+    "stds": "stds",
+    "unet_blurpool": "unet_blurpool",
+    "unet_top_skip": "unet_top_skip",
+    "n2v_perc_pix": "n2v_perc_pix",
+    "n2v_manipulator": "n2v_manipulator",
+    "n2v_neighborhood_radius": "n2v_neighborhood_radius",
+    "n2v_structmask": "n2v_structmask",
+}
 
 
 class CareConfig(BaseModel):
@@ -86,6 +107,11 @@ class CareConfig(BaseModel):
         csbdeep's class, see `Kind`.
     architecture : {"care", "fast"}
         csbdeep's U-Net; or the same at half the resolution along Y and X, which costs a fraction.
+    method : {"care", "n2v"}
+        How it is trained: on pairs, or on noisy images with blind spots.
+    means, stds : tuple of float, optional
+        Of the training pixels, one for each channel; with them the network takes grey levels as they are and gives such
+        back, and no percentiles are used. None for networks of percentiles.
     factor : float, optional
         Upsampling along Z that UpsamplingCARE and IsotropicCARE were trained for; None: the caller says.
     unet_residual : bool
@@ -99,6 +125,18 @@ class CareConfig(BaseModel):
     unet_n_first : int
         Features of the first level; doubled a level.
     unet_last_activation : {"linear", "relu"}
+    unet_blurpool : bool
+        Blur before every second pixel is dropped on the way down (N2V2).
+    unet_top_skip : bool
+        Whether the finest level is handed over to the way up; N2V2 leaves it out.
+    n2v_perc_pix : float
+        Blind spots, in percent of the pixels of a patch.
+    n2v_manipulator : str
+        What stands in them, see `Manipulator`.
+    n2v_neighborhood_radius : int
+        Pixels a side that it is taken from.
+    n2v_structmask : nested tuples of 0 and 1, optional
+        Pixels around a blind spot that are hidden with it (structN2V), of odd sizes, the spot in the middle.
     unet_input_shape : tuple
         None for free sizes, channels last.
     train_loss : {"mae", "mse", "laplace"}
@@ -153,6 +191,9 @@ class CareConfig(BaseModel):
     probabilistic: bool = False
     kind: Kind = KIND
     architecture: Architecture = ARCHITECTURE
+    method: Method = METHOD
+    means: tuple[float, ...] | None = None
+    stds: tuple[float, ...] | None = None
     factor: float | None = Field(None, gt=0, allow_inf_nan=False)
 
     unet_residual: bool
@@ -161,7 +202,14 @@ class CareConfig(BaseModel):
     unet_pool: tuple[int, ...]
     unet_n_first: int = Field(32, ge=1)
     unet_last_activation: Literal["linear", "relu"] = "linear"
+    unet_blurpool: bool = False
+    unet_top_skip: bool = True
     unet_input_shape: tuple[int | None, ...]
+
+    n2v_perc_pix: float = Field(1.5, gt=0, le=_MOST_BLIND, allow_inf_nan=False)
+    n2v_manipulator: Manipulator = "uniform_withCP"
+    n2v_neighborhood_radius: int = Field(5, ge=1, le=_MOST_KERNEL)
+    n2v_structmask: Any = None
 
     train_loss: Literal["mae", "mse", "laplace"]
     train_epochs: int = Field(100, ge=1)
@@ -221,11 +269,14 @@ class CareConfig(BaseModel):
         values["axes"] = axes if "C" in axes else axes + "C"
         n_dim = len(values["axes"]) - 1
         channels = values["n_channel_in"]
-        values.setdefault("unet_residual", channels == values["n_channel_out"])
+        blind = values.get("method") == "n2v"
+        values.setdefault("unet_residual", channels == values["n_channel_out"] and not blind)
         fast = values.get("architecture") == "fast"
         values.setdefault("unet_n_depth", 3 if fast else 2)
-        values.setdefault("unet_kern_size", 5 if n_dim == 2 and not fast else 3)
-        values.setdefault("train_loss", "laplace" if values.get("probabilistic") else "mae")
+        values.setdefault("unet_kern_size", 5 if n_dim == 2 and not (fast or blind) else 3)
+        values.setdefault(
+            "train_loss", "mse" if blind else "laplace" if values.get("probabilistic") else "mae"
+        )
         values.setdefault("unet_input_shape", (None,) * n_dim + (channels,))
         provenance = values.get("provenance")
         made_of = provenance.get("data") if isinstance(provenance, Mapping) else None
@@ -259,6 +310,19 @@ class CareConfig(BaseModel):
         if name is not None and (name in ("", ".", "..") or set(name) & set("/\\\0")):
             raise ValueError("give a file's name alone, e.g. weights_best.h5: it lies in the model's folder")
         return name
+
+    @field_validator("n2v_structmask")
+    @classmethod
+    def _mask(cls, mask: Any) -> Any:
+        if mask is None:
+            return None
+        try:
+            shape, found = _mask_of(mask)
+        except (TypeError, ValueError):
+            raise ValueError("give nested lists of 0 and 1, one list a row, e.g. [[1, 1, 1, 1, 1]]") from None
+        if not all(size % 2 for size in shape):
+            raise ValueError(f"its sizes {shape} must be odd, so that the blind spot is its middle")
+        return found
 
     @field_validator("axes")
     @classmethod
@@ -310,11 +374,50 @@ class CareConfig(BaseModel):
             self._check_projection()
         elif any(getattr(self, key) is not None for key in _PROJECTION):
             raise ValueError(f"proj_axis and its like belong to kind='ProjectionCARE', not to {self.kind!r}")
+        self._check_scale()
+        if self.method == "n2v":
+            self._check_blind_spots()
         if self.kind == "IsotropicCARE" and self.n_dim != 2:
             raise ValueError(f"an IsotropicCARE network is 2-D, but axes={self.axes!r}")
         if self.kind == "UpsamplingCARE" and "Z" not in self.axes:
             raise ValueError(f"an UpsamplingCARE network upsamples Z, but axes={self.axes!r}")
         return self
+
+    def _check_scale(self) -> None:
+        if (self.means is None) != (self.stds is None):
+            raise ValueError("means and stds go together: give both, or neither")
+        if self.means is None or self.stds is None:
+            return
+        if not len(self.means) == len(self.stds) == self.n_channel_in == self.n_channel_out:
+            raise ValueError(
+                f"means {self.means} and stds {self.stds} must have a number for each of the {self.n_channel_in} channels "
+                "that go in, and as many channels must come out"
+            )
+        if not all(map(math.isfinite, (*self.means, *self.stds))) or min(self.stds) <= 0:
+            raise ValueError(f"means {self.means} must be finite, and stds {self.stds} above 0")
+        if self.probabilistic or self.kind != KIND:
+            raise ValueError(f"means and stds are for {KIND} networks that are not probabilistic")
+
+    def _check_blind_spots(self) -> None:
+        if self.kind != KIND or self.probabilistic:
+            raise ValueError(f"method 'n2v' trains {KIND} networks that are not probabilistic")
+        if self.unet_residual:
+            raise ValueError(
+                "unet_residual hands the noise of a pixel to the result; method 'n2v' needs it off"
+            )
+        if self.n_channel_in != self.n_channel_out:
+            raise ValueError(
+                f"method 'n2v' restores the channels that it sees: {self.n_channel_in} in, {self.n_channel_out} out"
+            )
+        if self.train_loss_bg_thresh:
+            raise ValueError("train_loss_bg_thresh weighs a target's background; method 'n2v' has no targets")
+        if "intensity" in self.train_augment:
+            raise ValueError("train_augment 'intensity' is for percentiles, which method 'n2v' does not use")
+        shape = () if self.n2v_structmask is None else _mask_of(self.n2v_structmask)[0]
+        if shape and len(shape) != self.n_dim:
+            raise ValueError(
+                f"n2v_structmask has {len(shape)} dimensions; axes {self.axes!r} need {self.n_dim}, channels left out"
+            )
 
     def _check_projection(self) -> None:
         if self.n_dim != 3:
@@ -339,6 +442,18 @@ class CareConfig(BaseModel):
     def n_channel_predicted(self) -> int:
         """Channels of the network's output tensor: means, and as many scales when probabilistic."""
         return self.n_channel_out * (2 if self.probabilistic else 1)
+
+    @property
+    def n_channel_target(self) -> int:
+        """Channels of what training holds the output against: Noise2Void's has a mask behind every channel."""
+        return self.n_channel_out * (2 if self.method == "n2v" else 1)
+
+    @property
+    def own_scale(self) -> OwnNormalisation | None:
+        """The mean and standard deviation that the network has of its own; None where percentiles are used."""
+        if self.means is None or self.stds is None:
+            return None
+        return OwnNormalisation(self.means, self.stds, "config.json")
 
     @property
     def kernel(self) -> tuple[int, ...]:
@@ -389,6 +504,11 @@ class CareConfig(BaseModel):
         halo = receptive_field(
             n_depth=self.unet_n_depth, kern_size=self.kernel, pool=self.unet_pool, axes=space
         )
+        if self.unet_blurpool:
+            # Two windows of three pixels before each pooling, on the way down only.
+            for letter, pool in zip(space, self.unet_pool, strict=True):
+                more = sum(2 * pool**level for level in range(self.unet_n_depth)) if pool > 1 else 0
+                halo[letter] += more
         # In blocks of the stride; from one end of its own block to the far end of the last.
         halo = {
             letter: stride * (halo[letter] + 1) - 1 for letter, stride in zip(space, self.stride, strict=True)
@@ -420,12 +540,21 @@ class CareConfig(BaseModel):
         other = values.pop("other")
         block = {"format_version": FORMAT_VERSION}
         block |= {key: values.pop(name) for name, key in _OWN.items()}
+        blind = {key: values.pop(name) for name, key in _OWN_N2V.items()}
+        if any(getattr(self, name) != type(self).model_fields[name].default for name in _OWN_N2V):
+            block |= blind
         if self.kind != "ProjectionCARE":
             for key in _PROJECTION:
                 del values[key]
-        fast = self.architecture == "fast"
-        plain = set(self.unet_pool) == {2} and not fast
-        told = {CSBDEEP_CANNOT: True} if fast else {}
+        # csbdeep would build another network, or feed percentiles to one that has a mean and a deviation.
+        ours = (
+            self.architecture == "fast"
+            or self.unet_blurpool
+            or not self.unet_top_skip
+            or self.means is not None
+        )
+        plain = set(self.unet_pool) == {2} and not ours
+        told = {CSBDEEP_CANNOT: True} if ours else {}
         return {"n_dim": self.n_dim, **values, **other, **told, "allow_new_parameters": plain, BLOCK: block}
 
 
@@ -531,7 +660,7 @@ def config_of(content: Any, *, name: str) -> CareConfig:
             warnings.warn(f"{name}: key {key!r} is not known and was ignored; is it {near!r}?", stacklevel=2)
     if any(key in values for key in _PROJECTION):
         values["kind"] = "ProjectionCARE"
-    values |= {name: block[key] for name, key in _OWN.items() if key in block}
+    values |= {name: block[key] for name, key in (_OWN | _OWN_N2V).items() if key in block}
     try:
         return CareConfig(**values, other=other)
     except InputError as error:
@@ -541,6 +670,18 @@ def config_of(content: Any, *, name: str) -> CareConfig:
 def write_config(path: str | os.PathLike[str], config: CareConfig) -> None:
     """Write config.json into a model folder, whole or not at all."""
     write_text(Path(path) / "config.json", json.dumps(config.to_json(), indent=1) + "\n")
+
+
+def _mask_of(mask: Any) -> tuple[tuple[int, ...], Any]:
+    """Shape of nested lists of 0 and 1, and the same as tuples; ValueError for anything else."""
+    if isinstance(mask, int) and not isinstance(mask, bool) and mask in (0, 1):
+        return (), mask
+    if not isinstance(mask, list | tuple) or not mask:
+        raise ValueError
+    parts = [_mask_of(one) for one in mask]
+    if len({shape for shape, _ in parts}) != 1:
+        raise ValueError
+    return (len(parts), *parts[0][0]), tuple(found for _, found in parts)
 
 
 def _nearest(key: str) -> str | None:

@@ -54,6 +54,11 @@ KIND: Final = "CARE"
 ARCHITECTURE: Final = "care"
 """csbdeep's network, which every reader of its folders knows."""
 
+METHOD: Final = "care"
+"""How a network learns: from pairs."""
+
+METHODS = ("care", "n2v")
+
 PRESET = "csbdeep"
 
 PRECISION: Final = "float32"

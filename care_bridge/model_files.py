@@ -118,6 +118,8 @@ class Source:
         A folder of a package's files that goes when what was opened goes.
     package : Path or None
         The package that was unpacked there.
+    raw : bool
+        Whether the network takes grey levels as they are: its scale is in it.
     """
 
     file: Path
@@ -126,6 +128,7 @@ class Source:
     normalisation: OwnNormalisation | None = None
     unpacked: Path | None = None
     package: Path | None = None
+    raw: bool = False
 
     @contextmanager
     def opening(self) -> Iterator[None]:
@@ -162,9 +165,15 @@ def find_source(path: str | os.PathLike[str], runtime: str) -> Source:
             f"{str(path)!r} is a network for another runtime; add --runtime {of}, or name the model's folder"
         )
     if folder:
-        return Source(file, read_config(path))
+        config = read_config(path)
+        return Source(file, config, raw=config.own_scale is not None)
     told = read_meta(file)
-    return Source(file, percentiles=(told.pmin, told.pmax), normalisation=told.normalisation)
+    return Source(
+        file,
+        percentiles=(told.pmin, told.pmax),
+        normalisation=told.normalisation,
+        raw=told.normalisation is None and told.fiji.get("normalizeInput") is False,
+    )
 
 
 def _in_package(path: Path, runtime: str) -> Source:
@@ -181,9 +190,9 @@ def _in_package(path: Path, runtime: str) -> Source:
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    return Source(
-        file, config, percentiles_of(rdf) or (None, None), own_normalisation(rdf, RDF), scratch, path
-    )
+    own = own_normalisation(rdf, RDF)
+    inside = own is None and config is not None and config.own_scale is not None
+    return Source(file, config, percentiles_of(rdf) or (None, None), own, scratch, path, inside)
 
 
 def check_weights(file: Path, weights: str) -> None:
@@ -299,12 +308,34 @@ def stated_percentiles(path: str | os.PathLike[str]) -> tuple[float | None, floa
     path = Path(path)
     if (path / "config.json").is_file():
         config = read_config(path)
+        if config.own_scale is not None:
+            return None, None
         return config.norm_pmin, config.norm_pmax
     if is_package(path):
         with scratch_folder() as folder:
             return percentiles_of(read_description(unpack_package(path, Path(folder)), path)) or (None, None)
     told = read_meta(path)
     return told.pmin, told.pmax
+
+
+def stated_plugin_values(path: str | os.PathLike[str]) -> dict[str, bool | float]:
+    """What a model states of how the plugin is to normalise, under the plugin's names; empty where it says nothing."""
+    path = Path(path)
+    if (path / "config.json").is_file() and read_config(path).own_scale is not None:
+        return {"normalizeInput": False}
+    pmin, pmax = stated_percentiles(path)
+    told = {} if pmin is None else {"percentileBottom": pmin}
+    told |= {} if pmax is None else {"percentileTop": pmax}
+    if pmin is None and pmax is None and not is_package(path):
+        switch = read_meta(path).fiji.get("normalizeInput")
+        return {"normalizeInput": switch} if isinstance(switch, bool) else {}
+    return dict(told)
+
+
+def takes_grey_levels(path: str | os.PathLike[str]) -> bool:
+    """Whether a model folder or a bundle says that its scale is in the network, so that nothing is to be normalised."""
+    path = Path(path)
+    return not is_package(path) and stated_plugin_values(path).get("normalizeInput") is False
 
 
 def stated_axes(file: Path, rank: int) -> str | None:

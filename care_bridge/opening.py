@@ -23,7 +23,7 @@ from care_bridge.model_files import (
     kind_of,
     runtime_of,
     stated_axes,
-    stated_percentiles,
+    stated_plugin_values,
 )
 from care_bridge.model_names import model_path
 from care_bridge.network_predictor import NetworkPredictor
@@ -286,9 +286,7 @@ def own_plugin_options(path: str | os.PathLike[str], **changes: Any) -> PluginOp
     """
     from care_bridge.plugin.options import PluginOptions
 
-    pmin, pmax = stated_percentiles(model_path(path))
-    own = {"percentileBottom": pmin, "percentileTop": pmax}
-    return PluginOptions.told({name: value for name, value in own.items() if value is not None}, **changes)
+    return PluginOptions.told(stated_plugin_values(model_path(path)), **changes)
 
 
 # --- what is asked for
@@ -431,6 +429,12 @@ def _open_plugin(
     source = _source(path, runtime)
     if source.normalisation is not None and options.normalizeInput:
         _warn_of_percentiles(path, source)
+    if source.raw and options.normalizeInput:
+        warnings.warn(
+            f"{Path(path).name} takes grey levels as they are, its scale is in it; percentiles give it another scale: "
+            "switch 'Normalize image' off (normalizeInput=false)",
+            stacklevel=2,
+        )
     opened: Predictor
     with source.opening():
         if level == "fiji":
@@ -524,6 +528,12 @@ def _by_what_is_stated(network: Network, source: Source, options: PredictOptions
             probabilistic=_gives_widths(network, config),
             lost_axis=config.proj_axis or "",
         )
+    if options.rule is not None and (source.raw or _takes_grey_levels(network)):
+        if options.pmin is not None or options.pmax is not None:
+            raise InputError(
+                f"{source.file.name} takes grey levels as they are, its scale is in it; leave the percentiles out"
+            )
+        options = options.replace(rule=None)
     if options.rule is not None:
         pmin, pmax = _stated_by(network) if source.percentiles == (None, None) else source.percentiles
         options = options.replace(
@@ -540,6 +550,15 @@ def _stated_by(network: Network) -> tuple[float | None, float | None]:
     from care_bridge.inference.onnx import OnnxNetwork
 
     return network.percentiles if isinstance(network, OnnxNetwork) else (None, None)
+
+
+def _takes_grey_levels(network: Network) -> bool:
+    """Whether an .onnx file of ours says that its scale is in it."""
+    if network.runtime.name != "onnx":
+        return False
+    from care_bridge.inference.onnx import OnnxNetwork
+
+    return isinstance(network, OnnxNetwork) and network.takes_grey_levels
 
 
 def _gives_widths(network: Network, config: CareConfig) -> bool:

@@ -64,6 +64,15 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "proj_n_depth": 1,
     },
     "projection": {"kind": "ProjectionCARE", "axes": "ZYX", "unet_n_depth": 1, "unet_kern_size": 3},
+    "blurred": {"unet_blurpool": True, "unet_top_skip": False, "unet_kern_size": 3},
+    "blurred 3-D, pooled in the plane": {
+        "axes": "ZYX",
+        "unet_blurpool": True,
+        "unet_n_depth": 1,
+        "unet_pool": (1, 2, 2),
+    },
+    # Black is 100 deviations below the mean: what is lit there must be seen all the same.
+    "a scale of its own": {"method": "n2v", "means": (500.0,), "stds": (5.0,), "unet_n_depth": 1},
 }
 
 

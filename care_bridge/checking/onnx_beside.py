@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+from numpy.typing import NDArray
 
 from care_bridge.bundle import Bundle, read_onnx
 from care_bridge.checking.report import Findings
@@ -53,6 +56,7 @@ def run_onnx(bundle: Bundle, findings: Findings) -> None:
             image = np.random.default_rng(factor).random(
                 (1, *sizes, tensorflow.input_shape[-1] or 1), np.float32
             )
+            image = _as_used(image, beside.about.get("normalisation"))
             here, there = network(image), tensorflow(image)
             if here.shape != there.shape:
                 findings.add(RULE, False, f"{here.shape} instead of {there.shape}", _AGAIN)
@@ -65,3 +69,13 @@ def run_onnx(bundle: Bundle, findings: Findings) -> None:
         f"largest difference {difference:.2g} of the range, {TOLERANCE:g} allowed ({network.runtime})",
         _AGAIN,
     )
+
+
+def _as_used(image: NDArray[np.float32], normalisation: object) -> NDArray[np.float32]:
+    """Pixels of 0 to 1, or around the mean that a network has in it: far from it, rounding is all there is."""
+    stated = normalisation if isinstance(normalisation, Mapping) else {}
+    try:
+        mean, std = (np.asarray(stated[key], np.float32) for key in ("means", "stds"))
+        return np.asarray(image * 2 * std + mean, np.float32)
+    except (KeyError, TypeError, ValueError):
+        return image

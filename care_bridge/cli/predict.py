@@ -316,7 +316,8 @@ def _plugin_options(model: Path, runtime: str, options: PredictOptions, n_tiles:
     own = own_plugin_options if runtime == "fiji" else recommended_options
     return own(
         model,
-        normalizeInput=options.rule is not None,
+        # None leaves it to what the model says.
+        normalizeInput=False if options.rule is None else None,
         percentileBottom=options.pmin,
         percentileTop=options.pmax,
         nTiles=None if n_tiles is None else int(n_tiles),

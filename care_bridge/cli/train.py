@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
 
 from care_bridge.cli import _options as options
-from care_bridge.cli._parse import setting, sizes
+from care_bridge.cli._parse import one_of, setting, sizes
 from care_bridge.cli._run import DONE, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.cli._typer import old_spellings
-from care_bridge.defaults import ARCHITECTURE, KIND, PATCHES_PER_IMAGE, PRECISION, PRESET, SEED
+from care_bridge.defaults import (
+    ARCHITECTURE,
+    KIND,
+    METHOD,
+    METHODS,
+    PATCHES_PER_IMAGE,
+    PRECISION,
+    PRESET,
+    SEED,
+)
+from care_bridge.errors import InputError
 
 
 def register(app: typer.Typer) -> None:
@@ -24,12 +34,42 @@ def train(
     source: Annotated[
         Path | None,
         Argument(
-            help="Folder of low-quality images, or one .npz or .zarr of patches; with --simulate the clean images."
+            help="Folder of low-quality images, or one .npz or .zarr of patches; with --simulate the clean images; with "
+            "--method n2v noisy ones, a folder or one file."
         ),
     ] = None,
     target: Annotated[Path | None, Argument(help="Folder of their high-quality partners.")] = None,
     *,
     out: Annotated[Path, Option(help="The model folder to write.")],
+    method: Annotated[
+        str,
+        Option(
+            help="care: from pairs. n2v: from noisy images alone (Noise2Void), where the noise of a pixel says nothing of "
+            "its neighbours'."
+        ),
+    ] = METHOD,
+    n2v2: Annotated[
+        bool,
+        Option(
+            "--n2v2",
+            help="Noise2Void against checkerboards: blurred pooling, no finest skip connection, blind spots filled with "
+            "the median.",
+        ),
+    ] = False,
+    manipulator: Annotated[
+        str | None,
+        Option(
+            help="What fills blind spots: uniform_withCP (the default), uniform_withoutCP, normal_fitted, mean or median."
+        ),
+    ] = None,
+    struct_mask: Annotated[
+        str | None,
+        Option(
+            metavar="SIZES",
+            help="Hide a box of pixels around each blind spot (structN2V), for noise that neighbours share: odd sizes, "
+            "e.g. 1,9 for rows; other forms by --set n2v_structmask.",
+        ),
+    ] = None,
     simulate: Annotated[
         str | None,
         Option(
@@ -113,12 +153,19 @@ def train(
     settings: options.Settings = None,
     quiet: options.Silent = False,
 ) -> int:
-    """Train a network on pairs of SOURCE and TARGET images.
+    """Train a network on pairs of SOURCE and TARGET images, or with --method n2v on noisy images alone.
 
     It restores what looks like SOURCE to what TARGET looks like.
     """
+    one_of("--method", method, METHODS)
+    if method != "n2v" and not resume and (n2v2 or manipulator is not None or struct_mask is not None):
+        raise InputError(
+            "--n2v2, --manipulator and --struct-mask are for blind spots; add --method n2v, or leave them out"
+        )
     kernels = sizes("--kernel", kernel)
     given = {
+        **_blind(n2v2=n2v2, manipulator=manipulator, struct_mask=struct_mask),
+        "method": method,
         "train_epochs": epochs,
         "train_steps_per_epoch": steps,
         "train_batch_size": batch_size,
@@ -141,6 +188,7 @@ def train(
     if resume:
         # These always have a value; one that is the default asks for nothing else than what was begun.
         usual = {
+            "method": METHOD,
             "kind": KIND,
             "architecture": ARCHITECTURE,
             "seed": SEED,
@@ -182,3 +230,19 @@ def train(
             progress=progress,
         )
     return DONE
+
+
+def _blind(*, n2v2: bool, manipulator: str | None, struct_mask: str | None) -> dict[str, Any]:
+    """Settings of what is for --method n2v alone."""
+    given: dict[str, Any] = {"n2v_manipulator": manipulator}
+    if n2v2:
+        from care_bridge.training.presets import N2V2
+
+        given = {**N2V2, **{key: value for key, value in given.items() if value is not None}}
+    box = sizes("--struct-mask", struct_mask)
+    if box is not None:
+        mask: Any = 1
+        for size in reversed(box):
+            mask = (mask,) * size
+        given["n2v_structmask"] = mask
+    return given

@@ -37,7 +37,8 @@ def compare(
     applications: int = APPLICATIONS,
     tolerance: float = TOLERANCE,
     tolerance_repeated: float = TOLERANCE_REPEATED,
-    rule: PercentileRule = FIJI,
+    rule: PercentileRule | None = FIJI,
+    unit: float = 1.0,
     geometry: Geometry | None = None,
     rungs: Sequence[Rung] = (),
     more_conventions: Callable[[Image], Sequence[Convention]] | None = None,
@@ -58,8 +59,11 @@ def compare(
     tolerance, tolerance_repeated : float
         Largest absolute difference for the first and for later applications. In units of the output: the
         normalised scale where results are not scaled back, as in Fiji.
-    rule : PercentileRule
-        Normalisation for the comparison of the networks alone.
+    rule : PercentileRule, optional
+        Normalisation for the comparison of the networks alone; None gives them the image as it is.
+    unit : float
+        What the tolerances count in, in units of the output: the range of the image where networks take and give grey
+        levels, so that it means what it means on the normalised scale.
     geometry : Geometry, optional
         Where the candidate cuts the image, for the diagnosis.
     rungs : sequence of Rung
@@ -80,6 +84,7 @@ def compare(
     """
     if applications < 1:
         raise InputError(f"applications must be at least 1; received {applications}")
+    tolerance, tolerance_repeated = tolerance * unit, tolerance_repeated * unit
     reason = not_again(reference) if applications > 1 else ""
     if reason:
         warnings.warn(f"{reason}: compared after one application", stacklevel=2)
@@ -118,7 +123,7 @@ def compare(
             "applications": applications,
             "tolerance": tolerance,
             "tolerance_repeated": tolerance_repeated,
-            "network_alone_rule": rule.name,
+            "network_alone_rule": "none" if rule is None else rule.name,
             "reference_options": str(reference.options or ""),
             "candidate_options": str(candidate.options or ""),
         },
@@ -219,7 +224,7 @@ def _networks_alone(
     reference: Predictor,
     candidate: Predictor,
     image: Image,
-    rule: PercentileRule,
+    rule: PercentileRule | None,
     tolerance: float,
     tolerance_repeated: float,
 ) -> list[_Stage]:
@@ -227,8 +232,10 @@ def _networks_alone(
     sides = _alone(reference, candidate)
     if sides is None:
         return []
-    normalized, _ = normalize(image.data, rule=rule, axes=image.axes)
-    fed = image.replace(data=normalized)
+    fed = image
+    if rule is not None:
+        normalized, _ = normalize(image.data, rule=rule, axes=image.axes)
+        fed = image.replace(data=normalized)
     return [_Stage(ALONE, *sides, fed, tolerance=tolerance, tolerance_repeated=tolerance_repeated)]
 
 

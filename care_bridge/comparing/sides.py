@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from care_bridge.built import bundle_of
 from care_bridge.bundle import read_meta
 from care_bridge.comparing import parity
@@ -14,10 +16,17 @@ from care_bridge.comparing.conventions import Convention
 from care_bridge.comparing.ladder import Rung, stepwise
 from care_bridge.comparing.report import ParityReport
 from care_bridge.comparing.where import geometry_of
+from care_bridge.config import PMAX, PMIN, CareConfig
 from care_bridge.defaults import APPLICATIONS, LEVEL, TF1_VERSION, TOLERANCE, TOLERANCE_REPEATED
 from care_bridge.errors import InputError
 from care_bridge.images import Image
-from care_bridge.model_files import ISOTROPIC, factor_of, kind_of, stated_percentiles
+from care_bridge.model_files import (
+    ISOTROPIC,
+    factor_of,
+    kind_of,
+    stated_plugin_values,
+    takes_grey_levels,
+)
 from care_bridge.model_names import model_path
 from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.normalize import FIJI
@@ -61,7 +70,8 @@ def compare(
     applications : int
         How many times in a row.
     tolerance, tolerance_repeated : float
-        See `parity.compare`.
+        See `parity.compare`. For networks that take grey levels, as those of Noise2Void, in parts of the image's range
+        (percentiles 2 to 99.8).
     level : str
         How much of Fiji is wanted: `best`, `fiji`, `imagej`, `tf1`, `onnx` or `emulation`.
     version : str
@@ -108,6 +118,8 @@ def compare(
                 candidate, level, options=options, version=version, fiji=fiji, kind=kind, factor=factor
             )
         stack.callback(candidate.close)
+        raw = any(map(takes_grey_levels, sides)) or _has_own_scale(reference)
+        unit = _range_of(image) if raw else 1.0
         if isinstance(reference, str | os.PathLike):
             reference = open_reference(reference, options, kind=kind, factor=factor)
         elif isinstance(reference, NetworkPredictor) and reference.options.rule is FIJI:
@@ -120,6 +132,11 @@ def compare(
                 image, options.tiles, space=here.space, halo=here.halo, size_multiple=here.size_multiple
             )
         if climb:
+            if raw:
+                raise InputError(
+                    "the ladder (--stepwise) puts a number on each way of normalising, and this network takes grey levels "
+                    "as they are; leave it out"
+                )
             if here is None:
                 raise InputError(
                     "the ladder needs the reference's network; give a model folder, a Keras file or a bundle"
@@ -140,6 +157,8 @@ def compare(
             reference=reference,
             candidate=candidate,
             image=image,
+            rule=None if raw else FIJI,
+            unit=unit,
             geometry=geometry,
             rungs=rungs,
             more_conventions=lambda fed: _plugins_way(here, options, fed),
@@ -178,6 +197,18 @@ def _plugins_way(here: NetworkPredictor | None, options: PluginOptions, image: I
     return [Convention(PLUGINS_WAY, words, lambda: EmulatedPlugin(here.network, options).predict(image))]
 
 
+def _has_own_scale(reference: object) -> bool:
+    """Whether an opened predictor of a model folder has its scale in its network."""
+    config = getattr(reference, "config", None)
+    return isinstance(config, CareConfig) and config.own_scale is not None
+
+
+def _range_of(image: Image) -> float:
+    """From the lower to the upper percentile: what is one on the normalised scale."""
+    low, high = np.percentile(image.data, (PMIN, PMAX))
+    return float(high - low) if high > low else 1.0
+
+
 def _percentiles_of(reference: Predictor | str | os.PathLike[str]) -> dict[str, float | None]:
     """The percentiles that a predictor with Fiji's rule was given; the dialog should hold the same."""
     options = None if isinstance(reference, str | os.PathLike) else reference.options
@@ -213,9 +244,7 @@ def recommended_options(
     """
     from care_bridge.plugin.options import PluginOptions
 
-    low, high = (None, None) if model is None else stated_percentiles(model_path(model))
-    own = {"percentileBottom": low, "percentileTop": high}
-    told = {name: value for name, value in own.items() if value is not None}
+    told = {} if model is None else stated_plugin_values(model_path(model))
     if bundle is not None:
         told |= read_meta(bundle_of(bundle)).fiji
     return PluginOptions.told(told, **changes)

@@ -41,7 +41,8 @@ def beside(
     """
     own = meta["care_bridge"]
     content, reason = _onnx(source, geometry, own, probabilistic=meta["probabilistic"])
-    normalisation = own["normalisation"]
+    normalisation = {key: value for key, value in own["normalisation"].items() if key != "rule"}
+    raw = source.scale is not None
     about = {
         "format_version": FORMAT_VERSION,
         "name": own["name"],
@@ -52,8 +53,10 @@ def beside(
         "n_channel_in": own["n_channel_in"],
         "n_channel_out": own["n_channel_out"],
         "probabilistic": meta["probabilistic"],
-        "normalisation": {"rule": "fiji", "pmin": normalisation["pmin"], "pmax": normalisation["pmax"]},
-        "range": "normalised",
+        "normalisation": {"rule": "none", **normalisation}
+        if raw
+        else {"rule": "fiji", "pmin": normalisation["pmin"], "pmax": normalisation["pmax"]},
+        "range": "raw" if raw else "normalised",
         "size_multiple": own["size_multiple"],
         # The reach, a side; tiles are cut with so much around them. None: an output pixel sees the whole axis.
         "halo": dict(zip(source.space, geometry.receptive_field, strict=True)),
@@ -82,9 +85,16 @@ def _onnx(
     from care_bridge.export.onnx import check_against_keras, onnx_bytes
 
     graph = freeze(source.network, target=None)
-    percentiles = (own["normalisation"]["pmin"], own["normalisation"]["pmax"])
+    inside = source.scale is not None
+    percentiles = None if inside else (own["normalisation"]["pmin"], own["normalisation"]["pmax"])
     try:
-        content = onnx_bytes(graph, space=source.space, percentiles=percentiles, probabilistic=probabilistic)
+        content = onnx_bytes(
+            graph,
+            space=source.space,
+            percentiles=percentiles,
+            probabilistic=probabilistic,
+            scale_inside=inside,
+        )
         check_against_keras(content, source, graph, geometry)
     except (InputError, NotInstalledError) as error:
         return b"", str(error)

@@ -27,9 +27,17 @@ from care_bridge.export.graph import freeze, run
 from care_bridge.export.metadata import FILE, ModelCard, check_card, left_from_example, read_card
 from care_bridge.export.onnx import OPSET, check_against_keras, onnx_bytes
 from care_bridge.export.probe import measure
-from care_bridge.export.sample import as_tensor, cover, scale_range, test_pair, write_tensors
+from care_bridge.export.sample import (
+    as_tensor,
+    cover,
+    given_back,
+    prepared,
+    scale_range,
+    test_pair,
+    write_tensors,
+)
 from care_bridge.export.savedmodel import bundle_bytes, check_written, describe
-from care_bridge.export.source import Model, Source, open_source, own_percentiles
+from care_bridge.export.source import Model, Source, open_source, own_percentiles, without_scale
 from care_bridge.export.zoo_spec import RDF, as_yaml, save_package, validate
 from care_bridge.files import atomic_file, scratch_folder
 from care_bridge.images import Image
@@ -113,7 +121,9 @@ def write_package(
     Notes
     -----
     Weights: `keras_hdf5`, `tensorflow_saved_model_bundle` (opens in "Run your network" as it is) and `onnx`,
-    with the `.keras` file attached. Output stays in normalised units: no reader can undo percentiles.
+    with the `.keras` file attached. Output stays in normalised units: no reader can undo percentiles. A mean and
+    deviation of the network's own (Noise2Void) are stated as `fixed_zero_mean_unit_variance`, and undone by
+    `scale_linear`; those of several channels stay in the network.
     """
     subject = _subject(model, metadata, pmin, pmax, custom_objects)
     trial = _tried(subject, test_image, ground_truth)
@@ -150,6 +160,9 @@ def _warnings(card: ModelCard, trial: _Trial) -> tuple[str, ...]:
 
 def _subject(model: Model, metadata: Any, pmin: float | None, pmax: float | None, custom: Any) -> Subject:
     source = open_source(model, custom_objects=custom)
+    if source.scale is not None and len(source.scale.means) == 1:
+        # Into the description, where every reader does what it says; deepImageJ's engine takes no lists there.
+        source = without_scale(source)
     card = _card(metadata, source)
     low, high = own_percentiles(source, pmin=pmin, pmax=pmax)
     graph = freeze(source.network)
@@ -168,11 +181,15 @@ def _card(metadata: Any, source: Source) -> ModelCard:
 
 @dataclass(frozen=True)
 class _Trial:
-    """The test image on its way through the network; tensors (batch, [z,] y, x, channel)."""
+    """The test image on its way through the network; tensors (batch, [z,] y, x, channel).
+
+    `output` is the network's, `result` what readers give back.
+    """
 
     tensor: NDArray[np.float32]
     normalised: NDArray[np.float32]
     output: NDArray[np.float32]
+    result: NDArray[np.float32]
     truth: Image | None
     drawn: bool
 
@@ -181,9 +198,9 @@ def _tried(subject: Subject, image: Any, truth: Any) -> _Trial:
     source, low, high = subject.source, subject.pmin, subject.pmax
     picture, wanted = test_pair(image, truth, source, subject.geometry, low, high)
     tensor = as_tensor(picture, source)
-    normalised = scale_range(tensor, low, high)
+    normalised = prepared(tensor, source, low, high)
     output = np.asarray(source.network(normalised, training=False), np.float32)
-    return _Trial(tensor, normalised, output, wanted, image is None)
+    return _Trial(tensor, normalised, output, given_back(output, source), wanted, image is None)
 
 
 def _write_parts(folder: Path, subject: Subject, trial: _Trial, *, measure_cost: bool) -> dict[str, Any]:
@@ -193,14 +210,14 @@ def _write_parts(folder: Path, subject: Subject, trial: _Trial, *, measure_cost:
     rows = facts.history(source)
     results = _results(card, source, rows, trial.truth, trial.normalised, trial.output)
     weights, others = _write_weights(folder, subject, meta, trial.normalised)
-    write_tensors(folder, trial.tensor, trial.output)
-    (folder / "cover.png").write_bytes(cover(trial.tensor, trial.output))
+    write_tensors(folder, trial.tensor, trial.result)
+    (folder / "cover.png").write_bytes(cover(trial.tensor, trial.result))
     (folder / "care_bridge.json").write_text(json.dumps(_way_back(source, meta), indent=1) + "\n")
     block = facts.bioimageio_block(
         source,
         card,
         nickname=nickname(card),
-        tolerances=[facts.tolerance(trial.output, others)],
+        tolerances=[facts.tolerance(trial.result, [given_back(other, source) for other in others])],
         evaluations=facts.named(results, card),
         rows=rows,
         cost=inference_cost(folder / f"{source.name}.onnx", folder / "test_input.npy")
@@ -231,8 +248,9 @@ def _write_weights(
     content = onnx_bytes(
         freeze(source.network, target=None),
         space=source.space,
-        percentiles=(subject.pmin, subject.pmax),
+        percentiles=None if source.scale or source.bare else (subject.pmin, subject.pmax),
         probabilistic=None if source.config is None else source.config.probabilistic,
+        scale_inside=source.scale is not None,
     )
     (folder / f"{source.name}.onnx").write_bytes(content)
     to_onnx = check_against_keras(content, source, graph, geometry)
@@ -349,6 +367,8 @@ def readme(
         bundle=f"{source.name}.zip",
         architecture=facts.architecture(source),
         fiji=own["fiji"],
+        outside_scale=source.outside,
+        inside_scale=source.scale,
         normalisation=own["normalisation"],
         outside=own["outside_the_graph"],
         parameters=own["training"]["parameters"],

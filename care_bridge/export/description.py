@@ -147,18 +147,32 @@ def _input(subject: Subject, space: str, shape: Any, halo: Mapping[str, int]) ->
         "test_tensor": {"source": "test_input.npy"},
         "sample_tensor": {"source": "sample_input.tif"},
         "data": {"type": "float32", "range": [0.0, None], "unit": "arbitrary unit"},
-        "preprocessing": [
-            {
-                "id": "scale_range",
-                "kwargs": {
-                    "axes": list(space),
-                    "min_percentile": subject.pmin,
-                    "max_percentile": subject.pmax,
-                    "eps": EPS,
-                },
-            }
-        ],
+        "preprocessing": _preprocessing(subject, space),
     }
+
+
+def _preprocessing(subject: Subject, space: str) -> list[dict[str, Any]]:
+    if subject.source.scale is not None:
+        return []
+    own = subject.source.outside
+    if own is not None:
+        return [
+            {
+                "id": "fixed_zero_mean_unit_variance",
+                "kwargs": {"mean": own.means[0], "std": own.stds[0]},
+            }
+        ]
+    return [
+        {
+            "id": "scale_range",
+            "kwargs": {
+                "axes": list(space),
+                "min_percentile": subject.pmin,
+                "max_percentile": subject.pmax,
+                "eps": EPS,
+            },
+        }
+    ]
 
 
 def _output(subject: Subject, space: str, shape: Any, halo: Mapping[str, int]) -> dict[str, Any]:
@@ -174,7 +188,7 @@ def _output(subject: Subject, space: str, shape: Any, halo: Mapping[str, int]) -
         axes.append(entry)
     names = more.get("output_channels") or _output_names(shape[-1], subject.source)
     axes.append({"id": "channel", "type": "channel", "channel_names": identifiers(names)})
-    return {
+    found: dict[str, Any] = {
         "id": "output",
         "description": "restored image in normalised units: 0 and 1 are the input's two percentiles",
         "axes": axes,
@@ -182,6 +196,13 @@ def _output(subject: Subject, space: str, shape: Any, halo: Mapping[str, int]) -
         "sample_tensor": {"source": "sample_output.tif"},
         "data": {"type": "float32"},
     }
+    if subject.source.config is not None and subject.source.config.own_scale is not None:
+        found["description"] = "restored image in the grey levels of the input"
+    own = subject.source.outside
+    if own is not None:
+        back = {"gain": own.stds[0], "offset": own.means[0]}
+        found["postprocessing"] = [{"id": "scale_linear", "kwargs": back}]
+    return found
 
 
 def identifiers(names: Iterable[Any]) -> list[str]:
@@ -212,7 +233,7 @@ def own_config(
         "version": __version__,
         "keras_version": keras.__version__,
         "axes": f"{source.space}C",
-        "percentiles": [low, high],
+        **({} if source.config and source.config.own_scale else {"percentiles": [low, high]}),
         "receptive_field_px": [
             reach if reach is not None else "whole image" for reach in subject.geometry.receptive_field
         ],

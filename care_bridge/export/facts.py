@@ -82,6 +82,9 @@ def architecture(source: Source) -> str:
     of = f"U-Net of CSBDeep ({config.kind})"
     if config.architecture == "fast":
         of = f"U-Net ({config.kind}) at half the resolution along Y and X"
+    if config.method == "n2v":
+        blurred = " with blurred pooling and no finest skip connection" if config.unet_blurpool else ""
+        of = f"{of}{blurred}, trained by Noise2Void"
     return (
         f"{'residual ' if config.unet_residual else ''}{of}, depth "
         f"{config.unet_n_depth}, kernel {config.unet_kern_size}, {config.unet_n_first} features at first"
@@ -133,15 +136,25 @@ def training(source: Source, rows: Sequence[Mapping[str, float]]) -> dict[str, A
     if "patch_size" in made_of:
         size = "x".join(str(pixels) for pixels in made_of["patch_size"])
         augmented = ", ".join(config.train_augment) or "none"
+        scale = f"by percentiles (target scale: {config.target_scale})"
+        if config.own_scale is not None:
+            scale = "by the mean and standard deviation of the training pixels"
+        if config.method == "n2v":
+            scale += f", blind spots ({config.n2v_manipulator}) in {config.n2v_perc_pix:g} % of them"
         known["training_preprocessing"] = (
-            f"patches of {size} pixels, normalised by percentiles (target scale: {config.target_scale}): "
-            f"{made_of.get('n_training', '?')} for training, "
+            f"patches of {size} pixels, normalised {scale}: "
+            f"{made_of.get('n_training', 'new ones each step')} for training, "
             f"{made_of.get('n_validation', '?')} for validation ({made_of.get('split', 'split not recorded')}); "
             f"augmentation: {augmented}"
         )
     if rows:
         known["training_duration"] = round(sum(row["seconds"] for row in rows) / 3600, 4)
     return known
+
+
+def _units(source: Source) -> str:
+    own = source.config.own_scale if source.config else None
+    return "units of the normalised input" if own is None else "grey levels of the input"
 
 
 def _data(config: CareConfig) -> dict[str, Any]:
@@ -302,7 +315,7 @@ def bioimageio_block(
                 "known_biases", "It knows only structures like those of its training images."
             ),
             "risks": "A restoration network can draw plausible structure where the signal is too low.",
-            "limitations": f"The output is in units of the normalised input. {NOT_FOR_QUANTIFICATION}",
+            "limitations": f"The output is in {_units(source)}. {NOT_FOR_QUANTIFICATION}",
             "recommendations": "Validate on pairs of your own data before drawing conclusions.",
         },
         "model_parameter_count": int(source.network.count_params()),

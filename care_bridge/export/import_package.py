@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from care_bridge.bundle import own_normalisation
 from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
 from care_bridge.export.source import open_source
 from care_bridge.files import atomic_folder, scratch_folder
 from care_bridge.package import (
     CONFIG,
+    RDF,
     config_of_package,
     held_weights,
     read_description,
@@ -61,7 +63,8 @@ def import_package(path: str | os.PathLike[str], out: str | os.PathLike[str]) ->
             raise InputError(
                 f"{path} holds no Keras weights (keras_hdf5), only: {held_weights(rdf)}; they cannot train on"
             )
-        network = build(config)
+        # A mean and deviation that the description states are not in the network.
+        network = build(config, scaled=own_normalisation(rdf, RDF) is None)
         load_weights(network, weights)
         _check_same(network, weights)
         with atomic_folder(out) as part:

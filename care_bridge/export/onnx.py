@@ -15,9 +15,9 @@ from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.export.graph import INPUT, OUTPUT, freeze, runner, signature
 from care_bridge.export.probe import measure
 from care_bridge.export.rewrites import rewrite
-from care_bridge.export.source import Model, Source, open_source, own_percentiles
+from care_bridge.export.source import Model, Source, on_scale_of, open_source, own_percentiles
 from care_bridge.files import atomic_file
-from care_bridge.inference.onnx import PMAX_KEY, PMIN_KEY, PROBABILISTIC_KEY
+from care_bridge.inference.onnx import PMAX_KEY, PMIN_KEY, PROBABILISTIC_KEY, SCALE_KEY
 from care_bridge.reach import Geometry
 
 OPSET, IR_VERSION = 17, 8
@@ -74,8 +74,9 @@ def write_onnx(
         graph,
         space=source.space,
         opset=opset,
-        percentiles=own_percentiles(source),
+        percentiles=own_percentiles(source) if source.scale is None else None,
         probabilistic=None if source.config is None else source.config.probabilistic,
+        scale_inside=source.scale is not None,
     )
     check_against_keras(content, source, graph, geometry)
     given = Path(path)
@@ -92,6 +93,7 @@ def onnx_bytes(
     opset: int = OPSET,
     percentiles: tuple[float, float] | None = None,
     probabilistic: bool | None = None,
+    scale_inside: bool = False,
 ) -> bytes:
     """A frozen graph as a serialised ONNX model, checked by onnx.checker.
 
@@ -109,10 +111,14 @@ def onnx_bytes(
         Written into the file's metadata, for those who normalise its input.
     probabilistic : bool, optional
         Whether the second half of the output's channels are widths; written likewise.
+    scale_inside : bool
+        Whether the network takes grey levels as they are; written likewise.
     """
     told = {} if percentiles is None else dict(zip((PMIN_KEY, PMAX_KEY), map(repr, percentiles), strict=True))
     if probabilistic is not None:
         told[PROBABILISTIC_KEY] = str(probabilistic).lower()
+    if scale_inside:
+        told[SCALE_KEY] = "inside"
     for _ in range(ATTEMPTS - 1):
         with contextlib.suppress(InputError):
             return _converted(graph, space=space, opset=opset, metadata=told)
@@ -258,7 +264,7 @@ def check_against_keras(content: bytes, source: Source, graph: Any, geometry: Ge
     for factor in (1, 2, 3):
         sizes = [multiple * max(factor, -(-12 * factor // multiple)) for multiple in geometry.size_multiple]
         shape = (1, *sizes, source.network.inputs[0].shape[-1])
-        image = np.random.default_rng(factor).random(shape, np.float32)
+        image = on_scale_of(source, np.random.default_rng(factor).random(shape, np.float32))
         expected = keras_graph(image)
         span = max(1.0, float(np.ptp(expected)))
         difference = max(difference, float(np.abs(network(image) - expected).max()) / span)

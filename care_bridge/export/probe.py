@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.core.framework import graph_pb2, node_def_pb2
 
 from care_bridge.errors import InputError
-from care_bridge.export.graph import reason, runner, signature
+from care_bridge.export.graph import INPUT, reason, runner, signature
 from care_bridge.predictor import Runtime, Tensor, UnhintedNetwork
 from care_bridge.reach import MULTIPLES, Geometry, measured_geometry
 
@@ -103,6 +103,14 @@ def _positive(graph: graph_pb2.GraphDef) -> graph_pb2.GraphDef:
                 _keep_only(node, free[0])
     for node in [node for node in changed.node if node.op == "Softmax"]:
         _add_the_sum(changed, node)
+    # A mean that is taken off at the entrance makes black dark, and what is lit there stays below zero.
+    entrance = {INPUT}
+    for node in changed.node:
+        free = [reference for reference in node.input if constant(reference) is None]
+        if node.op in (*_ADDING, "Mul", "Identity") and len(free) == 1 and free[0] in entrance:
+            entrance.add(node.name)
+            if node.op in _ADDING:
+                _keep_only(node, free[0])
     biases = {constant(node.input[1]) for node in changed.node if node.op == "BiasAdd"} - {None}
     for name in biases:
         tensor = constants[str(name)].attr["value"].tensor
@@ -111,6 +119,7 @@ def _positive(graph: graph_pb2.GraphDef) -> graph_pb2.GraphDef:
     return changed
 
 
+_ADDING = ("Add", "AddV2", "Sub")
 _BOUNDED = ("Tanh", "Sigmoid", "Relu6", "Softsign", "Erf", "ClipByValue")
 
 

@@ -27,6 +27,26 @@ def scale_range(tensor: NDArray[Any], low: float, high: float) -> NDArray[np.flo
     return np.asarray((tensor - bottom) / (top - bottom + EPS), np.float32)
 
 
+def prepared(tensor: NDArray[Any], source: Source, low: float, high: float) -> NDArray[np.float32]:
+    """What readers make of a tensor by the description: percentiles, a bare network's own mean and deviation, nothing."""
+    if source.scale is not None:
+        return np.asarray(tensor, np.float32)
+    own = source.outside
+    if own is None:
+        return scale_range(tensor, low, high)
+    mean, std = (np.asarray(numbers, np.float32) for numbers in (own.means, own.stds))
+    return np.asarray((tensor - mean) / std, np.float32)
+
+
+def given_back(output: NDArray[np.float32], source: Source) -> NDArray[np.float32]:
+    """What readers make of the network's output: nothing, or grey levels where they were given a mean and deviation."""
+    own = source.outside
+    if own is None:
+        return output
+    mean, std = (np.asarray(numbers, np.float32) for numbers in (own.means, own.stds))
+    return np.asarray(output * std + mean, np.float32)
+
+
 def ranks_agree(pixels: NDArray[Any], low: float, high: float) -> bool:
     """Whether linear, nearest-rank and floor percentiles of an image are the same two values."""
     values = np.sort(np.asarray(pixels, np.float64).ravel())

@@ -26,7 +26,7 @@ from care_bridge.errors import InputError
 from care_bridge.export.beside import beside, why_no_onnx
 from care_bridge.export.graph import INPUT, OUTPUT, Shape, freeze, signature
 from care_bridge.export.probe import measure
-from care_bridge.export.source import Model, Source, open_source, own_percentiles
+from care_bridge.export.source import Model, Source, on_scale_of, open_source, own_percentiles
 from care_bridge.files import atomic_file, scratch_folder, write_text
 from care_bridge.page import NOT_FOR_QUANTIFICATION
 from care_bridge.plugin.options import COMMAND, FORGET, LABELS, PluginOptions
@@ -166,6 +166,7 @@ def describe(
     low, high = own_percentiles(source, pmin=pmin, pmax=pmax)
     reach = dict(zip(space, geometry.receptive_field, strict=True))
     projected = None if geometry.dropped is None else space[geometry.dropped]
+    scale = config.own_scale if config else None
     own: dict[str, Any] = {
         "format_version": 1,
         "name": source.name,
@@ -175,15 +176,19 @@ def describe(
         "output": "normalised units: multiply by (high - low percentile) and add the low percentile for the "
         "raw range",
         "normalisation": {"pmin": low, "pmax": high, "clip": False},
+        **_own_scale(source),
         "receptive_field_px": {axis: pixels for axis, pixels in reach.items() if axis != projected},
         "size_multiple": dict(zip(space, geometry.size_multiple, strict=True)),
         "axes_out": (config.axes_out if config else space.replace(projected or "-", "") + "C"),
-        "fiji": plugin_values(geometry, pmin=low, pmax=high),
+        "fiji": plugin_values(geometry, pmin=low, pmax=high, normalize=scale is None),
         "outside_the_graph": _outside(source, projected),
         "limitations": NOT_FOR_QUANTIFICATION,
         "training": _training(source),
     }
+    # Where every reader looks for what is not in the graph (`bundle.own_normalisation`).
+    stated = {"means": list(scale.means), "stds": list(scale.stds)} if scale and source.bare else None
     return {
+        **({"normalisation": stated} if stated else {}),
         "type": config.kind if config else "keras.Model",
         "version": __version__,
         "probabilistic": is_probabilistic(source),
@@ -194,7 +199,24 @@ def describe(
     }
 
 
-def plugin_values(geometry: Geometry, *, pmin: float, pmax: float) -> dict[str, Any]:
+def _own_scale(source: Source) -> dict[str, Any]:
+    """What is said otherwise of a network with a mean and deviation of its own; empty for one of percentiles."""
+    own = source.config.own_scale if source.config else None
+    if own is None:
+        return {}
+    numbers = {"means": list(own.means), "stds": list(own.stds)}
+    if source.bare:
+        return {
+            "output": "on the network's own scale: multiply by the standard deviation and add the mean for grey levels",
+            "normalisation": {"rule": "outside", **numbers},
+        }
+    return {
+        "output": "grey levels, as the input's: mean and standard deviation are in the graph",
+        "normalisation": {"rule": "inside", **numbers},
+    }
+
+
+def plugin_values(geometry: Geometry, *, pmin: float, pmax: float, normalize: bool = True) -> dict[str, Any]:
     """What to type into "Run your network", under the plugin's own option names.
 
     Notes
@@ -205,6 +227,7 @@ def plugin_values(geometry: Geometry, *, pmin: float, pmax: float) -> dict[str, 
     """
     tiles = geometry.overlap is not None and geometry.dropped is None
     options = PluginOptions(
+        normalizeInput=normalize,
         percentileBottom=pmin,
         percentileTop=pmax,
         nTiles=1,
@@ -254,6 +277,7 @@ def _training(source: Source) -> dict[str, Any]:
         "batch_size": config.train_batch_size,
         "learning_rate": config.train_learning_rate,
         "schedule": config.train_schedule,
+        "method": config.method,
         "average": config.train_average,
         "seed": config.seed,
         "target_scale": config.target_scale,
@@ -320,7 +344,9 @@ def check_written(path: Path, source: Source, geometry: Geometry) -> float:
             fixed = source.network.inputs[0].shape[1:-1]
             shape = [size or free for size, free in zip(fixed, shape, strict=True)]
             channels = source.network.inputs[0].shape[-1]
-            image = np.random.default_rng(factor).random((1, *shape, channels), np.float32)
+            image = on_scale_of(
+                source, np.random.default_rng(factor).random((1, *shape, channels), np.float32)
+            )
             expected = np.asarray(source.network(image, training=False))
             received = loaded(**{INPUT: tf.constant(image)})[OUTPUT].numpy()
             span = max(1.0, float(np.ptp(expected)))
@@ -359,7 +385,29 @@ def careful_macro(zip_path: Path, meta: Mapping[str, Any]) -> str:
         model=imagej_string(path_text(zip_path.resolve())),
         forget=FORGET,
         line=options.macro_line(model=Code("model"), source="care_input"),
+        raw=not options.normalizeInput,
     )
+
+
+def _numbers(own: Mapping[str, Any], fiji: Mapping[str, Any]) -> list[str]:
+    """What the grey levels of the result are."""
+    if fiji["normalizeInput"]:
+        return [
+            "The grey level at the bottom percentile of the image becomes 0, the one at the top percentile 1."
+        ]
+    if own["normalisation"].get("rule") == "outside":
+        mean, std = (
+            ", ".join(f"{number:g}" for number in own["normalisation"][key]) for key in ("means", "stds")
+        )
+        return [
+            f"The network wants images from which its mean ({mean}) is subtracted and that are divided by its standard",
+            f"deviation ({std}): Process > Math, before and, the other way round, behind it. Normalize image stays off.",
+        ]
+    return [
+        "The network was trained on its own mean and standard deviation (Noise2Void), and both are in it: it takes the",
+        "grey levels of the image as they are, and gives such back. Normalize image stays off; percentiles would feed it",
+        "another scale.",
+    ]
 
 
 def write_how_to(zip_path: Path, meta: Mapping[str, Any], *, no_onnx: str = "") -> None:
@@ -427,7 +475,7 @@ def write_how_to(zip_path: Path, meta: Mapping[str, Any], *, no_onnx: str = "") 
         '   whose image is called "result", loses them: copy them with Image > Properties.',
         "",
         "What the numbers mean",
-        "The grey level at the bottom percentile of the image becomes 0, the one at the top percentile 1.",
+        *_numbers(own, fiji),
         *own["outside_the_graph"],
         NOT_FOR_QUANTIFICATION,
         tiles,

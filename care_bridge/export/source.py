@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Mapping
@@ -10,13 +11,17 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
+from care_bridge.bundle import OwnNormalisation
 from care_bridge.config import PMAX, PMIN, CareConfig
 from care_bridge.errors import InputError
 from care_bridge.export import keras2
 from care_bridge.files import scratch_folder
 from care_bridge.keras_file import check_keras_file
 from care_bridge.training.folder import CareModel, load_model
+from care_bridge.training.unet import bare
 
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 
@@ -34,12 +39,25 @@ class Source:
         Of the model folder, the file or the Keras model; file names are made of it.
     path : Path, optional
         Where it was read from.
+    bare : bool
+        Whether the mean and deviation of the config have been taken out of the network.
     """
 
     network: keras.Model
     config: CareConfig | None
     name: str
     path: Path | None = None
+    bare: bool = False
+
+    @property
+    def scale(self) -> OwnNormalisation | None:
+        """The mean and deviation of its own that are in the network, so that it takes grey levels; None without."""
+        return None if self.config is None or self.bare else self.config.own_scale
+
+    @property
+    def outside(self) -> OwnNormalisation | None:
+        """The mean and deviation of its own that are left to the reader; None where there are none."""
+        return self.config.own_scale if self.config is not None and self.bare else None
 
     @property
     def space(self) -> str:
@@ -47,6 +65,23 @@ class Source:
         if self.config is not None:
             return self.config.axes.replace("C", "")
         return "ZYX"[-(len(self.network.inputs[0].shape) - 2) :]
+
+
+def without_scale(source: Source) -> Source:
+    """The same model with its mean and deviation left to the reader; itself where it has none in it."""
+    if source.scale is None:
+        return source
+    assert source.config is not None
+    return dataclasses.replace(source, network=bare(source.config, source.network), bare=True)
+
+
+def on_scale_of(source: Source, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Pixels of about 0 to 1 as the network is used to get them: as they are, or around its mean by its deviation."""
+    own = source.scale
+    if own is None:
+        return tensor
+    mean, std = (np.asarray(numbers, np.float32) for numbers in (own.means, own.stds))
+    return np.asarray(tensor * 2 * std + mean, np.float32)
 
 
 def own_percentiles(
@@ -63,9 +98,12 @@ def own_percentiles(
     Raises
     ------
     InputError
-        If the lower is not below the upper.
+        If the lower is not below the upper, or they are given for a network with a mean and deviation of its own.
     """
     own = (source.config.norm_pmin, source.config.norm_pmax) if source.config else (PMIN, PMAX)
+    scale = source.config.own_scale if source.config else None
+    if scale is not None and (pmin not in (None, own[0]) or pmax not in (None, own[1])):
+        raise InputError(f"{source.name!r} has its own {scale}, and takes no percentiles; leave them out")
     low, high = (own[0] if pmin is None else pmin), (own[1] if pmax is None else pmax)
     if not 0 <= low < high <= 100:
         raise InputError(f"pmin={low:g} must be below pmax={high:g}, both of 0-100")

@@ -18,6 +18,9 @@ PMIN_KEY, PMAX_KEY = "care_bridge.pmin", "care_bridge.pmax"
 PROBABILISTIC_KEY = "care_bridge.probabilistic"
 """Metadata of an .onnx file: whether the second half of its output's channels are widths."""
 
+SCALE_KEY = "care_bridge.scale"
+"""Metadata of an .onnx file whose mean and deviation are in its graph: it takes grey levels as they are ("inside")."""
+
 
 class OnnxNetwork(UnhintedNetwork):
     """An ONNX file as a bare network; see `predictor.Network`.
@@ -36,6 +39,8 @@ class OnnxNetwork(UnhintedNetwork):
         As written in the file; None for free (named) dimensions.
     percentiles : tuple of two floats or None
         What the file says its input is normalised by; None where it says nothing.
+    takes_grey_levels : bool
+        Whether the file says that its scale is in it, so that nothing is to be normalised.
 
     Raises
     ------
@@ -82,6 +87,7 @@ class OnnxNetwork(UnhintedNetwork):
         self.runtime = Runtime("onnx", {"onnxruntime": onnxruntime.__version__})
         self.input_shape: tuple[int | None, ...] = _shape(inputs[0].shape)
         self.output_shape: tuple[int | None, ...] = _shape(outputs[0].shape)
+        self.takes_grey_levels = self._session.get_modelmeta().custom_metadata_map.get(SCALE_KEY) == "inside"
         told = self._session.get_modelmeta().custom_metadata_map.get(PROBABILISTIC_KEY)
         self.probabilistic = None if told is None else told == "true"
 

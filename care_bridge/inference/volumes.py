@@ -270,9 +270,23 @@ def of_kind(predictor: NetworkPredictor, config: CareConfig, *, factor: float | 
 
 
 def with_own_percentiles(options: PredictOptions, config: CareConfig) -> PredictOptions:
-    """Fill in a model's own percentiles where none are given, whichever rule says how they are taken."""
+    """Fill in a model's own percentiles where none are given, whichever rule says how they are taken.
+
+    A network with a mean and deviation of its own takes grey levels as they are: then there is no rule.
+
+    Raises
+    ------
+    InputError
+        If percentiles are given for such a network.
+    """
     if options.rule is None:
         return options
+    if config.own_scale is not None:
+        if options.pmin is not None or options.pmax is not None:
+            raise InputError(
+                f"this network has its own {config.own_scale}, and takes no percentiles; leave them out"
+            )
+        return options.replace(rule=None)
     return options.replace(
         pmin=config.norm_pmin if options.pmin is None else options.pmin,
         pmax=config.norm_pmax if options.pmax is None else options.pmax,

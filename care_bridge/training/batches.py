@@ -127,9 +127,10 @@ def _check_shapes(first: Batch, config: CareConfig, what: str) -> None:
         problems.append(
             f"{what} sources have {source.shape[-1]} channels; n_channel_in={config.n_channel_in}"
         )
-    if target.shape[-1] != config.n_channel_out:
+    if target.shape[-1] != config.n_channel_target:
         problems.append(
             f"{what} targets have {target.shape[-1]} channels; n_channel_out={config.n_channel_out}"
+            + (", each with a mask (method 'n2v')" if config.method == "n2v" else "")
         )
     sizes = dict(zip(config.axes, source.shape[1:], strict=True))
     flat = tuple(sizes[letter] for letter in config.axes_out if letter != "C")

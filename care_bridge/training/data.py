@@ -53,6 +53,8 @@ class TrainingData:
         Names and SHA-256 of the files, and how patches were cut from them; for config.json.
     target_scale : {"own", "source", "fitted"}
         See `patches.sample_patches`; for `CareConfig`, which takes it from `provenance` too.
+    means, stds : tuple of float, optional
+        By which the patches were scaled instead of percentiles; for `CareConfig`.
     """
 
     training: PatchSource | BatchSource
@@ -62,6 +64,8 @@ class TrainingData:
     n_channel_out: int
     provenance: dict[str, Any]
     target_scale: TargetScale = "own"
+    means: tuple[float, ...] | None = None
+    stds: tuple[float, ...] | None = None
 
 
 def data_from_folders(

@@ -43,7 +43,7 @@ from care_bridge.training.folder import (
     weights_in,
 )
 from care_bridge.training.history import draw_history, write_history
-from care_bridge.training.losses import LOSSES, background_weighted, mae, mse, next_alpha
+from care_bridge.training.losses import LOSSES, Loss, background_weighted, mae, masked, mse, next_alpha
 from care_bridge.training.schedule import BestSoFar, Plateau, average_decay, cosine_rate
 from care_bridge.training.unet import build
 
@@ -306,7 +306,8 @@ class _Run:
 
     def __init__(self, config: CareConfig, data: BatchSource, validation: PatchSource, state: State) -> None:
         self.config, self.data, self.validation, self.state = config, data, validation, state
-        self.network = build(config, precision=config.train_precision)
+        # Patches are on the network's own scale already.
+        self.network = build(config, precision=config.train_precision, scaled=False)
         self.optimizer = keras.optimizers.Adam(learning_rate=config.train_learning_rate)
         self.optimizer.build(self.network.trainable_variables)
         trained = self.network.trainable_variables if config.train_average else []
@@ -325,10 +326,13 @@ class _Run:
                 foreground=_foreground(data, config.train_loss_bg_thresh, config.seed),
                 alpha=self._alpha,
             )
+        shown_errors: list[Loss] = [mae, mse]
+        if config.method == "n2v":
+            loss, shown_errors = masked(loss), [masked(error) for error in shown_errors]
 
         def figures(prediction: Any, target: Any) -> tuple[Any, Any]:
             value = tf.reduce_mean(loss(target, prediction))
-            errors = [tf.reduce_mean(error(target, prediction)) for error in (mae, mse)]
+            errors = [tf.reduce_mean(error(target, prediction)) for error in shown_errors]
             return value, tf.stack([value, *errors])
 
         def step(source: Any, target: Any, decay: Any) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from care_bridge.config import TARGET_SCALES, CareConfig, read_config
-from care_bridge.defaults import KIND, PATCHES_PER_IMAGE, PRESET, TargetScale
+from care_bridge.defaults import KIND, METHOD, PATCHES_PER_IMAGE, PRESET, TargetScale
 from care_bridge.errors import InputError
 from care_bridge.files import writable_folder
 from care_bridge.model_names import model_path
@@ -63,7 +63,8 @@ def train_from_files(
     Parameters
     ----------
     source : path, optional
-        Folder of low-quality images, or a .npz or .zarr of patches; with `simulate` the clean images, or None.
+        Folder of low-quality images, or a .npz or .zarr of patches; with `simulate` the clean images, or None. With
+        ``method="n2v"`` among the settings a folder of noisy images, or one image, stack or movie.
     target : path, optional
         Folder of high-quality images of the same names; None for a file of patches.
     out : path
@@ -153,6 +154,9 @@ def train_from_files(
         raise InputError(f"--simulate makes the pairs itself; leave out the second folder, {str(target)!r}")
     if minutes is not None:
         wanted = short(wanted, minutes) if recorded is None else {**wanted, "train_minutes": float(minutes)}
+    blind = wanted.get("method", METHOD) == "n2v"
+    if blind:
+        _check_blind(source, target, simulate, source_suffix or target_suffix, settings or {})
     naming: dict[str, Any] = {
         "source_suffix": source_suffix,
         "target_suffix": target_suffix,
@@ -163,7 +167,20 @@ def train_from_files(
         CareConfig(
             from_images.network_axes(source, target, axes=axes, image_axes=image_axes, **naming), **wanted
         )
-    if simulate is not None:
+    if blind:
+        assert source is not None
+        data = _noisy(
+            source,
+            chosen,
+            axes=axes,
+            image_axes=image_axes or (None if recorded is None else made_of.get("image_axes")),
+            channel=channel,
+            patch_size=patch_size,
+            validation_fraction=validation_fraction,
+            wanted=wanted,
+            progress=progress,
+        )
+    elif simulate is not None:
         data = _simulated(
             simulate,
             source,
@@ -207,7 +224,7 @@ def train_from_files(
         data.axes,
         data.n_channel_in,
         data.n_channel_out,
-        **{**wanted, "target_scale": data.target_scale},
+        **{**wanted, "target_scale": data.target_scale, "means": data.means, "stds": data.stds},
         provenance={"data": data.provenance, "preset": f"{chosen.name} ({chosen.source})"},
     )
     if recorded is not None and "plan" in recorded.provenance:
@@ -229,10 +246,13 @@ def train_from_files(
         f"{config.train_epochs} epochs of {config.train_steps_per_epoch} steps of {config.train_batch_size} -> {folder}"
     )
     because = data.provenance.get("target_scale_because")
-    say(
-        f"target scale {config.target_scale!r}{f', since {because}' if because else ''}: "
-        f"{TARGET_SCALES[config.target_scale]}"
-    )
+    if config.own_scale is not None:
+        say(f"scale: the training pixels' own {config.own_scale}; no percentiles")
+    else:
+        say(
+            f"target scale {config.target_scale!r}{f', since {because}' if because else ''}: "
+            f"{TARGET_SCALES[config.target_scale]}"
+        )
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "say": say, "progress": progress}
     if members > 1:
         return _train_members(config, data, folder, members, **how)
@@ -272,7 +292,7 @@ def _recorded(folder: Path, members: int) -> CareConfig | None:
 def _settings(config: CareConfig) -> dict[str, Any]:
     """What a person sets of a config; the rest is read from the images."""
     found = config.model_dump() | {"seed": config.provenance.get("ensemble_seed", config.seed)}
-    for key in ("axes", "n_channel_in", "n_channel_out", "provenance"):
+    for key in ("axes", "n_channel_in", "n_channel_out", "means", "stds", "provenance"):
         found.pop(key, None)
     return found
 
@@ -400,8 +420,69 @@ def _simulated(
     )
 
 
+def _check_blind(
+    source: Path | None,
+    target: str | os.PathLike[str] | None,
+    simulate: object,
+    suffix: str | None,
+    settings: Mapping[str, Any],
+) -> None:
+    if source is None or simulate is not None:
+        raise InputError("method 'n2v' learns from noisy images: name them, and leave out --simulate")
+    if target is not None:
+        raise InputError(
+            f"method 'n2v' learns from noisy images alone; leave out {str(target)!r}, or train on the pairs (method care)"
+        )
+    if suffix is not None or settings.get("target_scale") is not None:
+        raise InputError(
+            "--source-suffix, --target-suffix and --target-scale are for pairs; method 'n2v' has none"
+        )
+
+
+def _noisy(
+    noisy: Path,
+    preset: Preset,
+    *,
+    axes: str | None,
+    image_axes: str | None,
+    channel: int | None,
+    patch_size: Sequence[int] | None,
+    validation_fraction: float | None,
+    wanted: Mapping[str, Any],
+    progress: Progress,
+) -> TrainingData:
+    from care_bridge.training import noisy as from_noisy
+
+    found, channels = from_noisy.noisy_axes(noisy, image_axes=image_axes, channel=channel)
+    space = (axes or found).replace("C", "")
+    if space not in ("YX", "ZYX"):
+        raise InputError(
+            f"method 'n2v' trains along YX or ZYX; received axes {axes!r}; give --network-axes YX or ZYX"
+        )
+    patch_size = patch_size or preset.patch_size.get(len(space))
+    if patch_size is None:
+        raise InputError(
+            f"preset {preset.name!r} has no patch size for {space} images; give --patch-size, or --network-axes"
+        )
+    return from_noisy.data_from_noisy(
+        noisy,
+        CareConfig(space, channels, channels, **wanted),
+        patch_size=patch_size,
+        image_axes=image_axes,
+        channel=channel,
+        validation_fraction=from_noisy.VALIDATION_FRACTION
+        if validation_fraction is None
+        else validation_fraction,
+        progress=progress,
+    )
+
+
 def _many(data: TrainingData) -> str:
     """How many patches train, in words."""
+    if data.means is not None:
+        return (
+            f"new patches of {counted(len(data.provenance['source']), 'noisy file')}, with new blind spots,"
+        )
     if isinstance(data.training, BatchSource):
         return (
             f"new patches of {counted(len(data.provenance['target']), 'clean file')}, simulated one by one,"
@@ -444,7 +525,7 @@ def _train_one(
         on_estimate=None if config.train_minutes and not how["resume"] else estimate,
         **how,
     )
-    say(_ending(folder, result.history, stopped_early=result.stopped_early))
+    say(_ending(folder, config, result.history, stopped_early=result.stopped_early))
     return result.model
 
 
@@ -480,15 +561,41 @@ def _time(seconds: float) -> str:
     return text + (" (--smoke ends within minutes)" if seconds > LONG_S else "")
 
 
-def _ending(folder: Path, history: Sequence[Mapping[str, float]], *, stopped_early: bool) -> str:
+def _ending(
+    folder: Path, config: CareConfig, history: Sequence[Mapping[str, float]], *, stopped_early: bool
+) -> str:
     kept = kept_epoch(history)
     if kept is None:
         return _next(folder)
     early = "stopped early; " if stopped_early else ""
+    noise = f"{noise_left(config, kept)}\n" if config.stds is not None else ""
     return (
         f"{early}kept epoch {kept['epoch']:g} of {len(history)} (validation loss {kept['val_loss']:.4g}; curves: "
-        f"{folder / 'training' / 'history.png'})\n{_next(folder)}"
+        f"{folder / 'training' / 'history.png'})\n{noise}{_next(folder)}"
     )
+
+
+def noise_left(config: CareConfig, kept: Mapping[str, float]) -> str:
+    """The noise as a training with blind spots found it, in words.
+
+    What hidden pixels differ by from what was predicted for them is their noise and the prediction's own error, so the
+    noise is at most that.
+
+    Parameters
+    ----------
+    config : CareConfig
+        With stds.
+    kept : mapping
+        The record of the epoch whose weights were kept.
+    """
+    assert config.stds is not None
+    share = math.sqrt(kept["val_mse"])
+    of = (
+        f"{share * config.stds[0]:.3g} grey levels"
+        if len(config.stds) == 1
+        else f"{share:.3g} of each channel's deviation, on average over the channels"
+    )
+    return f"noise of a pixel: at most {of} (standard deviation; from pixels that were hidden and validated)"
 
 
 def _next(folder: Path) -> str:

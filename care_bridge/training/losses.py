@@ -61,6 +61,21 @@ def background_weighted(loss: Loss, *, threshold: float, foreground: float, alph
     return weighted
 
 
+def masked(loss: Loss) -> Loss:
+    """The loss where a mask is 1 alone, for targets whose second half of channels is that mask (Noise2Void).
+
+    Its mean over all pixels is the loss's mean over those of the mask: ``sum(mask * loss) / sum(mask)``, as n2v,
+    internals/n2v_losses.py.
+    """
+
+    def blind(target: Any, prediction: Any) -> Any:
+        channels = target.shape[-1] // 2
+        value, mask = target[..., :channels], target[..., channels:]
+        return mask * loss(value, prediction) / ops.mean(mask)
+
+    return blind
+
+
 def next_alpha(alpha: float, *, epoch: int, decay: float) -> float:
     """Weighting of the epoch after `epoch` (0-based): ``alpha / (1 + decay * (epoch + 1))``, as csbdeep."""
     return alpha / (1.0 + decay * (epoch + 1))

@@ -27,6 +27,10 @@ the average of the last steps. A cosine spends half its steps below half its rat
 steps 1.6e-3 ended 0.45 dB above 8e-4 (one seed, 16 features, drawn structures); the average changed nothing."""
 
 
+N2V2: Mapping[str, Any] = {"unet_blurpool": True, "unet_top_skip": False, "n2v_manipulator": "median"}
+"""What makes N2V2 of Noise2Void (Hoeck et al. 2022, arXiv 2211.08512): against checkerboards in the result."""
+
+
 @dataclass(frozen=True)
 class Preset:
     """Settings for `CareConfig` and for cutting patches.

@@ -19,7 +19,9 @@ SCALE_MIN = 1e-3
 """Added to the scale of a probabilistic network, so that its logarithm stays finite (csbdeep)."""
 
 
-def build(config: CareConfig, *, seed: int | None = None, precision: str = "float32") -> keras.Model:
+def build(
+    config: CareConfig, *, seed: int | None = None, precision: str = "float32", scaled: bool = True
+) -> keras.Model:
     """A network with fresh weights.
 
     Parameters
@@ -29,6 +31,9 @@ def build(config: CareConfig, *, seed: int | None = None, precision: str = "floa
         Of the first weights. None takes `config.seed`.
     precision : {"float32", "bfloat16"}
         What is computed in; weights, and the heads with the addition of the input, are float32 always.
+    scaled : bool
+        Whether a network with means and stds of its own holds them, so that grey levels go in and come out. Training and
+        packages take it without; it has the same weights.
 
     Returns
     -------
@@ -49,6 +54,10 @@ def build(config: CareConfig, *, seed: int | None = None, precision: str = "floa
     ``architecture="fast"`` is that U-Net on blocks of 2 x 2 pixels: its first convolution has twice the kernel and
     stride 2 along Y and X (space-to-depth and a convolution in one), its heads are transposed convolutions of 2 x 2
     with stride 2 (a 1x1 convolution and depth-to-space in one); the input is added at full resolution.
+
+    N2V2 (Hoeck et al. 2022) blurs before it drops pixels, and leaves out the finest skip connection. Here the largest of
+    three is averaged over three, and two of these over two: ``[1 2 2 1] / 6``, in the middle of its block, by
+    pooling layers alone, which every runtime has in 2-D and 3-D.
     """
     memory = psutil.virtual_memory().total
     if config.weight_bytes > memory:
@@ -58,7 +67,47 @@ def build(config: CareConfig, *, seed: int | None = None, precision: str = "floa
     )
     if config.kind == "ProjectionCARE":
         return _projection(config, make)
-    return _unet(config, make, config.unet_input_shape)
+    return _unet(config, make, config.unet_input_shape, scaled=scaled)
+
+
+def bare(config: CareConfig, network: keras.Model) -> keras.Model:
+    """A network without the mean and deviation that it has of its own; itself where it has none.
+
+    Parameters
+    ----------
+    config : CareConfig
+    network : keras.Model
+        As `build` gives it, or an average of such networks.
+
+    Returns
+    -------
+    keras.Model
+        With copies of the weights; of what is no single network of `build` the same with its scale around undone.
+    """
+    own = config.own_scale
+    if own is None:
+        return network
+    made = build(config, scaled=False)
+    if [weight.shape for weight in made.weights] == [weight.shape for weight in network.weights]:
+        made.set_weights(network.get_weights())
+        return made
+    inputs = keras.layers.Input(network.input_shape[1:], name="input")
+    raised = _rescaled(inputs, own.means, own.stds, back=True)
+    outputs = _rescaled(network(raised), own.means, own.stds, back=False)
+    return keras.Model(inputs, outputs, name="bare")
+
+
+def _rescaled(layer: Any, means: Sequence[float], stds: Sequence[float], *, back: bool) -> Any:
+    # First the mean, then the deviation: together the difference of two large numbers would be rounded.
+    shift: Any = [float(np.float32(mean)) for mean in means]
+    width: Any = [float(np.float32(std)) for std in stds]
+    if len(shift) == 1:
+        shift, width = shift[0], width[0]
+    if back:
+        return keras.layers.Rescaling(width, offset=shift)(layer)
+    minus = -shift if isinstance(shift, float) else [-mean for mean in shift]
+    over = 1 / width if isinstance(width, float) else [1 / std for std in width]
+    return keras.layers.Rescaling(over)(keras.layers.Rescaling(1.0, offset=minus)(layer))
 
 
 def mean_of(networks: Sequence[keras.Model], *, probabilistic: bool) -> keras.Model:
@@ -129,16 +178,22 @@ class _Convolutions:
         )
 
 
-def _unet(config: CareConfig, make: _Convolutions, input_shape: tuple[int | None, ...]) -> keras.Model:
+def _unet(
+    config: CareConfig, make: _Convolutions, input_shape: tuple[int | None, ...], *, scaled: bool = False
+) -> keras.Model:
     inputs = keras.layers.Input(input_shape, name="input")
-    features = _features(config, make, inputs)
+    own = config.own_scale if scaled else None
+    first = inputs if own is None else _rescaled(inputs, own.means, own.stds, back=False)
+    features = _features(config, make, first)
     # A fast network's heads also bring back the full resolution; csbdeep's are convolutions of one pixel.
     block = config.stride
     how: dict[str, Any] = {"head": True, "strides": block, "transposed": config.architecture == "fast"}
     mean = make(config.n_channel_out, block, "linear", "mean", **how)(features)
     if config.unet_residual:
-        mean = keras.layers.Add(name="residual")([mean, inputs])
+        mean = keras.layers.Add(name="residual")([mean, first])
     outputs = keras.layers.Activation(config.unet_last_activation, name="activation")(mean)
+    if own is not None:
+        outputs = _rescaled(outputs, own.means, own.stds, back=True)
     if config.probabilistic:
         scale = make(config.n_channel_out, block, "softplus", "scale", **how)(features)
         scale = keras.layers.Rescaling(1.0, offset=SCALE_MIN, name="scale_min")(scale)
@@ -157,13 +212,18 @@ def _features(config: CareConfig, make: _Convolutions, layer: Any) -> Any:
                 continue
             layer = make(first * 2**level, kernel, "relu", f"down_level_{level}_no_{i}")(layer)
         skipped.append(layer)
-        layer = pooling(pool, name=f"max_{level}", dtype=make.dtype)(layer)
+        if config.unet_blurpool:
+            layer = _blurred(layer, pool, level, make.dtype)
+        else:
+            layer = pooling(pool, name=f"max_{level}", dtype=make.dtype)(layer)
     layer = make(first * 2**depth, kernel, "relu", "middle_0")(layer)
     layer = make(first * 2 ** max(0, depth - 1), kernel, "relu", "middle_2")(layer)
     for level in reversed(range(depth)):
         raised = upsampling(pool, name=f"up_{level}", dtype=make.dtype)(layer)
-        both = [raised, skipped[level]]
-        layer = keras.layers.Concatenate(axis=-1, name=f"skip_{level}", dtype=make.dtype)(both)
+        layer = raised
+        if level or config.unet_top_skip:
+            both = [raised, skipped[level]]
+            layer = keras.layers.Concatenate(axis=-1, name=f"skip_{level}", dtype=make.dtype)(both)
         layer = make(first * 2**level, kernel, "relu", f"up_level_{level}_no_0")(layer)
         layer = make(first * 2 ** max(0, level - 1), kernel, "relu", f"up_level_{level}_no_2")(layer)
     return layer
@@ -206,6 +266,18 @@ def _projection(config: CareConfig, make: _Convolutions) -> keras.Model:
     del flat[position - 1]
     restoring = _unet(config, make, tuple(flat))
     return keras.Model(inputs, restoring(projecting(inputs)), name="projection_and_unet")
+
+
+def _blurred(layer: Any, pool: tuple[int, ...], level: int, dtype: str | None) -> Any:
+    """Pooling that is blurred, so that no pattern of the pooling grid is left (N2V2)."""
+    layers = keras.layers
+    largest, average = layers.MaxPooling3D, layers.AveragePooling3D
+    if len(pool) == 2:
+        largest, average = layers.MaxPooling2D, layers.AveragePooling2D
+    wide = tuple(3 if factor > 1 else 1 for factor in pool)
+    layer = largest(wide, strides=1, padding="same", name=f"max_{level}", dtype=dtype)(layer)
+    layer = average(wide, strides=1, padding="same", name=f"blur_{level}", dtype=dtype)(layer)
+    return average(pool, name=f"half_{level}", dtype=dtype)(layer)
 
 
 def _pooling(n_dim: int) -> tuple[Callable[..., Any], Callable[..., Any]]:

@@ -33,6 +33,12 @@ CARD = {
 }
 
 
+@pytest.fixture
+def card() -> dict[str, Any]:
+    """What model.toml must say, and no more."""
+    return dict(CARD)
+
+
 @pytest.fixture(scope="session")
 def foreign() -> ModuleType:
     """The module of models that people bring; see foreign.py."""

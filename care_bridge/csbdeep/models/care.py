@@ -320,6 +320,11 @@ class CARE:
             )
         settings = read_config(self.logdir)
         kind = settings.kind
+        if settings.own_scale is not None:
+            raise InputError(
+                f"the model in {str(self.logdir)!r} is of Noise2Void, with its own {settings.own_scale}; csbdeep's classes "
+                "normalise by percentiles: restore with care_bridge.KerasPredictor.load, or care-bridge predict"
+            )
         if (kind == "ProjectionCARE") != (self._kind == "ProjectionCARE"):
             raise InputError(f"the model in {str(self.logdir)!r} is a {kind}, not a {self._kind}")
         if kind not in ("CARE", self._kind):
