@@ -166,6 +166,9 @@ class Views(Closed):
     zoom : interval
         Factor by which the clean image is made smaller, by averages over areas; below 1 gives sharper structures. A
         small image bounds it.
+    plane_step : int
+        At most so many planes of a clean stack lie from one plane of a patch to the next, 1 to it alike: stacks of other
+        microscopes have coarser steps along Z. A stack of few planes bounds it.
     gamma : interval
         Power of the clean image on its scale of 0 to 1.
     level : interval
@@ -189,6 +192,7 @@ class Views(Closed):
     """
 
     zoom: Annotated[Positive, AfterValidator(_at_most_1)] = (0.3, 1.0)
+    plane_step: int = Field(default=1, ge=1, le=16)
     gamma: Positive = (0.7, 1.4)
     level: NotNegative = (0.0, 0.3)
     blur_px: NotNegative = (0.3, 1.2)

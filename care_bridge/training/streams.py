@@ -150,6 +150,14 @@ class Stream:
         source[...] = (expose(clean, setting, rng=rng) - low) / scale
         target[...] = (expected(clean, setting) - low) / scale
 
+    def _planes(self, stack: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        """Planes of a stack from a place along Z on, as far apart as `Views.plane_step` lets them be."""
+        between = self.patch_size[0] - 1
+        most = min(self.views.plane_step, (len(stack) - 1) // between if between else 1)
+        step = int(rng.integers(most)) + 1 if most > 1 else 1
+        first = int(rng.integers(len(stack) - between * step))
+        return stack[first : first + between * step + 1 : step]
+
     def _view(self, image: CleanImage, rng: np.random.Generator) -> tuple[Float32, float]:
         """A place of a clean image, made smaller, flipped and turned; values from 0."""
         views, (first, last) = self.views, image.rows
@@ -164,8 +172,7 @@ class Stream:
         for _ in range(views.places):
             plane = image.planes[int(rng.integers(len(image.planes)))]
             if plane.ndim == 3:
-                z = int(rng.integers(plane.shape[0] - self.patch_size[0] + 1))
-                plane = plane[z : z + self.patch_size[0]]
+                plane = self._planes(plane, rng)
             y = first + rng.random() * (last - first - span[0])
             x = rng.random() * (plane.shape[-1] - span[1])
             rows, across = _whole(y, span[0], last), _whole(x, span[1], plane.shape[-1])
@@ -376,7 +383,8 @@ class _Opening:
             progress(number, len(todo), "drawing samples")
             rng = np.random.default_rng([self.seed, _DRAWN, number])
             flat = len(self.patch_size) == 2
-            shape = kind.shape[-2:] if flat else (max(self.patch_size[0], 16), *kind.shape[-2:])
+            planes = max((self.patch_size[0] - 1) * views.plane_step + 1, 16)
+            shape = kind.shape[-2:] if flat else (planes, *kind.shape[-2:])
             image = kind.model_copy(update={"shape": shape, "channels": 1}).make(index, rng)
             blur = draw(views.drawn_blur_px, rng)
             data = ndimage.gaussian_filter(image.data, blur, mode="reflect")

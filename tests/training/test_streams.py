@@ -115,6 +115,30 @@ def test_a_patch_lies_on_the_scale_of_its_whole_image(clean: Path) -> None:
     assert high == pytest.approx(1, abs=0.12)
 
 
+def test_planes_of_a_patch_lie_as_far_apart_as_the_recipe_says(tmp_path: Path) -> None:
+    # Each plane's level is its number, so a patch says which planes it was made of.
+    stack = np.broadcast_to(np.arange(13)[:, None, None] * 100, (13, 64, 64)) + np.eye(64) * 5
+    tifffile.imwrite(tmp_path / "stack.tif", stack.astype(np.uint16), imagej=True, metadata={"axes": "ZYX"})
+    plain: dict[str, Any] = {
+        "zoom": (1, 1),
+        "gamma": (1, 1),
+        "level": (0, 0),
+        "blur_share": 0,
+        "turns": False,
+    }
+    found = {}
+    for most in (1, 9):
+        patches = stream(
+            open_stream(tmp_path, axes="ZYX", size=(4, 32, 32), plane_step=most, places=1, **plain)
+        )
+        views = [patches._view(patches.images[0], np.random.default_rng(n))[0] for n in range(40)]
+        levels = [np.median(view, axis=(1, 2)) * 12 for view in views]
+        found[most] = {tuple(np.rint(np.diff(one)).astype(int)) for one in levels}
+    assert found[1] == {(1, 1, 1)}
+    # Nine would not fit: three gaps of four are the twelve that 13 planes have.
+    assert found[9] == {(gap,) * 3 for gap in (1, 2, 3, 4)}
+
+
 @pytest.mark.parametrize("zoom", [0.3, 0.5, 0.77, 1.0])
 def test_means_over_areas_are_those_of_the_fine_pixels(zoom: float) -> None:
     rng = np.random.default_rng(0)
