@@ -7,7 +7,7 @@ import shutil
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +267,9 @@ def stated_noise(path: str | os.PathLike[str]) -> NoiseRange:
     made_of = (read_meta(path).provenance if config is None else config.provenance).get("data")
     data = made_of if isinstance(made_of, Mapping) else {}
     found = _simulated(data.get("recipe")).filled(NoiseRange.from_dict(data.get("noise")))
+    if config is not None and config.method == "n2v" and config.n2v_structmask is None:
+        # Whatever it was trained on: what neighbours or rows share is not hidden by single blind spots, and stays.
+        found = replace(found, correlation=(0.0, 0.0), rows=(0.0, 0.0))
     sheet = text.read(folder / DATASHEET, "TOML") if (folder / DATASHEET).is_file() else None
     said = _of_sheet(sheet) if isinstance(sheet, Mapping) else NoiseRange()
     return found.filled(said)

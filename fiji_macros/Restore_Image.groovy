@@ -196,25 +196,34 @@ void checkSettings() {
 // -1 stands for the percentiles that the model states in its meta.json; the plugin's defaults where it states none.
 void takeTheModelsPercentiles() {
     def own = [pmin: 3.0d, pmax: 99.8d]
+    def block = (metaOf(model) =~ /"normalisation"\s*:\s*\{([^}]*)\}/)
+    def stated = block.find() ? block.group(1) : ''
+    own.keySet().toList().each { name ->
+        def number = (stated =~ ('"' + name + '"\\s*:\\s*([-+.0-9eE]+)'))
+        if (number.find()) own[name] = number.group(1) as double
+    }
+    if (percentileBottom == -1) percentileBottom = own.pmin
+    if (percentileTop == -1) percentileTop = own.pmax
+}
+
+// The text of a model's meta.json; empty where it has none.
+String metaOf(File file) {
     try {
-        def zip = new ZipFile(model)
+        def zip = new ZipFile(file)
         try {
             def entry = zip.getEntry('meta.json')
-            def text = entry == null ? '' : zip.getInputStream(entry).getText('UTF-8')
-            def block = (text =~ /"normalisation"\s*:\s*\{([^}]*)\}/)
-            def stated = block.find() ? block.group(1) : ''
-            own.keySet().toList().each { name ->
-                def number = (stated =~ ('"' + name + '"\\s*:\\s*([-+.0-9eE]+)'))
-                if (number.find()) own[name] = number.group(1) as double
-            }
+            return entry == null ? '' : zip.getInputStream(entry).getText('UTF-8')
         } finally {
             zip.close()
         }
     } catch (IOException e) {
-        throw new Refused("the model ${model} cannot be read (${e.message}); copy it again")
+        throw new Refused("the model ${file} cannot be read (${e.message}); copy it again")
     }
-    if (percentileBottom == -1) percentileBottom = own.pmin
-    if (percentileTop == -1) percentileTop = own.pmax
+}
+
+// Whether a model has its scale in it (Noise2Void) and takes grey levels as they are, whatever is ticked.
+boolean takesGreyLevels(File file) {
+    return (metaOf(file) =~ /"normalizeInput"\s*:\s*false/).find()
 }
 
 // The plugin's percentile: nearest rank in single precision, all planes together.
@@ -308,6 +317,10 @@ Restored restore(ImagePlus source, boolean normalize, String title) {
     def chosen = engineOf(model)
     def seen = asSeen(source)
     def result = new Restored()
+    if (normalize && takesGreyLevels(model)) {
+        IJ.log("${model.name} takes grey levels as they are, its scale is in it: nothing is normalized")
+        normalize = false
+    }
     if (normalize) {
         def found = levels(seen, percentileBottom, percentileTop)
         result.low = found[0]
@@ -769,7 +782,7 @@ OnnxModel openOnnx(File file) {
                     + '--format fiji)')
             }
             about = (Map) new Json(zip.getInputStream(said).getText('UTF-8')).value()
-            if (about.format_version != 1L || about.normalisation?.rule != 'fiji')
+            if (about.format_version != 1L || !(about.normalisation?.rule in ['fiji', 'none']))
                 throw new NoOnnx("${file.name} was written by a newer care-bridge than these scripts; install the scripts again")
             if (!zip.getEntry('care_bridge.onnx')) throw new NoOnnx("${file.name} has no ONNX: ${about.no_onnx}")
             network = zip.getInputStream(zip.getEntry('care_bridge.onnx')).bytes

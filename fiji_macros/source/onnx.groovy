@@ -77,7 +77,7 @@ OnnxModel openOnnx(File file) {
                     + '--format fiji)')
             }
             about = (Map) new Json(zip.getInputStream(said).getText('UTF-8')).value()
-            if (about.format_version != 1L || about.normalisation?.rule != 'fiji')
+            if (about.format_version != 1L || !(about.normalisation?.rule in ['fiji', 'none']))
                 throw new NoOnnx("${file.name} was written by a newer care-bridge than these scripts; install the scripts again")
             if (!zip.getEntry('care_bridge.onnx')) throw new NoOnnx("${file.name} has no ONNX: ${about.no_onnx}")
             network = zip.getInputStream(zip.getEntry('care_bridge.onnx')).bytes

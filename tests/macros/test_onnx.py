@@ -113,6 +113,29 @@ def test_frames_of_stacks_are_restored_one_by_one_and_everything_else_is_kept(
         assert "ONNX Runtime 1.18.0, tiles=1" in about["Info"]
 
 
+def test_a_model_that_has_its_scale_in_it_is_given_grey_levels_whatever_is_ticked(
+    imagej, write_image, tmp_path
+):
+    from care_bridge.config import CareConfig
+    from care_bridge.export.savedmodel import write_bundle
+    from care_bridge.training.folder import CareModel
+    from care_bridge.training.unet import build
+
+    config = CareConfig(method="n2v", unet_n_first=4, unet_n_depth=1, means=(200.0,), stds=(30.0,), seed=2)
+    bundle = write_bundle(CareModel(config, build(config)), tmp_path / "blind.zip", how_to=False)
+    source, output = write_image("cell.tif"), tmp_path / "out"
+    # Nothing is said of normalising: the script's own "Normalize first" is on.
+    result, ending = run(
+        imagej, "Restore_Twice", tmp_path, source, model=bundle, output=output, engine="onnx"
+    )
+    assert ending["status"] == "done"
+    assert "takes grey levels as they are" in result.log
+    once = python(bundle, read_image(source))
+    assert abs(float(once.data.mean()) - 200) < 200  # grey levels, as the image's
+    assert off(read_image(output / "cell_once.tif"), once) <= ONCE
+    assert off(read_image(output / "cell_twice.tif"), python(bundle, once)) <= TWICE
+
+
 @pytest.mark.parametrize("model", ["planes", "probabilistic"])
 def test_twice_in_a_row_is_pythons(imagej, bundles, write_image, tmp_path, model):
     source, output, bundle = write_image("cell.tif"), tmp_path / "out", getattr(bundles, model)

@@ -362,3 +362,23 @@ def test_a_command_line_that_cannot_be_is_one_sentence(words: list[str], why: st
     assert why in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "m").exists()
+
+
+def test_shared_noise_is_outside_of_what_single_blind_spots_take_out(tmp_path: Path) -> None:
+    from care_bridge.model_files import stated_noise
+    from care_bridge.noise import measure_noise
+    from care_bridge.training.folder import save_model
+    from care_bridge.training.unet import build
+
+    clean, _ = blobs(128, 128)
+    streaks = uniform_filter1d(np.random.default_rng(5).normal(0, 40, (128, 128)), 3, axis=1)
+    noise = measure_noise(Image(np.asarray(clean + streaks, np.float32), "YX"))
+    for mask, said in ((None, 1), (((1,) * 9,), 0)):
+        # Trained on such noise: what was measured then stands in config.json.
+        measured = {"data": {"noise": {"correlation": [noise.correlation] * 2}}}
+        config = CareConfig(
+            "YX", means=(500.0,), stds=(40.0,), n2v_structmask=mask, provenance=measured, **TINY
+        )
+        save_model(tmp_path / f"{said}", config, build(config, scaled=False))
+        told = stated_noise(tmp_path / f"{said}").covers(noise)
+        assert len([one for one in told if "share their noise" in one]) == said
