@@ -882,7 +882,11 @@ String engineOf(File zip) {
         pluginCommand()
     } else {
         try {
-            enginesTold << "${zip.name} is run by ${openOnnx(zip).runtime}".toString()
+            def net = openOnnx(zip)
+            enginesTold << "${zip.name} is run by ${net.runtime}".toString()
+            if (net.about.kind in ['UpsamplingCARE', 'IsotropicCARE'])
+                enginesTold << "${zip.name} is an ${net.about.kind}: the result is that of its network alone, as in the plugin; "
+                    .concat('its HOW-TO says what stacks need before').toString()
             chosen = 'onnx'
         } catch (NoOnnx e) {
             if (engine == 'onnx') throw e

@@ -9,6 +9,8 @@ from typing import Any
 from care_bridge.errors import InputError
 
 _loaders: dict[str, Any] = {}
+_compiled: dict[tuple[str, str, str], Any] = {}
+"""By the folder of the stand-ins, the script's name and its text: compiling takes a second, which Fiji needs each time."""
 
 
 def stand_ins(folder: str) -> Any:
@@ -24,6 +26,19 @@ def stand_ins(folder: str) -> Any:
             loader.parseClass(source.read_text(encoding="utf-8"), source.name)
         _loaders[folder] = loader
     return _loaders[folder]
+
+
+def evaluate(arguments: dict[str, Any], binding: Any) -> None:
+    """Run a script with its values; one of the same text is compiled once."""
+    import jpype
+
+    key = (arguments["stand_ins"], arguments["name"], arguments["text"])
+    if key not in _compiled:
+        # As GroovyShell does, which keeps nothing.
+        loader = jpype.JClass("groovy.lang.GroovyClassLoader")(stand_ins(arguments["stand_ins"]))
+        _compiled[key] = loader.parseClass(without_parameters(arguments["text"]), arguments["name"])
+    helper = jpype.JClass("org.codehaus.groovy.runtime.InvokerHelper")
+    helper.createScript(_compiled[key], binding).run()
 
 
 def binding_of(arguments: dict[str, Any], *, compute: Any = None, image: Any = None) -> Any:

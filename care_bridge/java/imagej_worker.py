@@ -31,7 +31,7 @@ from care_bridge.java.imagej_images import (
     planes_of,
     stacked,
 )
-from care_bridge.java.imagej_scripts import binding_of, stand_ins, without_parameters
+from care_bridge.java.imagej_scripts import binding_of, evaluate, stand_ins, without_parameters
 from care_bridge.java.imagej_traces import cause, error_in, log_since, log_size
 from care_bridge.java.worker_process import Call
 from care_bridge.plugin.options import COMMAND, PluginOptions
@@ -192,7 +192,7 @@ def run_script(call: Call) -> dict[str, Any]:
     error = ""
     try:
         compute = _compute_for_scripts() if arguments["stand_ins"] else None
-        _evaluate(arguments, binding_of(arguments, compute=compute))
+        evaluate(arguments, binding_of(arguments, compute=compute))
     except BaseException as thrown:
         error = cause(thrown)
     finally:
@@ -211,13 +211,6 @@ def run_script(call: Call) -> dict[str, Any]:
     }
 
 
-def _evaluate(arguments: dict[str, Any], binding: Any) -> None:
-    import jpype
-
-    shell = jpype.JClass("groovy.lang.GroovyShell")(stand_ins(arguments["stand_ins"]), binding)
-    shell.evaluate(without_parameters(arguments["text"]), arguments["name"])
-
-
 def restore(call: Call) -> dict[str, Any]:
     """Show an image, run a script that restores it, and give the result back; nothing answers for the plugin."""
     import jpype
@@ -230,7 +223,7 @@ def restore(call: Call) -> dict[str, Any]:
     log_start = log_size(call.folder)
     try:
         try:
-            _evaluate(arguments, binding_of(arguments, image=image))
+            evaluate(arguments, binding_of(arguments, image=image))
         except BaseException as thrown:
             raise WorkerError(f"the script {arguments['name']} failed: {cause(thrown)}") from None
         result = jpype.JClass("ij.WindowManager").getImage(arguments["result"])

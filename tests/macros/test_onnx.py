@@ -185,6 +185,38 @@ def test_it_agrees_with_what_python_wrote(imagej, bundles, write_image, tmp_path
     assert ending["status"] == "done", ending
 
 
+@pytest.mark.parametrize(
+    ("settings", "axes", "shape"),
+    [
+        ({"kind": "ProjectionCARE", "axes": "ZYX"}, "ZYX", (6, 41, 38)),
+        ({"kind": "UpsamplingCARE", "axes": "ZYX", "factor": 2.0}, "ZYX", (5, 41, 38)),
+        ({"axes": "ZYX", "unet_pool": (1, 2, 2)}, "ZYX", (5, 41, 38)),
+        ({"n_channel_in": 2, "n_channel_out": 3}, "CYX", (2, 41, 38)),
+        ({"architecture": "fast", "unet_n_first": 8}, "YX", (61, 50)),
+    ],
+    ids=["projection", "upsampling", "flat pooling", "channels", "fast"],
+)
+def test_every_kind_of_network_gives_what_it_gives_python_in_one_tile_and_in_several(
+    imagej, tmp_path, settings, axes, shape
+):
+    from care_bridge.comparing.sides import recommended_options
+    from care_bridge.config import CareConfig
+    from care_bridge.export.savedmodel import write_bundle
+    from care_bridge.java.imagej_onnx import ImageJOnnxPredictor
+    from care_bridge.training.folder import CareModel
+    from care_bridge.training.unet import build
+
+    small = {"unet_n_first": 4, "unet_kern_size": 3, "unet_n_depth": 1, "seed": 3}
+    config = CareConfig(**{**small, **settings})
+    bundle = write_bundle(CareModel(config, build(config)), tmp_path / "net.zip", how_to=False)
+    image = Image(np.random.default_rng(0).poisson(200, shape).astype(np.uint16), axes)
+    expected = python(bundle, image)
+    for n_tiles in (1, 5):
+        options = recommended_options(bundle).replace(nTiles=n_tiles)
+        made = ImageJOnnxPredictor(bundle, options, imagej=imagej).predict(image)
+        assert off(made, expected) <= ONCE
+
+
 @pytest.mark.parametrize("normalization", ["series", "frame"])
 def test_a_time_series_is_restored_frame_by_frame(imagej, bundles, write_image, tmp_path, normalization):
     source = write_image("movie.tif", "TZYX", (3, 4, 36, 41))
