@@ -19,6 +19,9 @@ OURS = {"care_bridge", "fiji_macros"}
 # Python's side of Java packages, made by JPype and scyjava.
 FROM_JAVA = {"java"}
 
+# What a person may have, and nothing here asks for: its licence allows non-commercial use only.
+A_PERSONS_OWN = {"bm3d"}
+
 
 def canonical(requirement: str) -> str:
     """The name in a requirement, in the one spelling that the index knows (PEP 503)."""
@@ -40,7 +43,7 @@ def imported(file: Path) -> set[str]:
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module.split(".")[0])
-    return found - set(sys.stdlib_module_names) - OURS - FROM_JAVA
+    return found - set(sys.stdlib_module_names) - OURS - FROM_JAVA - A_PERSONS_OWN
 
 
 @functools.cache

@@ -53,7 +53,13 @@ def evaluate(
     channel: options.Channel = None,
     source_suffix: options.SourceSuffix = None,
     target_suffix: options.TargetSuffix = None,
-    baselines: Annotated[bool, Option(help="Compare with tuned filters.")] = True,
+    baselines: Annotated[
+        bool,
+        Option(
+            help="Compare with tuned filters: six, and BM3D where the package bm3d is installed "
+            "(pip install bm3d; its licence: non-commercial use only)."
+        ),
+    ] = True,
     robustness: Annotated[
         bool,
         Option("--robustness", help="Also measure curves against noise, blur and intensity (takes longer)."),
@@ -75,7 +81,6 @@ def evaluate(
     """
     chosen = _line(line) if line else None
     load_tensorflow()
-    from care_bridge.evaluate.baselines import FILTERS
     from care_bridge.evaluate.files import evaluate_files
 
     with progress_bar(quiet=quiet) as progress:
@@ -95,7 +100,7 @@ def evaluate(
             source_suffix=source_suffix,
             target_suffix=target_suffix,
             applications=applications,
-            filters=tuple(FILTERS) if baselines else (),
+            filters=None if baselines else (),
             robustness=robustness,
             line=chosen,
             sweep=sweep,

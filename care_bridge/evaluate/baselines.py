@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge.axes import move_axes
-from care_bridge.errors import InputError
+from care_bridge.errors import InputError, NotInstalledError
 from care_bridge.evaluate.planes import Plane, plane_of
 from care_bridge.images import Image
 from care_bridge.metrics import nrmse
+from care_bridge.noise import measure_noise
 from care_bridge.predictor import ImagesOnly, Runtime
 from care_bridge.progress import Progress, silent
 
@@ -96,6 +98,52 @@ def richardson_lucy(plane: Plane, *, sigma_px: float, iterations: int) -> Plane:
     return np.asarray(estimate + low, np.float32)
 
 
+def bm3d(plane: Plane, *, strength: float) -> Plane:
+    """BM3D after Anscombe's transform, for photons; strength in units of the noise.
+
+    Notes
+    -----
+    Dabov, Foi, Katkovnik, Egiazarian 2007, of the package `bm3d`. Variance is taken to be gain * light + constant, as
+    `measure_noise` finds it in the plane itself; so light / gain + constant / gain^2 has its own mean as its variance. Back
+    by the exact unbiased inverse in closed form (Makitalo and Foi 2011). Where no gain can be told the noise is taken to
+    be the same everywhere.
+    """
+    noise = measure_noise(Image(plane, "YX"))
+    gain, constant = noise.gain, noise.variance_at_zero
+    if gain is None or constant is None:
+        sd = noise.noise_mean
+        return _bm3d(plane, strength * sd) if sd > 0 else plane
+    photons = plane.astype(np.float64) / gain + constant / gain**2
+    even = 2 * np.sqrt(np.maximum(photons + 3 / 8, 0))
+    found = np.maximum(_bm3d(even.astype(np.float32), strength).astype(np.float64), 2 * math.sqrt(3 / 8))
+    root = math.sqrt(3 / 2)
+    back = found**2 / 4 + root / (4 * found) - 11 / (8 * found**2) + 5 * root / (8 * found**3) - 1 / 8
+    return np.asarray((back - constant / gain**2) * gain, np.float32)
+
+
+def _bm3d(plane: Plane, sd: float) -> Plane:
+    """White noise of one standard deviation taken from a plane."""
+    from bm3d import bm3d as denoise
+
+    # Its thresholds for similar blocks are meant for a range of 1.
+    low, span = float(plane.min()), float(np.ptp(plane)) or 1.0
+    return np.asarray(denoise((plane - low) / span, sd / span) * span + low, np.float32)
+
+
+def has_bm3d() -> bool:
+    """Whether a person has put the package `bm3d` here, and it loads."""
+    try:
+        import bm3d  # noqa: F401
+    except (ImportError, OSError):  # it brings a compiled library
+        return False
+    return True
+
+
+def at_hand() -> tuple[str, ...]:
+    """Names of the filters that can be used here: all of `FILTERS`, but BM3D only where its package is."""
+    return tuple(name for name in FILTERS if name != BM3D or has_bm3d())
+
+
 def noise_sd(plane: NDArray[Any]) -> float:
     """Standard deviation of pixel-independent noise.
 
@@ -110,6 +158,8 @@ def noise_sd(plane: NDArray[Any]) -> float:
     response = np.abs(convolve(np.asarray(plane, np.float32), mask, mode="reflect"))
     return float(np.median(response)) / 0.6745 / 6
 
+
+BM3D = "BM3D"
 
 FILTERS: Mapping[str, tuple[Filter, tuple[Mapping[str, Any], ...]]] = {
     "Gaussian": (gaussian, tuple({"sigma_px": s} for s in (0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.2))),
@@ -131,8 +181,12 @@ FILTERS: Mapping[str, tuple[Filter, tuple[Mapping[str, Any], ...]]] = {
         richardson_lucy,
         tuple({"sigma_px": s, "iterations": n} for s in (0.7, 1.0, 1.5, 2.0) for n in (1, 3, 6, 12)),
     ),
+    BM3D: (bm3d, tuple({"strength": s} for s in (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0))),
 }
 """Name to filter and the settings that tuning tries."""
+
+SHIPPED = tuple(name for name in FILTERS if name != BM3D)
+"""Those that need nothing but what care_bridge stands on."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +216,8 @@ class Baseline(ImagesOnly):
     def runtime(self) -> Runtime:
         from importlib.metadata import version
 
-        return Runtime(self.name, {name: version(name) for name in ("scikit-image", "scipy")})
+        names = ("bm3d",) if self.name == BM3D else ("scikit-image", "scipy")
+        return Runtime(self.name, {name: version(name) for name in names})
 
     @property
     def settings(self) -> str:
@@ -183,7 +238,7 @@ def tune(
     pairs: Sequence[tuple[Image, Image]],
     *,
     tuned_on: str,
-    names: Sequence[str] = tuple(FILTERS),
+    names: Sequence[str] | None = None,
     progress: Progress = silent,
 ) -> list[Baseline]:
     """Choose each filter's setting by the lowest mean NRMSE over pieces of the training pairs.
@@ -194,18 +249,25 @@ def tune(
         Training images. Tuning on the images that are scored flatters a filter.
     tuned_on : str
         What the report calls these images.
-    names : sequence of str
-        Keys of `FILTERS`.
+    names : sequence of str, optional
+        Keys of `FILTERS`. None takes those that are `at_hand`.
     progress : Progress
 
     Raises
     ------
     InputError
         If there is no pair or a name is unknown.
+    NotInstalledError
+        If BM3D is asked for by name and its package is not there.
     """
+    names = at_hand() if names is None else names
     unknown = sorted(set(names) - set(FILTERS))
     if unknown:
         raise InputError(f"no baseline is called {', '.join(unknown)}; there are {', '.join(FILTERS)}")
+    if BM3D in names and not has_bm3d():
+        raise NotInstalledError(
+            "BM3D needs the package bm3d, which its authors allow for non-commercial use only: pip install bm3d"
+        )
     pieces = tuning_pieces(pairs)
     baselines = []
     total = sum(len(FILTERS[name][1]) for name in names)

@@ -13,7 +13,6 @@ import numpy as np
 from care_bridge.config import TARGET_SCALES
 from care_bridge.defaults import APPLICATIONS, INTERVAL
 from care_bridge.errors import InputError
-from care_bridge.evaluate.baselines import FILTERS
 from care_bridge.evaluate.evaluation import Evaluation
 from care_bridge.evaluate.measure import evaluate
 from care_bridge.evaluate.pairs import Pair, files_trained_on, read_pairs
@@ -46,7 +45,7 @@ def evaluate_files(
     source_suffix: str | None = None,
     target_suffix: str | None = None,
     applications: int = APPLICATIONS,
-    filters: Sequence[str] = tuple(FILTERS),
+    filters: Sequence[str] | None = None,
     robustness: bool = False,
     line: Line | None = None,
     sweep: str | os.PathLike[str] | None = None,

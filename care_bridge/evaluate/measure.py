@@ -18,7 +18,7 @@ from care_bridge import __version__
 from care_bridge.defaults import APPLICATIONS
 from care_bridge.errors import InputError
 from care_bridge.evaluate.applications import Omission, verdict
-from care_bridge.evaluate.baselines import FILTERS, Baseline, tune
+from care_bridge.evaluate.baselines import Baseline, tune
 from care_bridge.evaluate.certainty import Familiar, familiar, judge
 from care_bridge.evaluate.evaluation import INPUT, SINGLE, Evaluation, Row, Shown, application_name
 from care_bridge.evaluate.histograms import Saturation, made_by_writer, wasserstein_1
@@ -48,7 +48,7 @@ def evaluate(
     trained_on: Collection[str] = (),
     trained_noise: NoiseRange | None = None,
     applications: int = APPLICATIONS,
-    baselines: Sequence[str] = tuple(FILTERS),
+    baselines: Sequence[str] | None = None,
     robustness: bool = False,
     line: Line | None = None,
     model: str = "",
@@ -74,8 +74,8 @@ def evaluate(
         The noise that the model was trained with; a source with another is warned of. None knows nothing.
     applications : int
         How many times in a row.
-    baselines : sequence of str
-        Keys of `baselines.FILTERS`; empty for none.
+    baselines : sequence of str, optional
+        Keys of `baselines.FILTERS`; empty for none. None takes all that are here: six, and BM3D where its package is.
     robustness : bool
         Whether to measure curves against noise, blur and intensity (16 more predictions of up to 2 images).
     line : Line, optional
@@ -209,9 +209,9 @@ class _Measured:
 
 
 def _tuned(
-    pairs: Sequence[Pair], training: Sequence[Pair], names: Sequence[str], progress: Progress
+    pairs: Sequence[Pair], training: Sequence[Pair], names: Sequence[str] | None, progress: Progress
 ) -> list[Baseline]:
-    if not names:
+    if names is not None and not names:
         return []
     used = training or pairs
     usable = [(p.source, p.target) for p in used if comparable(p.source, p.target)]
