@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs is `_HOME`
     from care_bridge.export.import_package import import_package
     from care_bridge.export.onnx import write_onnx
     from care_bridge.export.savedmodel import write_bundle
+    from care_bridge.guard import Likeness
     from care_bridge.images import Image, read_image, write_image
     from care_bridge.inference.files import find_images, predict_files
     from care_bridge.inference.keras import KerasPredictor
@@ -56,7 +57,13 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs is `_HOME`
         percentile_range,
     )
     from care_bridge.normalize import normalize as normalize_percentiles
-    from care_bridge.opening import open_members, open_network, open_network_predictor, open_predictor
+    from care_bridge.opening import (
+        open_guard,
+        open_members,
+        open_network,
+        open_network_predictor,
+        open_predictor,
+    )
     from care_bridge.patches import (
         Foreground,
         LeakingSplitWarning,
@@ -119,6 +126,7 @@ __all__ = [
     "InputError",
     "KerasPredictor",
     "LeakingSplitWarning",
+    "Likeness",
     "Line",
     "Network",
     "NetworkPredictor",
@@ -176,6 +184,7 @@ __all__ = [
     "mean_channels",
     "measure_noise",
     "normalize_percentiles",
+    "open_guard",
     "open_members",
     "open_network",
     "open_network_predictor",
@@ -236,6 +245,7 @@ _HOME = {
     "Line": "evaluate.profiles",
     "Network": "predictor",
     "NetworkPredictor": "network_predictor",
+    "Likeness": "guard",
     "Noise": "noise",
     "NoiseRange": "noise",
     "NotFinitePixelsWarning": "normalize",
@@ -289,6 +299,7 @@ _HOME = {
     "mean_channels": "predictor",
     "measure_noise": "noise",
     "normalize_percentiles": "normalize:normalize",
+    "open_guard": "opening",
     "open_members": "opening",
     "open_network": "opening",
     "open_network_predictor": "opening",

@@ -43,9 +43,6 @@ INTERVAL = 0.9
 RESULT_NAME = "{file_path}/{file_name}{file_ext}"
 """What csbdeep's care_predict calls a result."""
 
-CLIPPED_SHARE = 0.01
-"""Share of a result's pixels from which on it is said how not to clip them."""
-
 # Training ------------------------------------------------------------------------------------------------------
 
 KIND: Final = "CARE"

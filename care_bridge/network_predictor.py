@@ -184,19 +184,13 @@ class NetworkPredictor(Closable):
         When memory runs out, the longest axis is cut in two, up to 8 times; tiles do not change the result.
         """
         options = self.options
-        frames = "".join(axis for axis in image.axes if axis not in self.axes)
-        order = frames + self.axes
-        missing = "".join(axis for axis in order if axis not in image.axes)
-        data = image.data[(...,) + (np.newaxis,) * len(missing)]
-        data = data.transpose([(image.axes + missing).index(axis) for axis in order])
-        self._check_channels(data.shape[-1], image)
-
+        frames, data = self._in_order(image)
         stack = data.reshape((-1, *data.shape[len(frames) :]))
         whole: Undo | None = None
         if options.rule is None:
             stack = stack.astype(np.float32)
         elif options.normalize_by == "image":
-            stack, whole = self._normalize(stack, "T" + self.axes.replace("T", "S"))
+            stack, whole = self._normalize(stack, self._stack_axes)
         run = self._runner(image, progress)
         if isinstance(options.tiles, FijiTiles) and (whole or options.rule is None):
             result = run(cast(Tensor, stack))
@@ -212,6 +206,43 @@ class NetworkPredictor(Closable):
                 progress(number + 1, len(stack), "frames")
             undone = np.stack(results) if len(results) > 1 else results[0][np.newaxis]
         return self._as_image(undone.reshape((*data.shape[: len(frames)], *undone.shape[1:])), frames, image)
+
+    def normalized_stack(self, image: Image) -> Tensor:
+        """What the network is given of an image, before sizes are filled up: normalised over all frames.
+
+        Parameters
+        ----------
+        image : Image
+            As for `predict`.
+
+        Returns
+        -------
+        ndarray of float32, shape (frame, [z,] y, x, channel)
+
+        Raises
+        ------
+        InputError
+            If the number of channels is not the network's.
+        """
+        frames, data = self._in_order(image)
+        stack = data.reshape((-1, *data.shape[len(frames) :]))
+        if self.options.rule is None:
+            return stack.astype(np.float32)
+        return self._normalize(stack, self._stack_axes)[0]
+
+    @property
+    def _stack_axes(self) -> str:
+        return "T" + self.axes.replace("T", "S")
+
+    def _in_order(self, image: Image) -> tuple[str, NDArray[Any]]:
+        """The axes that the network lacks, and the pixels with those first and the network's own behind."""
+        frames = "".join(axis for axis in image.axes if axis not in self.axes)
+        order = frames + self.axes
+        missing = "".join(axis for axis in order if axis not in image.axes)
+        data = image.data[(...,) + (np.newaxis,) * len(missing)]
+        data = data.transpose([(image.axes + missing).index(axis) for axis in order])
+        self._check_channels(data.shape[-1], image)
+        return frames, data
 
     def _check_channels(self, channels: int, image: Image) -> None:
         wanted = self.network.input_shape[-1]

@@ -30,6 +30,7 @@ from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.predictor import Network, PredictOptions, Predictor
 
 if TYPE_CHECKING:
+    from care_bridge.inference.guard import Guard
     from care_bridge.plugin.options import PluginOptions
 
 RuntimeName = Literal["keras", "tensorflow", "onnx", "tf1", "imagej", "imagej-onnx", "fiji"]
@@ -272,6 +273,24 @@ def open_members(
         )
         for name in members_of(read_config(path))
     ]
+
+
+def open_guard(path: str | os.PathLike[str]) -> Guard:
+    """What tells whether an image looks like what a model was trained on; of a model that cannot, it says so.
+
+    Parameters
+    ----------
+    path : path
+        As for `open_predictor`. Only a model's folder holds statistics of its training patches.
+
+    Returns
+    -------
+    Guard
+        `Guard.look(image)` gives a `guard.Verdict`.
+    """
+    from care_bridge.inference.guard import open_guard as opened
+
+    return opened(model_path(path))
 
 
 def own_plugin_options(path: str | os.PathLike[str], **changes: Any) -> PluginOptions:
@@ -614,6 +633,7 @@ __all__: Sequence[str] = (
     "RUNTIMES",
     "UPSAMPLING_KINDS",
     "kind_of",
+    "open_guard",
     "open_members",
     "open_network",
     "open_network_predictor",

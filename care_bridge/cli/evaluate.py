@@ -109,6 +109,8 @@ def evaluate(
         )
     for name, notes in found.warnings.items():
         typer.echo(f"{name}: {'; '.join(notes)}", err=True)
+    for said in found.guard_sentences():
+        typer.echo(said, err=True)
     typer.echo(found.verdict)
     typer.echo(f"wrote {out}" + (f" and {json_file}" if json_file else ""))
     return DONE if found.good else NO

@@ -10,11 +10,12 @@ import typer
 from typer import Argument, Option
 
 from care_bridge.cli import _options as options
+from care_bridge.cli._guard import say_likeness, write_likeness
 from care_bridge.cli._parse import one_of
 from care_bridge.cli._run import DONE, NO, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.cli._typer import old_spellings
-from care_bridge.defaults import CLIPPED_SHARE, PRECISION, PRECISIONS, RESULT_NAME, TF1_VERSION, TF1_VERSIONS
+from care_bridge.defaults import PRECISION, PRECISIONS, RESULT_NAME, TF1_VERSION, TF1_VERSIONS
 from care_bridge.errors import InputError
 from care_bridge.model_names import model_path
 
@@ -138,7 +139,7 @@ def predict(
         _check_runs_in_fiji(model, runtime, kind=kind, factor=factor)
         wanted = _plugin_options(model, runtime, wanted, n_tiles)
     from care_bridge.model_files import stated_noise
-    from care_bridge.opening import open_predictor
+    from care_bridge.opening import open_guard, open_predictor
 
     with (
         open_predictor(
@@ -155,6 +156,7 @@ def predict(
     ):
         if not dry_run:
             writable_folder(out)
+        guard = open_guard(model) if runtime == "keras" else None
         done = predict_files(
             predictor,
             files,
@@ -168,11 +170,16 @@ def predict(
             scales=scale,
             save=not dry_run,
             provenance=f"care-bridge predict {model.name}, {predictor.runtime}, rule {rule}",
-            trained=None if quiet else stated_noise(model),
+            trained=None if quiet else stated_noise(model) if guard is None else guard.noise,
             note=lambda file, said: typer.echo(f"{file.name}: {said}", err=True),
+            guard=guard.look if guard is not None and guard.familiar is not None else None,
             problem=lambda _, why: typer.echo(f"care-bridge: {' '.join(why.split())}", err=True),
             progress=progress,
         )
+    if guard is not None and not quiet:
+        say_likeness(model, guard, done)
+    if not dry_run:
+        write_likeness(out, done)
     if not quiet:
         typer.echo("\n".join(map(str, done)))
         say_clipped(report for each in done for report in each.written)
@@ -185,10 +192,10 @@ def predict(
 
 def say_clipped(reports: Iterable[WriteReport]) -> None:
     """Where much was clipped, name the option that would not."""
-    most = max((report.clipped for report in reports), default=0.0)
-    if most >= CLIPPED_SHARE:
+    many = [report.clipped for report in reports if report.many_clipped]
+    if many:
         typer.echo(
-            f"care-bridge: up to {100 * most:.3g} % of a result's pixels did not fit the type and were clipped; "
+            f"care-bridge: up to {100 * max(many):.3g} % of a result's pixels did not fit the type and were clipped; "
             "--scale-when-converting maps all of them into it, float32 keeps them as they are",
             err=True,
         )

@@ -10,12 +10,14 @@ import typer
 from typer import Argument, Option
 
 from care_bridge.cli import _options as options
+from care_bridge.cli._guard import say_likeness, write_likeness
 from care_bridge.cli._run import DONE, NO, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.cli.predict import _dtype, say_clipped
 from care_bridge.errors import InputError
 
 if TYPE_CHECKING:
+    from care_bridge.inference.files import Restored
     from care_bridge.zoo import Entry
 
 
@@ -74,11 +76,12 @@ def restore(
     if dry_run or not plan:
         return DONE if taken == len(files) else NO
     load_tensorflow()
-    from care_bridge.opening import open_predictor
+    from care_bridge.opening import open_guard, open_predictor
 
     writable_folder(out)
-    done = 0
+    done: list[Restored] = []
     for entry, some in plan.items():
+        guard = open_guard(entry.folder)
         with (
             open_predictor(entry.folder, runtime="keras") as predictor,
             progress_bar(quiet=quiet) as progress,
@@ -93,14 +96,17 @@ def restore(
                 dtype=written_as,
                 fill=scale_when_converting,
                 provenance=f"care-bridge restore, {entry.name}, {predictor.runtime}",
+                guard=guard.look if guard.familiar is not None else None,
                 problem=lambda _, why: typer.echo(f"care-bridge: {' '.join(why.split())}", err=True),
                 progress=progress,
             )
-        done += len(results)
+        done += results
         if not quiet:
+            say_likeness(entry.folder, guard, results)
             typer.echo("\n".join(map(str, results)))
             say_clipped(report for each in results for report in each.written)
-    return DONE if done == len(files) else NO
+    write_likeness(out, done)
+    return DONE if len(done) == len(files) else NO
 
 
 def _target(out: Path, entry: Entry, file: Path) -> Path:

@@ -33,6 +33,7 @@ from care_bridge.evaluate.scores import (
     paired_test,
     summarise,
 )
+from care_bridge.guard import Likeness
 from care_bridge.noise import Noise
 from care_bridge.words import counted, listed
 
@@ -172,6 +173,8 @@ class Evaluation:
         Images whose source or truth the model was trained on; with any there is no verdict.
     noise : tuple of (str, int, Noise)
         What was measured of each source: image, channel, noise.
+    guard : mapping of str to Likeness
+        Whether each source is like what the model was trained on; empty where nobody asked.
     """
 
     model: str
@@ -194,6 +197,14 @@ class Evaluation:
     shown: tuple[Shown, ...] = field(default=())
     trained_on: tuple[str, ...] = ()
     noise: tuple[tuple[str, int, Noise], ...] = ()
+    guard: Mapping[str, Likeness] = field(default_factory=dict)
+
+    def guard_sentences(self) -> list[str]:
+        """What is to be said of images that the model was not trained on, or that nothing is known of; each once."""
+        known = {name: one.sentence() for name, one in self.guard.items() if one.foreign is not None}
+        named = [f"{name}: {said}" for name, said in known.items() if said]
+        unknown = [one.sentence() for one in self.guard.values() if one.foreign is None]
+        return named + list(dict.fromkeys(unknown))
 
     def values(self, method: str, metric: str) -> list[float]:
         """Scores of one method, image by image."""
@@ -384,6 +395,7 @@ class Evaluation:
             "noise": [
                 {"image": name, "channel": number, **one.as_dict()} for name, number, one in self.noise
             ],
+            "guard": {name: one.as_dict() for name, one in self.guard.items()},
             "settings": self.settings,
         }
         plain: dict[str, Any] = _jsonable(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,9 +22,9 @@ from care_bridge.evaluate.reliability import interval_images
 from care_bridge.evaluate.report import write_json, write_report
 from care_bridge.files import sha256, writable_folder
 from care_bridge.images import Image, write_image
-from care_bridge.model_files import stated_config, stated_noise
+from care_bridge.model_files import stated_config
 from care_bridge.model_names import model_path
-from care_bridge.opening import open_members, open_predictor
+from care_bridge.opening import open_guard, open_members, open_predictor
 from care_bridge.predictor import Predictor, scale_channels
 from care_bridge.progress import Progress, silent
 
@@ -105,13 +106,14 @@ def evaluate_files(
     training = read_pairs(train_source, train_target, **naming) if train_source and train_target else []
     members = open_members(model)
     predictor = members[0] if members else open_predictor(model, runtime="keras")
+    guard = open_guard(model)
     found = evaluate(
         predictor,
         pairs,
         members=members,
         training=training,
         trained_on=files_trained_on(model),
-        trained_noise=stated_noise(model),
+        trained_noise=guard.noise,
         applications=applications,
         baselines=filters,
         robustness=robustness,
@@ -126,6 +128,7 @@ def evaluate_files(
         },
         progress=progress,
     )
+    found = dataclasses.replace(found, guard={pair.name: guard.look(pair.source) for pair in pairs})
     write_report(found, out, sweep=tables[0], cross=tables[1])
     if json_path is not None:
         write_json(found, json_path)

@@ -142,6 +142,8 @@ def _add_first_screen(page: Page, evaluation: Evaluation) -> None:
         page.text(f"{name}: {'; '.join(notes)}.", important=True)
     for name, reasons in evaluation.foreign.items():
         page.text(f"{name} is unlike the training images: {'; '.join(reasons)}.", important=True)
+    for said in evaluation.guard_sentences():
+        page.text(f"{said}.", important=True)
     page.text(NOT_FOR_QUANTIFICATION, important=True)
 
 

@@ -20,6 +20,7 @@ IMAGEJ, OME = "imagej-tiff", "ome-tiff"
 """The two kinds of TIFF that are written."""
 
 _IMAGEJ_DTYPES = ("uint8", "uint16", "int16", "float32")
+_MANY_CLIPPED = 0.01
 # Offsets of a classic TIFF are 32 bits; ImageJ's own way around that is not TIFF any more.
 _IMAGEJ_LIMIT_BYTES = 2**32 - 2**25
 
@@ -55,6 +56,11 @@ class WriteReport:
     def clipped(self) -> float:
         """Share of pixels that were clipped, 0-1."""
         return self.clipped_low + self.clipped_high
+
+    @property
+    def many_clipped(self) -> bool:
+        """Whether so many were clipped (1 % and more) that another way of writing is worth a word."""
+        return self.clipped >= _MANY_CLIPPED
 
     def __str__(self) -> str:
         parts = [f"{self.path.name}: {self.dtype}, {self.format}"]

@@ -13,9 +13,11 @@ from numpy.typing import DTypeLike
 
 from care_bridge.defaults import RESULT_NAME
 from care_bridge.errors import InputError
+from care_bridge.guard import Likeness
 from care_bridge.images import (
     PATTERN,
     TIFF,
+    Image,
     WriteReport,
     check_levels,
     kept_dtype,
@@ -47,11 +49,14 @@ class Restored:
         One an application, one more each for scales; empty where nothing was to be saved.
     shape : tuple of int
         Of the last result.
+    likeness : Likeness, optional
+        Whether the image is like what the model was trained on; None where nobody asked.
     """
 
     source: Path
     written: tuple[WriteReport, ...]
     shape: tuple[int, ...]
+    likeness: Likeness | None = None
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.written)) or f"{self.source}: {self.shape}, not saved"
@@ -164,6 +169,7 @@ def predict_files(
     provenance: str = "",
     trained: NoiseRange | None = None,
     note: Callable[[Path, str], object] | None = None,
+    guard: Callable[[Image], Likeness] | None = None,
     problem: Callable[[Path, str], object] | None = None,
     progress: Progress = silent,
 ) -> list[Restored]:
@@ -199,6 +205,8 @@ def predict_files(
         The noise that the model was trained with; None measures no image's.
     note : callable, optional
         Told the file and, in one sentence, what of its noise lies outside of `trained`.
+    guard : callable, optional
+        Says whether an image is like what the model was trained on (`opening.open_guard(model).look`).
     problem : callable, optional
         Told the file and why, where one of several cannot be restored; the others are. None stops at the first.
     progress : Progress
@@ -223,7 +231,19 @@ def predict_files(
     if dtype is not None and not fill:
         _check_scale(predictor, np.dtype(dtype))
     work = _Work(
-        predictor, axes, channel, series, applications, dtype, scales, fill, save, provenance, trained, note
+        predictor,
+        axes,
+        channel,
+        series,
+        applications,
+        dtype,
+        scales,
+        fill,
+        save,
+        provenance,
+        trained,
+        note,
+        guard,
     )
     done: list[Restored] = []
     problems: list[str] = []
@@ -262,6 +282,7 @@ class _Work:
     provenance: str
     trained: NoiseRange | None
     note: Callable[[Path, str], object] | None
+    guard: Callable[[Image], Likeness] | None
 
 
 def _restore(source: Path, place: Path, work: _Work, tell: Callable[[int], None]) -> Restored:
@@ -273,6 +294,7 @@ def _restore(source: Path, place: Path, work: _Work, tell: Callable[[int], None]
         check_levels(image, kind)
     if work.note is not None and work.trained is not None and (said := unlike(image, work.trained)):
         work.note(source, said)
+    likeness = None if work.guard is None else work.guard(image)
     written: list[WriteReport] = []
     result = image
     again = apply_repeatedly(work.predictor, image, applications=work.applications)
@@ -288,7 +310,7 @@ def _restore(source: Path, place: Path, work: _Work, tell: Callable[[int], None]
                 path = _named(place, f"{suffix}_scale")
                 written.append(write_image(path, scale, np.float32, provenance=work.provenance))
         tell(application)
-    return Restored(source, tuple(written), result.shape)
+    return Restored(source, tuple(written), result.shape, likeness)
 
 
 def _check_scale(predictor: Predictor, dtype: np.dtype[Any]) -> None:

@@ -13,7 +13,9 @@ from care_bridge.config import TARGET_SCALES, CareConfig, read_config
 from care_bridge.defaults import KIND, METHOD, PATCHES_PER_IMAGE, PRESET, TargetScale
 from care_bridge.errors import InputError
 from care_bridge.files import writable_folder
+from care_bridge.images import read_image
 from care_bridge.model_names import model_path
+from care_bridge.noise import Noise, NoiseRange, measure_channels
 from care_bridge.patches import Foreground
 from care_bridge.progress import Progress, silent
 from care_bridge.simulate.recipe import Recipe
@@ -254,9 +256,152 @@ def train_from_files(
             f"{TARGET_SCALES[config.target_scale]}"
         )
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "say": say, "progress": progress}
-    if members > 1:
-        return _train_members(config, data, folder, members, **how)
-    return _train_one(config, data, folder, start, **how)
+    model = (
+        _train_members(config, data, folder, members, **how)
+        if members > 1
+        else _train_one(config, data, folder, start, **how)
+    )
+    sources = source if simulate is None and target is not None else None
+    remember_familiar(folder, data, sources=sources, image_axes=image_axes)
+    return model
+
+
+def remember_familiar(
+    folder: str | os.PathLike[str],
+    data: TrainingData,
+    *,
+    sources: str | os.PathLike[str] | None = None,
+    image_axes: str | None = None,
+) -> Path | None:
+    """Write into a model's folder what it was trained on, for the guard that notices what it does not know.
+
+    Parameters
+    ----------
+    folder : path
+        Of a trained model, or of an ensemble.
+    data : TrainingData
+        What it was trained on.
+    sources : path, optional
+        Folder of the source images, whose noise is measured.
+    image_axes : str, optional
+        Of these files, where they do not say.
+
+    Returns
+    -------
+    Path or None
+        None where nothing can be known of such a network, or of so few patches: see `familiar.learn_familiar`.
+    """
+    from care_bridge.guard import GUARD, write_familiar
+    from care_bridge.training.ensemble import load_members
+    from care_bridge.training.familiar import learn_familiar
+    from care_bridge.training.folder import load_model, members_of
+
+    config = read_config(folder)
+    models = load_members(folder) if members_of(config) else [load_model(folder)]
+    found = learn_familiar(
+        [one.network for one in models],
+        config,
+        data.training,
+        data.validation,
+        noise=_noise_of(Path(sources), image_axes, data) if sources is not None else NoiseRange(),
+    )
+    if found is None:
+        (Path(folder) / GUARD).unlink(missing_ok=True)  # of another training
+        return None
+    return write_familiar(folder, found)
+
+
+def familiar_from_files(
+    folder: str | os.PathLike[str],
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    image_axes: str | None = None,
+    n_patches_per_image: int = PATCHES_PER_IMAGE,
+    progress: Progress = silent,
+    **naming: Any,
+) -> Path:
+    """Write what a model was trained on into its folder, from the images that it was trained on; `remember_familiar`.
+
+    Parameters
+    ----------
+    folder : path
+        Of a trained model, ours or csbdeep's, or of an ensemble.
+    source, target : path
+        Folders of its training images.
+    image_axes : str, optional
+        Of the files, where they do not say.
+    n_patches_per_image : int
+    progress : Progress
+    **naming
+        What says which file belongs to which, as for `data.data_from_folders`.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    InputError
+        If there is no such model, it is of another kind than CARE, takes other channels than the images have, or they
+        give too few patches.
+    """
+    config = read_config(folder)
+    if config.kind != KIND or config.method != METHOD:
+        raise InputError(
+            f"{str(folder)!r} is a {config.kind} of method {config.method!r}, whose training patches are no pieces of the "
+            f"images that it restores; the guard is for {KIND} networks that were trained on pairs"
+        )
+    space = config.axes.replace("C", "")
+    made_of = config.provenance.get("data")
+    size: Any = made_of.get("patch_size") if isinstance(made_of, Mapping) else None
+    fits = isinstance(size, list) and len(size) == len(space) and all(isinstance(one, int) for one in size)
+    if not fits:
+        size = get_preset(PRESET).patch_size[len(space)]
+    data = from_images.data_from_folders(
+        source,
+        target,
+        patch_size=size,
+        axes=space,
+        image_axes=image_axes,
+        n_patches_per_image=n_patches_per_image,
+        target_scale="own",
+        progress=progress,
+        **naming,
+    )
+    if data.n_channel_in != config.n_channel_in:
+        raise InputError(
+            f"the images have {counted(data.n_channel_in, 'channel')}, and the network takes {config.n_channel_in}; name "
+            "the images that it was trained on"
+        )
+    written = remember_familiar(folder, data, sources=source, image_axes=image_axes)
+    if written is None:
+        raise InputError(
+            "the images give too few patches to know anything of; name more of them, or larger ones"
+        )
+    return written
+
+
+MOST_MEASURED = 8
+"""Source images whose noise is measured."""
+
+
+def _noise_of(sources: Path, axes: str | None, data: TrainingData) -> NoiseRange:
+    names = sorted(data.provenance.get("source", {}))
+    files = [sources / name for name in names if (sources / name).is_file()]
+    found: list[Noise] = []
+    for number in sorted({round(place) for place in _even(len(files), MOST_MEASURED)}):
+        try:
+            found += measure_channels(read_image(files[number], axes))
+        except InputError:
+            continue  # too small to be measured
+    return NoiseRange.of(found)
+
+
+def _even(count: int, most: int) -> list[float]:
+    """Places spread over so many."""
+    shown = min(count, most)
+    return [place * (count - 1) / max(shown - 1, 1) for place in range(shown)]
 
 
 def _check_minutes(minutes: float, scaled_down: bool, settings: Mapping[str, Any]) -> None:

@@ -1,0 +1,155 @@
+"""The guard of a model's folder: does an image look like what the model was trained on?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from care_bridge.config import read_config
+from care_bridge.defaults import KIND, METHOD
+from care_bridge.errors import InputError
+from care_bridge.guard import GUARD, Familiar, Likeness, read_familiar, spectrum, tiles_of
+from care_bridge.guard.tiles import MOST_TILES
+from care_bridge.guard.value import LIMIT, SPECTRUM, STRUCTURE
+from care_bridge.images import Image
+from care_bridge.inference.keras import KerasPredictor
+from care_bridge.model_files import stated_noise
+from care_bridge.noise import NoiseRange, measure_channels
+from care_bridge.training.ensemble import load_members
+from care_bridge.training.familiar import encoder_of, spread_of
+from care_bridge.training.folder import CareModel, load_model, members_of
+
+MOST_FRAMES = 4
+
+
+class Guard:
+    """Holds images against what a model was trained on.
+
+    Parameters
+    ----------
+    models : sequence of CareModel
+        One, or the members of an ensemble.
+    familiar : Familiar or None
+        None where nothing was stored: then nothing can be known.
+    why : str
+        Why nothing was stored.
+    noise : NoiseRange
+        The noise that it was trained with, as far as anybody knows.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[CareModel],
+        familiar: Familiar | None,
+        *,
+        why: str = "",
+        noise: NoiseRange = NoiseRange(),  # noqa: B008 - a frozen value
+    ) -> None:
+        self.familiar, self.noise, self._why = familiar, noise, why
+        if familiar is not None:
+            self._networks: list[keras.Model] = [one.network for one in models]
+            self._channels = models[0].config.n_channel_out
+            self._predictor = KerasPredictor(models[0])
+            self._encoder = encoder_of(models[0].network, models[0].config)
+
+    @property
+    def unknown(self) -> Likeness:
+        """What is said of every image where nothing was stored."""
+        return Likeness({}, unknown=self._why)
+
+    def look(self, image: Image) -> Likeness:
+        """Hold an image against the training patches.
+
+        Parameters
+        ----------
+        image : Image
+            As for the model's predictor; of many frames (or planes, for a 2-D network) up to `MOST_FRAMES` are looked at.
+
+        Returns
+        -------
+        Likeness
+            Unknown where the model's folder holds no statistics, or the image is smaller than a training patch.
+        """
+        familiar = self.familiar
+        if familiar is None:
+            return self.unknown
+        noise = _unlike(image, self.noise)
+        stack = self._predictor.normalized_stack(image)
+        size = familiar.patch_size
+        chosen = np.unique(np.linspace(0, len(stack) - 1, min(len(stack), MOST_FRAMES)).astype(int))
+        tiles = np.concatenate(
+            [
+                tiles_of(np.nan_to_num(stack[number]), size, most=-(-MOST_TILES // len(chosen)))
+                for number in chosen
+            ]
+        )
+        if not len(tiles):
+            have = " x ".join(map(str, stack.shape[1:-1]))
+            return Likeness(
+                {},
+                noise,
+                f"it has {have} pixels, and was to be held against training patches of {' x '.join(map(str, size))}",
+            )
+        ratios = {}
+        if STRUCTURE in familiar.groups:
+            ratios[STRUCTURE] = familiar.groups[STRUCTURE].ratio(self._encoder(tiles))
+        if SPECTRUM in familiar.groups:
+            ratios[SPECTRUM] = familiar.groups[SPECTRUM].ratio(spectrum(tiles))
+        if familiar.disagreement is not None and len(self._networks) > 1:
+            limit = float(np.quantile(familiar.disagreement, LIMIT))
+            spread = float(np.median(spread_of(self._networks, tiles, self._channels)))
+            ratios["disagreement"] = spread / limit if limit > 0 else 0.0
+        return Likeness(ratios, noise, tiles=len(tiles))
+
+
+def _unlike(image: Image, trained: NoiseRange) -> tuple[str, ...]:
+    if trained == NoiseRange():
+        return ()
+    try:
+        each = measure_channels(image)
+    except InputError:
+        return ()  # too small, or nothing in it: said by whatever restores it
+    return tuple(dict.fromkeys(sentence for one in each for sentence in trained.covers(one)))
+
+
+def open_guard(path: str | os.PathLike[str]) -> Guard:
+    """The guard of a model.
+
+    Parameters
+    ----------
+    path : path
+        A model's folder, ours or csbdeep's, or an ensemble's. Anything else has none, and then nothing can be known.
+
+    Returns
+    -------
+    Guard
+
+    Raises
+    ------
+    InputError
+        If what is stored is damaged.
+    """
+    folder = Path(path)
+    noise = stated_noise(folder)
+    if not (folder / "config.json").is_file():
+        return Guard(
+            [], None, why="only a model's folder holds statistics of its training patches", noise=noise
+        )
+    config = read_config(folder)
+    familiar = read_familiar(folder)
+    if familiar is None:
+        reason = (
+            f"the folder holds no statistics of its training patches ({GUARD}); where its training images are still there: "
+            f"care-bridge guard {folder} SOURCE TARGET"
+        )
+        if config.kind != KIND or config.method != METHOD:
+            reason = (
+                f"there are no statistics of training patches for a {config.kind} of method {config.method!r}"
+            )
+        return Guard([], None, why=reason, noise=noise)
+    models = load_members(folder) if members_of(config) else [load_model(folder)]
+    return Guard(models, familiar, noise=noise.filled(familiar.noise))
