@@ -78,7 +78,7 @@ def train(
             "SOURCE holds clean images (and those of its folders), or is left out to train on drawn samples.",
         ),
     ] = None,
-    preset: Annotated[str, Option(help="csbdeep, mito, cardio or planaria.")] = PRESET,
+    preset: Annotated[str, Option(help="csbdeep, mito, cardio, planaria or tribolium.")] = PRESET,
     smoke: Annotated[bool, Option("--smoke", help="Scale everything down to minutes, and say so.")] = False,
     resume: Annotated[
         bool,

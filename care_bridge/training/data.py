@@ -183,6 +183,9 @@ def data_from_folders(
     if percentiles is not None:
         provenance["target_scale"] = scale.scale
         provenance |= {"target_scale_because": scale.because} if scale.because else {}
+    if percentiles not in (None, PatchPercentiles()):
+        assert percentiles is not None
+        provenance["percentiles"] = {"pmin": list(percentiles.pmin), "pmax": list(percentiles.pmax)}
     # What `--resume` needs to cut the same patches again.
     said = {"source_suffix": source_suffix, "target_suffix": target_suffix, "channel": channel}
     provenance |= {key: value for key, value in said.items() if value is not None}

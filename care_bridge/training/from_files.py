@@ -16,9 +16,10 @@ from care_bridge.files import writable_folder
 from care_bridge.images import read_image
 from care_bridge.model_names import model_path
 from care_bridge.noise import Noise, NoiseRange, measure_channels
-from care_bridge.patches import Foreground
+from care_bridge.patches import Foreground, PatchPercentiles
 from care_bridge.progress import Progress, silent
 from care_bridge.simulate.recipe import Recipe
+from care_bridge.text import shown
 from care_bridge.training import data as from_images
 from care_bridge.training.batches import BatchSource
 from care_bridge.training.checkpoint import CHECKPOINT
@@ -159,6 +160,7 @@ def train_from_files(
     blind = wanted.get("method", METHOD) == "n2v"
     if blind:
         _check_blind(source, target, simulate, source_suffix or target_suffix, settings or {})
+    percentiles = _percentiles(chosen, {} if recorded is None else made_of)
     naming: dict[str, Any] = {
         "source_suffix": source_suffix,
         "target_suffix": target_suffix,
@@ -211,6 +213,7 @@ def train_from_files(
             else validation_fraction,
             projected=str(wanted.get("proj_axis") or "Z") if wanted.get("kind") == "ProjectionCARE" else "",
             naming=naming,
+            percentiles=percentiles,
             foreground=foreground,
             target_scale=wanted.get("target_scale"),
             seed=int(wanted.get("seed", 0)),
@@ -402,6 +405,23 @@ def _even(count: int, most: int) -> list[float]:
     """Places spread over so many."""
     shown = min(count, most)
     return [place * (count - 1) / max(shown - 1, 1) for place in range(shown)]
+
+
+def _percentiles(preset: Preset, made_of: Mapping[str, Any]) -> PatchPercentiles:
+    """Of the training patches: those that a begun training was begun with, else the preset's."""
+    drawn = made_of.get("percentiles")
+    if drawn is not None:
+        try:
+            (low, least), (most, high) = drawn["pmin"], drawn["pmax"]
+            return PatchPercentiles((float(low), float(least)), (float(most), float(high)))
+        except (KeyError, TypeError, ValueError):
+            raise InputError(
+                f"percentiles of this training's config.json are {shown(drawn)}; they must be two intervals, pmin and pmax"
+            ) from None
+    if made_of or preset.percentiles is None:
+        return PatchPercentiles()
+    low, high = preset.percentiles
+    return PatchPercentiles((low, low), (high, high))
 
 
 def _check_minutes(minutes: float, scaled_down: bool, settings: Mapping[str, Any]) -> None:

@@ -122,6 +122,8 @@ def test_file_without_axes_or_not_there_is_one_sentence(folders, tmp_path):
         ("cardio", {"train_learning_rate": 4e-4, "train_steps_per_epoch": 500, "probabilistic": True}),
         # "Exploring denoising for CARE", table of settings
         ("planaria", {"train_epochs": 200, "train_steps_per_epoch": 400, "train_learning_rate": 4e-4}),
+        ("planaria", {"norm_pmin": 3.0, "norm_pmax": 99.8}),
+        ("tribolium", {"train_epochs": 200, "norm_pmin": 3.0, "norm_pmax": 99.8}),
         ("csbdeep", {"train_epochs": 100, "unet_n_first": 32, "probabilistic": False}),
     ],
 )
@@ -136,7 +138,7 @@ def test_presets_have_the_numbers_of_their_papers(name, expected):
 
 
 def test_unknown_preset_is_named():
-    with pytest.raises(InputError, match="there are csbdeep, mito, cardio, planaria"):
+    with pytest.raises(InputError, match="there are csbdeep, mito, cardio, planaria, tribolium"):
         get_preset("nuclei")
 
 
@@ -145,8 +147,10 @@ def test_smoke_says_so_in_what_is_written(patches, tmp_path):
     assert config.train_epochs * config.train_steps_per_epoch <= 300
     assert config.train_reduce_lr["patience"] >= 1
     train(config.replace(train_epochs=1, train_steps_per_epoch=2, unet_n_depth=1), *patches, tmp_path)
-    assert (
-        "smoke run: 6 epochs of 50 steps instead of 1000 of 500" in read_config(tmp_path).provenance["notice"]
+    assert read_config(tmp_path).provenance["notice"] == (
+        "smoke run: 6 epochs of 50 steps instead of 1000 of 500, 8 features instead of 32, batches of 8 instead of 16, "
+        "kernel 3 instead of 5, the rate falls after 1 epoch on a plateau instead of 10; shows that training works, not how "
+        "good it gets"
     )
 
 

@@ -82,6 +82,35 @@ def test_resume_alone_takes_the_settings_that_were_begun_with(folders: list[str]
     assert "unet_n_first was 2 and is 4" in result.stderr
 
 
+def test_a_presets_own_percentiles_are_those_of_every_patch_and_a_resumed_run_cuts_the_same(
+    tmp_path: Path,
+) -> None:
+    random = np.random.default_rng(0)
+    for number in range(4):
+        clean = random.normal(100, 20, (8, 32, 32))
+        for side, noise in (("source", 10), ("target", 0)):
+            data = (clean + random.normal(0, 1, clean.shape) * noise).astype(np.float32)
+            write_image(tmp_path / side / f"{number}.tif", Image(data, "ZYX"))
+    folders, out = [str(tmp_path / "source"), str(tmp_path / "target")], tmp_path / "model"
+    words = [
+        "--patch-size",
+        "8,16,16",
+        "--patches-per-image",
+        "4",
+        "--batch-size",
+        "2",
+        "--steps",
+        "2",
+        "--features",
+        "4",
+    ]
+    train(folders, out, "--preset", "tribolium", *words, "--epochs", "1")
+    data = read_config(out).provenance["data"]
+    assert data["percentiles"] == {"pmin": [3.0, 3.0], "pmax": [99.8, 99.8]}
+    train(folders, out, "--resume", "--epochs", "2")  # other patches would be refused
+    assert read_config(out).provenance["data"] == data
+
+
 def test_resume_alone_goes_on_with_a_smoke_run_and_an_ensemble(folders: list[str], tmp_path: Path) -> None:
     small = [word for word in SETTINGS if word not in ("--preset", "mito")]
     out = tmp_path / "five"
