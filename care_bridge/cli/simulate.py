@@ -76,6 +76,8 @@ def simulate(
     # What is not given is left to the function's own defaults.
     given: dict[str, Any] = {"file_format": file_format, "jobs": jobs}
     given = {key: value for key, value in given.items() if value is not None}
+    for said in chosen.out_of_order():
+        typer.echo(f"care-bridge: {said}", err=True)
     with progress_bar(quiet=quiet) as progress:
         summary = write_pairs(chosen, words, out=out, resume=resume, progress=progress, **given)
     typer.echo(f"{counted(summary.pairs, 'pair')} in {summary.folder} ({summary.made} made now)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 import re
 from collections.abc import Mapping
@@ -18,6 +19,9 @@ from care_bridge.images import Image
 from care_bridge.simulate import structures
 from care_bridge.simulate.steps import Closed, NotNegative, Positive, Share, Step, draw
 from care_bridge.text import MOST_YAML_BYTES, parse
+
+ORDER = ("psf", "poisson", "gaussian", "intensity", "round")
+"""Of the steps that degrade, as the semi-synthetic CARE paper has it."""
 
 PixelSize = dict[Literal["Z", "Y", "X"], Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 
@@ -255,6 +259,29 @@ class Recipe(Closed):
         if len(set(names)) < len(names):
             raise ValueError(f"sets need different names; received {', '.join(names)}")
         return self
+
+    def out_of_order(self) -> list[str]:
+        """Where steps do not come in the order in which a microscope does them, a sentence a set.
+
+        Returns
+        -------
+        list of str
+            Of sets in which a later of `ORDER` stands before an earlier one; other steps do not count.
+        """
+        said = []
+        for each in self.sets:
+            known = [step.step for step in each.steps if step.step in ORDER]
+            wrong = [
+                f"{first} before {second}"
+                for first, second in itertools.pairwise(known)
+                if ORDER.index(first) > ORDER.index(second)
+            ]
+            if wrong:
+                said.append(
+                    f"set {each.name!r} has {' and '.join(wrong)}; light is blurred, counted and read out in the order "
+                    f"{', '.join(ORDER)}, and another one gives another noise"
+                )
+        return said
 
     @property
     def synthetic(self) -> bool:

@@ -85,6 +85,16 @@ def test_all_problems_of_a_recipe_are_said_at_once() -> None:
     assert len(str(caught.value).splitlines()) == 2
 
 
+def test_steps_in_another_order_than_a_microscopes_are_said() -> None:
+    # Paper 000: convolution, Poisson, Gaussian, then the intensity.
+    right = "name: r\nsets:\n- {name: a, steps: [{step: poisson}, {step: fibre}, {step: gaussian}, {step: round}]}"
+    assert parse_recipe(right, name="r.yaml").out_of_order() == []
+    wrong = right.replace("[{step: poisson}", "[{step: gaussian}, {step: poisson}")
+    (said,) = parse_recipe(wrong, name="r.yaml").out_of_order()
+    assert said.startswith("set 'a' has gaussian before poisson")
+    assert not any(load_recipe(name).out_of_order() for name in builtin_recipes())
+
+
 def test_two_sets_of_one_name_are_refused() -> None:
     one = "  - {name: a, steps: [{step: poisson}]}\n"
     with pytest.raises(InputError, match="sets need different names"):
