@@ -19,9 +19,9 @@ from care_bridge.images import Image
 from care_bridge.inference.keras import KerasPredictor
 from care_bridge.model_files import stated_noise
 from care_bridge.noise import NoiseRange, measure_channels
-from care_bridge.training.ensemble import load_members
+from care_bridge.training.ensemble import load_trained
 from care_bridge.training.familiar import encoder_of, spread_of
-from care_bridge.training.folder import CareModel, load_model, members_of
+from care_bridge.training.folder import CareModel
 
 MOST_FRAMES = 4
 
@@ -151,5 +151,4 @@ def open_guard(path: str | os.PathLike[str]) -> Guard:
                 f"there are no statistics of training patches for a {config.kind} of method {config.method!r}"
             )
         return Guard([], None, why=reason, noise=noise)
-    models = load_members(folder) if members_of(config) else [load_model(folder)]
-    return Guard(models, familiar, noise=noise.filled(familiar.noise))
+    return Guard(load_trained(folder), familiar, noise=noise.filled(familiar.noise))

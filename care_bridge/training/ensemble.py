@@ -121,7 +121,18 @@ def load_members(path: str | os.PathLike[str]) -> list[CareModel]:
     InputError
         If the folder holds no ensemble, or a member is missing.
     """
-    names = members_of(read_config(path))
-    if not names:
+    if not members_of(read_config(path)):
         raise InputError(f"{str(path)!r} is a single model; train with an ensemble to have members")
-    return [load_model(Path(path) / name) for name in names]
+    return load_trained(path)
+
+
+def load_trained(path: str | os.PathLike[str]) -> list[CareModel]:
+    """What was trained into a model's folder: its one network, or every member's, weights to look at, not predictors.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no model, or a member is missing.
+    """
+    names = members_of(read_config(path))
+    return [load_model(Path(path) / name) for name in names] if names else [load_model(path)]

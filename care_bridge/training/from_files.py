@@ -295,12 +295,11 @@ def remember_familiar(
         None where nothing can be known of such a network, or of so few patches: see `familiar.learn_familiar`.
     """
     from care_bridge.guard import GUARD, write_familiar
-    from care_bridge.training.ensemble import load_members
+    from care_bridge.training.ensemble import load_trained
     from care_bridge.training.familiar import learn_familiar
-    from care_bridge.training.folder import load_model, members_of
 
     config = read_config(folder)
-    models = load_members(folder) if members_of(config) else [load_model(folder)]
+    models = load_trained(folder)
     found = learn_familiar(
         [one.network for one in models],
         config,
