@@ -54,8 +54,6 @@ ARCHITECTURE: Final = "care"
 METHOD: Final = "care"
 """How a network learns: from pairs."""
 
-METHODS = ("care", "n2v")
-
 PRESET = "csbdeep"
 
 PRECISION: Final = "float32"

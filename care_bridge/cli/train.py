@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from typer import Argument, Option
@@ -17,7 +17,6 @@ from care_bridge.defaults import (
     ARCHITECTURE,
     KIND,
     METHOD,
-    METHODS,
     PATCHES_PER_IMAGE,
     PRECISION,
     PRESET,
@@ -157,7 +156,9 @@ def train(
 
     It restores what looks like SOURCE to what TARGET looks like.
     """
-    one_of("--method", method, METHODS)
+    from care_bridge.config import Method
+
+    one_of("--method", method, get_args(Method))
     if method != "n2v" and not resume and (n2v2 or manipulator is not None or struct_mask is not None):
         raise InputError(
             "--n2v2, --manipulator and --struct-mask are for blind spots; add --method n2v, or leave them out"
