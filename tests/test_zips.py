@@ -26,6 +26,7 @@ NOT_FOR_OTHERS = {
     "java/installation.py",
     "java/runtimes.py",
     "java/trusted.py",
+    "macros/bundle.py",
     "trial.py",
 }
 

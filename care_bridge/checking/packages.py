@@ -493,10 +493,13 @@ def _bundle(
     if file is None:
         return
     from care_bridge.checking.bundles import check_bundle, judge_normalisation
+    from care_bridge.checking.onnx_beside import RULE
 
     judge_normalisation(own_normalisation(rdf, RDF), findings)
     inner = check_bundle(file, versions=TF1_OF_FIJI if versions is None else versions, sessions=sessions)
     for rule in inner.rules:
+        if rule.rule == RULE and rule.result == "not run":
+            continue  # a package has its ONNX beside its bundle, not in it
         # A package that was stripped for one engine need not open in Run your network as well.
         weighty = rule.decisive and decisive
         result = "warning" if rule.result == "failed" and not weighty else rule.result

@@ -110,7 +110,8 @@ def test_a_bundle_with_its_training_in_it_is_accepted_and_runs_alike_in_1_x(trai
     bundle, expected = trained
     report = check(bundle, sessions=tf1)
     assert report.accepted, str(report)
-    assert {rule.result for rule in report.rules} == {"passed"}, str(report)
+    odd = [rule.rule for rule in report.rules if rule.result != "passed"]
+    assert odd == ["ONNX Runtime gives what TensorFlow gives"], str(report)  # others write none: not run
     tensor = np.random.default_rng(0).random((1, 20, 30, 1), np.float32)
     with open_network(bundle, runtime="tf1") as network:
         np.testing.assert_allclose(network(tensor), expected(tensor), atol=1e-5)
