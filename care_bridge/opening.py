@@ -286,7 +286,7 @@ def open_guard(path: str | os.PathLike[str]) -> Guard:
     Returns
     -------
     Guard
-        `Guard.look(image)` gives a `guard.Verdict`.
+        `Guard.look(image)` gives a `guard.Likeness`.
     """
     from care_bridge.inference.guard import open_guard as opened
 

@@ -128,7 +128,9 @@ def evaluate_files(
         },
         progress=progress,
     )
-    found = dataclasses.replace(found, guard={pair.name: guard.look(pair.source) for pair in pairs})
+    noise = {pair.name: [one for name, _, one in found.noise if name == pair.name] for pair in pairs}
+    likeness = {pair.name: guard.look(pair.source, noise[pair.name]) for pair in pairs}
+    found = dataclasses.replace(found, guard=likeness)
     write_report(found, out, sweep=tables[0], cross=tables[1])
     if json_path is not None:
         write_json(found, json_path)

@@ -26,7 +26,7 @@ from care_bridge.images import (
     read_image,
     write_image,
 )
-from care_bridge.noise import NoiseRange, unlike
+from care_bridge.noise import Noise, NoiseRange, measure_channels, unlike
 from care_bridge.predictor import (
     Predictor,
     apply_repeatedly,
@@ -169,7 +169,7 @@ def predict_files(
     provenance: str = "",
     trained: NoiseRange | None = None,
     note: Callable[[Path, str], object] | None = None,
-    guard: Callable[[Image], Likeness] | None = None,
+    guard: Callable[[Image, Sequence[Noise] | None], Likeness] | None = None,
     problem: Callable[[Path, str], object] | None = None,
     progress: Progress = silent,
 ) -> list[Restored]:
@@ -206,7 +206,8 @@ def predict_files(
     note : callable, optional
         Told the file and, in one sentence, what of its noise lies outside of `trained`.
     guard : callable, optional
-        Says whether an image is like what the model was trained on (`opening.open_guard(model).look`).
+        Says of an image, and its noise where that was measured, whether it is like what the model was trained on
+        (`opening.open_guard(model).look`).
     problem : callable, optional
         Told the file and why, where one of several cannot be restored; the others are. None stops at the first.
     progress : Progress
@@ -282,7 +283,7 @@ class _Work:
     provenance: str
     trained: NoiseRange | None
     note: Callable[[Path, str], object] | None
-    guard: Callable[[Image], Likeness] | None
+    guard: Callable[[Image, Sequence[Noise] | None], Likeness] | None
 
 
 def _restore(source: Path, place: Path, work: _Work, tell: Callable[[int], None]) -> Restored:
@@ -292,9 +293,13 @@ def _restore(source: Path, place: Path, work: _Work, tell: Callable[[int], None]
         # Known before the network runs, not after.
         _check_scale(work.predictor, kind)
         check_levels(image, kind)
-    if work.note is not None and work.trained is not None and (said := unlike(image, work.trained)):
-        work.note(source, said)
-    likeness = None if work.guard is None else work.guard(image)
+    # Measured once, for what is said of the noise and for the guard.
+    measured: Sequence[Noise] | None = None
+    if work.note is not None and work.trained not in (None, NoiseRange()):
+        measured = measure_channels(image)
+        if said := unlike(image, work.trained, measured=measured):
+            work.note(source, said)
+    likeness = None if work.guard is None else work.guard(image, measured)
     written: list[WriteReport] = []
     result = image
     again = apply_repeatedly(work.predictor, image, applications=work.applications)

@@ -18,7 +18,7 @@ from care_bridge.guard.value import LIMIT, SPECTRUM, STRUCTURE
 from care_bridge.images import Image
 from care_bridge.inference.keras import KerasPredictor
 from care_bridge.model_files import stated_noise
-from care_bridge.noise import NoiseRange, measure_channels
+from care_bridge.noise import Noise, NoiseRange, measure_channels
 from care_bridge.training.ensemble import load_trained
 from care_bridge.training.familiar import encoder_of, spread_of
 from care_bridge.training.folder import CareModel
@@ -61,13 +61,15 @@ class Guard:
         """What is said of every image where nothing was stored."""
         return Likeness({}, unknown=self._why)
 
-    def look(self, image: Image) -> Likeness:
+    def look(self, image: Image, measured: Sequence[Noise] | None = None) -> Likeness:
         """Hold an image against the training patches.
 
         Parameters
         ----------
         image : Image
             As for the model's predictor; of many frames (or planes, for a 2-D network) up to `MOST_FRAMES` are looked at.
+        measured : sequence of Noise, optional
+            The image's noise, one a channel, where it was measured already.
 
         Returns
         -------
@@ -77,7 +79,7 @@ class Guard:
         familiar = self.familiar
         if familiar is None:
             return self.unknown
-        noise = _unlike(image, self.noise)
+        noise = _unlike(image, self.noise, measured)
         stack = self._predictor.normalized_stack(image)
         size = familiar.patch_size
         chosen = np.unique(np.linspace(0, len(stack) - 1, min(len(stack), MOST_FRAMES)).astype(int))
@@ -106,11 +108,11 @@ class Guard:
         return Likeness(ratios, noise, tiles=len(tiles))
 
 
-def _unlike(image: Image, trained: NoiseRange) -> tuple[str, ...]:
+def _unlike(image: Image, trained: NoiseRange, measured: Sequence[Noise] | None) -> tuple[str, ...]:
     if trained == NoiseRange():
         return ()
     try:
-        each = measure_channels(image)
+        each = measured or measure_channels(image)
     except InputError:
         return ()  # too small, or nothing in it: said by whatever restores it
     return tuple(dict.fromkeys(sentence for one in each for sentence in trained.covers(one)))
