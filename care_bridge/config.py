@@ -605,8 +605,9 @@ def read_config(path: str | os.PathLike[str]) -> CareConfig:
     try:
         content = text.read(file, "JSON")
     except FileNotFoundError:
+        folder = file.parent if file.name == "config.json" else file
         raise InputError(
-            f"no config.json in {str(file.parent)!r}; a model folder holds config.json and weights_*.h5"
+            f"no config.json in {str(folder)!r}; a model folder holds config.json and weights_*.h5"
         ) from None
     return config_of(content, name=repr(str(file)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -157,6 +158,13 @@ def test_broken_config_file_is_one_sentence(tmp_path, content, sentence):
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(InputError, match=sentence):
         read_config(tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_named_and_not_the_one_around_it(tmp_path):
+    with pytest.raises(InputError, match=r"no config\.json in '.*nowhere'"):
+        read_config(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=rf"no config\.json in {re.escape(repr(str(tmp_path)))}"):
+        read_config(tmp_path / "config.json")
 
 
 def test_sizes_and_halo_follow_depth_pool_and_projection():
