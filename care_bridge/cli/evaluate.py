@@ -53,6 +53,19 @@ def evaluate(
     channel: options.Channel = None,
     source_suffix: options.SourceSuffix = None,
     target_suffix: options.TargetSuffix = None,
+    conditions: Annotated[
+        Path | None,
+        Option(
+            help='Scores under each condition: a table of image and condition (CSV, or TOML of "cell.tif" = "C1"), or '
+            "the word subfolders: each folder in SOURCE is one, TARGET has the same or what all share."
+        ),
+    ] = None,
+    published: Annotated[
+        Path | None,
+        Option(
+            help="CSV of condition, method and scores (nrmse, ssim, ...) of others, to stand beside ours."
+        ),
+    ] = None,
     baselines: Annotated[
         bool,
         Option(
@@ -99,6 +112,8 @@ def evaluate(
             channel=channel,
             source_suffix=source_suffix,
             target_suffix=target_suffix,
+            conditions=conditions,
+            published=published,
             applications=applications,
             filters=None if baselines else (),
             robustness=robustness,
@@ -112,6 +127,8 @@ def evaluate(
     for said in found.guard_sentences():
         typer.echo(said, err=True)
     typer.echo(found.verdict)
+    for said in found.condition_sentences():
+        typer.echo(said)
     typer.echo(f"wrote {out}" + (f" and {json_file}" if json_file else ""))
     return DONE if found.good else NO
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from care_bridge.evaluate.applications import (
     Verdict,
 )
 from care_bridge.evaluate.baselines import Baseline
+from care_bridge.evaluate.conditions import Published
 from care_bridge.evaluate.histograms import (
     Saturation,
 )
@@ -28,6 +29,7 @@ from care_bridge.evaluate.robustness import Point, ValidRange, valid_ranges
 from care_bridge.evaluate.scores import (
     METRICS,
     MIN_IMAGES,
+    MIN_INTERVAL,
     PairedTest,
     Summary,
     paired_test,
@@ -58,6 +60,8 @@ class Row:
         Keys of `scores.METRICS`.
     wasserstein : float
         Distance of the intensity distributions, relative to the truth's range, after the affine fit.
+    condition : str
+        Of the image; "" where nobody says.
     """
 
     image: str
@@ -65,6 +69,31 @@ class Row:
     seconds: float
     scores: Mapping[str, float]
     wasserstein: float
+    condition: str = ""
+
+
+@dataclass(frozen=True)
+class ConditionScores:
+    """One method under one condition.
+
+    Attributes
+    ----------
+    condition, method : str
+    images : int
+    scores : mapping of str to Summary
+        By keys of `scores.METRICS`. Published ones hold what was published, a mean alone.
+    seconds : float
+        Of an image, mean; NaN where nothing was computed.
+    published : bool
+        Whether others measured it, on images of their own.
+    """
+
+    condition: str
+    method: str
+    images: int
+    scores: Mapping[str, Summary]
+    seconds: float
+    published: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,6 +204,8 @@ class Evaluation:
         What was measured of each source: image, channel, noise.
     guard : mapping of str to Likeness
         Whether each source is like what the model was trained on; empty where nobody asked.
+    published : tuple of Published
+        Scores of others, to stand beside ours condition by condition.
     """
 
     model: str
@@ -198,6 +229,7 @@ class Evaluation:
     trained_on: tuple[str, ...] = ()
     noise: tuple[tuple[str, int, Noise], ...] = ()
     guard: Mapping[str, Likeness] = field(default_factory=dict)
+    published: tuple[Published, ...] = ()
 
     def guard_sentences(self) -> list[str]:
         """What is to be said of images that the model was not trained on, or that nothing is known of; each once."""
@@ -213,6 +245,59 @@ class Evaluation:
     def summary(self, method: str, metric: str) -> Summary:
         """Mean of one score of one method over the images, with its interval."""
         return summarise(self.values(method, metric))
+
+    @property
+    def conditions(self) -> list[str]:
+        """Conditions of the images, in the order of their names; empty where nobody says."""
+        return sorted({row.condition for row in self.rows} - {""})
+
+    def by_condition(self) -> list[ConditionScores]:
+        """Every method under every condition, with what was published for it."""
+        found = []
+        for condition in self.conditions:
+            for method in self.methods:
+                rows = [row for row in self.rows if (row.condition, row.method) == (condition, method)]
+                if rows:
+                    scores = {m.key: summarise([row.scores[m.key] for row in rows]) for m in METRICS}
+                    seconds = float(np.mean([row.seconds for row in rows]))
+                    found.append(ConditionScores(condition, method, len(rows), scores, seconds))
+            found += [
+                ConditionScores(
+                    condition,
+                    other.method,
+                    0,
+                    {key: summarise([value]) for key, value in other.scores.items()},
+                    math.nan,
+                    published=True,
+                )
+                for other in self.published
+                if other.condition == condition
+            ]
+        return found
+
+    def condition_sentences(self) -> list[str]:
+        """How good under each condition, and which have too few images for an interval."""
+        found = []
+        counts = {}
+        for condition in self.conditions:
+            only = replace(self, rows=tuple(row for row in self.rows if row.condition == condition))
+            counts[condition] = len(only.values(self.kept, "psnr"))
+            standing = [
+                f"{'better' if len(only._better_in(rival, kept=self.kept)) == 2 else 'no better'} than "
+                f"{_called(rival)} ({only._level(rival)})"
+                for rival in self.rivals
+                if only.values(rival, "psnr")
+            ]
+            said = f"{condition} ({counted(counts[condition], 'image')}): {only._level(self.kept)}"
+            found.append(f"{said}, {' and '.join(standing)}" if standing else said)
+        few = [
+            f"{condition} ({counted(number, 'image')})"
+            for condition, number in counts.items()
+            if number < MIN_INTERVAL
+        ]
+        if few:
+            found.append(f"No interval for {listed(few, 9)}: it takes {MIN_INTERVAL} images")
+        return found
 
     @property
     def kept(self) -> str:
@@ -325,13 +410,13 @@ class Evaluation:
         known = {name: mean for name, mean in known.items() if not math.isnan(mean)}
         return max(known, key=known.__getitem__, default=None)
 
-    def _better_in(self, rival: str) -> list[str]:
+    def _better_in(self, rival: str, *, kept: str = "") -> list[str]:
         """In which of PSNR and SSIM, as they are shown, the kept restoration beats a rival; unknown SSIM is no objection."""
-        better = []
+        better, kept = [], kept or self.kept
         # "Better, 15.7 against 15.7" convinces nobody; an SSIM that both have, near 1, takes nothing from a better PSNR.
-        if round(self._mean(self.kept), 1) > round(self._mean(rival), 1):
+        if round(self._mean(kept), 1) > round(self._mean(rival), 1):
             better.append("PSNR")
-        ours, theirs = (round(self._mean(method, "ssim"), 3) for method in (self.kept, rival))
+        ours, theirs = (round(self._mean(method, "ssim"), 3) for method in (kept, rival))
         if not ours < theirs and (ours != theirs or "PSNR" in better):
             better.append("SSIM")
         return better
@@ -364,6 +449,7 @@ class Evaluation:
                     "method": r.method,
                     "seconds": r.seconds,
                     "wasserstein": r.wasserstein,
+                    "condition": r.condition,
                     **r.scores,
                 }
                 for r in self.rows
@@ -375,6 +461,7 @@ class Evaluation:
             "against": {
                 method: asdict(self.against(method)) for method in self.methods if method != self.kept
             },
+            "conditions": [asdict(one) for one in self.by_condition()],
             "warnings": self.warnings,
             "baselines": [asdict(baseline) for baseline in self.baselines],
             "applications": [[step.as_dict() for step in series] for series in self.series],

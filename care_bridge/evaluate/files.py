@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
@@ -14,12 +13,14 @@ import numpy as np
 from care_bridge.config import TARGET_SCALES
 from care_bridge.defaults import APPLICATIONS, INTERVAL
 from care_bridge.errors import InputError
+from care_bridge.evaluate.conditions import SUBFOLDERS, read_published
 from care_bridge.evaluate.evaluation import Evaluation
 from care_bridge.evaluate.measure import evaluate
 from care_bridge.evaluate.pairs import Pair, files_trained_on, read_pairs
 from care_bridge.evaluate.profiles import Line
 from care_bridge.evaluate.reliability import interval_images
 from care_bridge.evaluate.report import write_json, write_report
+from care_bridge.evaluate.tables import read_table
 from care_bridge.files import sha256, writable_folder
 from care_bridge.images import Image, write_image
 from care_bridge.model_files import stated_config
@@ -45,6 +46,8 @@ def evaluate_files(
     channel: int | None = None,
     source_suffix: str | None = None,
     target_suffix: str | None = None,
+    conditions: str | os.PathLike[str] | None = None,
+    published: str | os.PathLike[str] | None = None,
     applications: int = APPLICATIONS,
     filters: Sequence[str] | None = None,
     robustness: bool = False,
@@ -73,6 +76,10 @@ def evaluate_files(
         Training images, on which filters are tuned.
     masks, axes, channel, source_suffix, target_suffix
         See `pairs.read_pairs`.
+    conditions : str or path, optional
+        "subfolders", or a table of image and condition, see `pairs.read_pairs`: scores are given for each.
+    published : path, optional
+        CSV of scores that others published for the conditions, see `conditions.read_published`; they stand beside ours.
     applications, filters, robustness, line
         See `measure.evaluate`; `filters` is its `baselines`.
     sweep, cross : path, optional
@@ -102,7 +109,12 @@ def evaluate_files(
     naming: dict[str, Any] = {
         "axes": axes, "channel": channel, "source_suffix": source_suffix, "target_suffix": target_suffix
     }  # fmt: skip
-    pairs = read_pairs(source, target, masks=masks, **naming)
+    pairs = read_pairs(source, target, masks=masks, conditions=conditions, **naming)
+    known = sorted({pair.condition for pair in pairs} - {""})
+    others = read_published(published, known) if published is not None else []
+    if folder is not None:
+        for condition in known if str(conditions) == SUBFOLDERS else []:
+            _check_replaces_nothing(folder / condition, {"TARGET": target, "--masks": _optional(masks)})
     training = read_pairs(train_source, train_target, **naming) if train_source and train_target else []
     members = open_members(model)
     predictor = members[0] if members else open_predictor(model, runtime="keras")
@@ -130,31 +142,13 @@ def evaluate_files(
     )
     noise = {pair.name: [one for name, _, one in found.noise if name == pair.name] for pair in pairs}
     likeness = {pair.name: guard.look(pair.source, noise[pair.name]) for pair in pairs}
-    found = dataclasses.replace(found, guard=likeness)
+    found = dataclasses.replace(found, guard=likeness, published=tuple(others))
     write_report(found, out, sweep=tables[0], cross=tables[1])
     if json_path is not None:
         write_json(found, json_path)
     if folder is not None:
         write_images(folder, pairs, members or [predictor], interval)
     return found
-
-
-def read_table(path: str | os.PathLike[str]) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header line.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read or has no row.
-    """
-    try:
-        with Path(path).open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read the table {str(path)!r}: {error}") from error
-    if not rows:
-        raise InputError(f"the table {str(path)!r} has no row; give a CSV with a header line")
-    return rows
 
 
 def write_images(

@@ -33,7 +33,7 @@ from care_bridge.metrics import align
 from care_bridge.noise import Noise, NoiseRange, measure_channels, unlike
 from care_bridge.predictor import ImagesOnly, Predictor, Runtime, apply_repeatedly, mean_channels, not_again
 from care_bridge.progress import Progress, silent
-from care_bridge.words import counted
+from care_bridge.words import counted, listed
 
 SHOWN = 12
 """Images whose pictures are kept until it is known which are the best, the middle and the worst."""
@@ -94,10 +94,16 @@ def evaluate(
     Raises
     ------
     InputError
-        If there is no pair, channels or sizes do not fit, or a truth has no range.
+        If there is no pair, only some have a condition, channels or sizes do not fit, or a truth has no range.
     """
     if not pairs:
         raise InputError("no pair to evaluate; give a folder of images and one of their ground truths")
+    without = [pair.name for pair in pairs if not pair.condition]
+    if without and len(without) < len(pairs):
+        raise InputError(
+            f"{len(without)} of {counted(len(pairs), 'pair')} have no condition: {listed(without)}; name one for each, or "
+            "for none"
+        )
     if applications < 1:
         raise InputError(f"applications must be at least 1; received {applications}")
     reason = not_again(predictor) if applications > 1 else ""
@@ -241,6 +247,7 @@ def _measure(pair: Pair, asked: _Asked) -> _Measured:
             restored.seconds[method],
             _scores(image, pair).as_dict(),
             _distance(image, pair.target, pair.mask),
+            pair.condition,
         )
         for method, image in restored.images.items()
     ]
@@ -250,7 +257,7 @@ def _measure(pair: Pair, asked: _Asked) -> _Measured:
         member_nrmse = [one["nrmse"] for one in scored]
         average = {key: float(np.mean([one[key] for one in scored])) for key in scored[0]}
         seconds = restored.seconds["once"] / len(restored.members)
-        rows.append(Row(pair.name, SINGLE, seconds, average, math.nan))
+        rows.append(Row(pair.name, SINGLE, seconds, average, math.nan, pair.condition))
     seen = view(pair, restored.images, restored.members, line=asked.line, known=asked.known)
     return _Measured(pair.name, rows, tuple(notes), member_nrmse, seen, noise)
 

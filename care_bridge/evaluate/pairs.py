@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from care_bridge.errors import InputError
+from care_bridge.evaluate.conditions import SUBFOLDERS, condition_folders, read_conditions
 from care_bridge.evaluate.scores import Mask, fields
 from care_bridge.files import sha256
 from care_bridge.images import PATTERN, Image, only_channel, read_image
@@ -32,6 +33,8 @@ class Pair:
         Shape of one field, ([Z,] Y, X): True where pixels count. None: everywhere.
     hashes : tuple of str
         SHA-256 of the source's and the target's file; empty for images from memory.
+    condition : str
+        Under which the source was taken (exposure, depth, ...). "": nobody says.
     """
 
     source: Image
@@ -39,6 +42,7 @@ class Pair:
     name: str
     mask: Mask | None = None
     hashes: tuple[str, ...] = ()
+    condition: str = ""
 
 
 def read_pairs(
@@ -52,6 +56,7 @@ def read_pairs(
     source_suffix: str | None = None,
     target_suffix: str | None = None,
     channel: int | None = None,
+    conditions: str | os.PathLike[str] | None = None,
 ) -> list[Pair]:
     """Read pairs from two folders by their file names, or from two files.
 
@@ -67,20 +72,55 @@ def read_pairs(
     pattern : str
         Which files of the source folder.
     limit : int, optional
-        The first so many by name; None reads all.
+        The first so many by name, of each folder of a condition; None reads all.
     source_suffix, target_suffix, channel
         See `patches.pairs_from_folders`.
+    conditions : str or path, optional
+        "subfolders": `source` holds a folder for each condition, `target` (and `masks`) folders of the same names, or
+        what all share; images are then called ``C1/cell.tif``. Else a table of image and condition, CSV or TOML, see
+        `conditions.read_conditions`. None: nothing is known.
 
     Returns
     -------
     list of Pair
-        Sorted by name.
+        Sorted by name, below each condition's folder.
 
     Raises
     ------
     InputError
         If something is missing, unreadable or does not fit; all problems of a folder at once.
     """
+    more: dict[str, Any] = {
+        "axes": axes, "pattern": pattern, "limit": limit, "source_suffix": source_suffix, "target_suffix": target_suffix,
+        "channel": channel,
+    }  # fmt: skip
+    if conditions is None:
+        return _read_all(source, target, masks, **more)
+    if str(conditions) != SUBFOLDERS:
+        pairs = _read_all(source, target, masks, **more)
+        named = read_conditions(conditions, [pair.name for pair in pairs])
+        return [replace(pair, condition=named[pair.name]) for pair in pairs]
+    found = []
+    for condition, low, high in condition_folders(Path(source), Path(target)):
+        own = Path(masks) / condition if masks is not None else None
+        for pair in _read_all(low, high, own if own is not None and own.is_dir() else masks, **more):
+            found.append(replace(pair, name=f"{condition}/{pair.name}", condition=condition))
+    return found
+
+
+def _read_all(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    masks: str | os.PathLike[str] | None,
+    *,
+    axes: str | None,
+    pattern: str,
+    limit: int | None,
+    source_suffix: str | None,
+    target_suffix: str | None,
+    channel: int | None,
+) -> list[Pair]:
+    """Read the pairs of two folders, or of two files."""
     first, second = Path(source), Path(target)
     if first.is_dir():
         if second.is_file():

@@ -51,7 +51,7 @@ class Peak:
     Attributes
     ----------
     position_px, width_px : float
-        Refined by a parabola; width at half its prominence.
+        Refined by a parabola; full width at half maximum, above the peak's own base (half of its prominence).
     height : float
     """
 
@@ -74,6 +74,8 @@ class PeakMatch:
         Mean distance of matched peaks.
     width_ratio : float
         Median of candidate's width over the truth's; above 1 = widened.
+    truth_width_px, width_px : float
+        Full width at half maximum of the matched peaks in the truth and in the candidate, median.
     """
 
     truth: int
@@ -83,6 +85,8 @@ class PeakMatch:
     precision: float
     position_error_px: float
     width_ratio: float
+    truth_width_px: float = math.nan
+    width_px: float = math.nan
 
 
 def profile(plane: NDArray[Any], line: Line) -> Array:
@@ -169,12 +173,18 @@ def match_peaks(
         precision=len(pairs) / len(candidate) if candidate else math.nan,
         position_error_px=float(np.mean([gaps[pair] for pair in pairs])) if pairs else math.nan,
         width_ratio=float(np.median(ratios)) if ratios else math.nan,
+        truth_width_px=_median([truth[i].width_px for i, _ in pairs]),
+        width_px=_median([candidate[j].width_px for _, j in pairs]),
     )
 
 
 def compare_profiles(truth: Array, candidate: Array) -> PeakMatch:
     """Match the peaks of two profiles along the same line."""
     return match_peaks(peaks(truth), peaks(candidate))
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values)) if values else math.nan
 
 
 def structured_line(plane: NDArray[Any], *, length_px: float | None = None) -> Line:

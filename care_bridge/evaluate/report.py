@@ -15,14 +15,15 @@ import numpy as np
 from care_bridge.errors import InputError
 from care_bridge.evaluate.details import (
     add_applications,
+    add_conditions,
     add_histogram,
     add_profile,
     add_reliability,
     add_robustness,
 )
 from care_bridge.evaluate.evaluation import INPUT, SINGLE, Evaluation, Shown
-from care_bridge.evaluate.scores import METRICS, MIN_INTERVAL, Summary
-from care_bridge.evaluate.style import GREY, LABELS, label
+from care_bridge.evaluate.scores import METRICS, MIN_INTERVAL
+from care_bridge.evaluate.style import GREY, LABELS, label, with_interval
 from care_bridge.evaluate.tables import add_cross, add_sweep
 from care_bridge.files import write_text
 from care_bridge.page import (
@@ -33,7 +34,6 @@ from care_bridge.page import (
     Picture,
     chart,
     display_limits,
-    number,
 )
 from care_bridge.words import counted
 
@@ -101,6 +101,8 @@ def report_page(
     )
     _add_first_screen(page, evaluation)
     _add_scores(page, evaluation)
+    if evaluation.conditions:
+        add_conditions(page, evaluation)
     for shown in evaluation.shown[:pictures]:
         _add_pictures(page, evaluation, shown)
     add_applications(page, evaluation)
@@ -160,7 +162,7 @@ def _add_scores(page: Page, evaluation: Evaluation) -> None:
         row: dict[str, Any] = {"": label(method)}
         for metric in METRICS:
             summary = evaluation.summary(method, metric.key)
-            row[metric.label] = _with_interval(summary)
+            row[metric.label] = with_interval(summary)
         seconds = [r.seconds for r in evaluation.rows if r.method == method]
         row["s / image"] = float(np.mean(seconds)) if seconds and math.isfinite(seconds[0]) else None
         if method in (evaluation.kept, SINGLE):
@@ -257,7 +259,9 @@ def _place(evaluation: Evaluation, shown: Shown) -> str:
 def _add_every_image(page: Page, evaluation: Evaluation) -> None:
     page.section("Every image")
     rows = [
-        {"image": r.image, "method": label(r.method)}
+        {"image": r.image}
+        | ({"condition": r.condition} if r.condition else {})
+        | {"method": label(r.method)}
         | {metric.label: r.scores[metric.key] for metric in METRICS}
         | {"Wasserstein-1": r.wasserstein, "seconds": r.seconds}
         for r in evaluation.rows
@@ -283,12 +287,3 @@ def _add_every_image(page: Page, evaluation: Evaluation) -> None:
 
 def _limits(shown: Shown) -> tuple[float, float]:
     return display_limits(shown.planes["truth"])
-
-
-def _with_interval(summary: Summary) -> str:
-    if not summary.n:
-        return "–"
-    if not math.isfinite(summary.high):
-        return number(summary.mean)
-    # Spaces that do not break, so that a number and its interval stay on one line.
-    return f"{number(summary.mean)}\u00a0±\u00a0{number(summary.high - summary.mean, 2)}"

@@ -1,12 +1,35 @@
-"""Tables of `care-bridge sweep` and `cross-eval` as parts of a page."""
+"""Tables that a person gives, and those of `care-bridge sweep` and `cross-eval` as parts of a page."""
 
 from __future__ import annotations
 
+import csv
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from care_bridge.errors import InputError
 from care_bridge.page import Mark, Page
+
+
+def read_table(path: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """Rows of a CSV file with a header line.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read or has no row.
+    """
+    try:
+        # Excel begins its UTF-8 with a byte order mark, which would be part of the first column's name.
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            found = list(csv.DictReader(file, restval=""))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot read the table {str(path)!r}: {error}") from error
+    if not found:
+        raise InputError(f"the table {str(path)!r} has no row; give a CSV with a header line")
+    # Cells beyond the header's come under None.
+    return [{key: value for key, value in row.items() if key is not None} for row in found]
 
 
 def add_sweep(page: Page, rows: Sequence[Mapping[str, Any]], *, metric: str = "") -> None:

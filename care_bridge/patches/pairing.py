@@ -37,16 +37,16 @@ def pair_files(
     InputError
         If no source ends with the suffix, or names could be paired in several ways.
     """
-    by_stem = {_stem(file): file for file in targets}
+    by_stem = {stem(file): file for file in targets}
     if source_suffix is not None or target_suffix is not None:
         return _by_suffix(sources, by_stem, source_suffix or "", target_suffix or "")
-    here = [(file, by_stem.get(_stem(file))) for file in sources]
+    here = [(file, by_stem.get(stem(file))) for file in sources]
     if any(partner is not None for _, partner in here):
         return here
-    found = _differing_part([_stem(file) for file in sources], by_stem)
+    found = _differing_part([stem(file) for file in sources], by_stem)
     if found is None:
         return here
-    return [(file, by_stem[found[_stem(file)]]) for file in sources]
+    return [(file, by_stem[found[stem(file)]]) for file in sources]
 
 
 def same_place(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
@@ -54,7 +54,8 @@ def same_place(first: str | os.PathLike[str], second: str | os.PathLike[str]) ->
     return Path(first).resolve() == Path(second).resolve()
 
 
-def _stem(file: Path) -> str:
+def stem(file: Path) -> str:
+    """A file's name without what says that it is an image."""
     name = file.name
     for ending in (".ome.tif", ".ome.tiff"):
         if name.lower().endswith(ending):
@@ -67,7 +68,7 @@ def _by_suffix(
 ) -> Pairs:
     if source_suffix == target_suffix == "":
         raise InputError("the suffixes of source and target are both empty; give one, or leave both out")
-    stems = {file: _stem(file) for file in sources}
+    stems = {file: stem(file) for file in sources}
     # With nothing to tell sources by, what ends like a target is one.
     chosen = [
         file
