@@ -1,12 +1,14 @@
 """Does the guard notice what a network was not trained on? ROC curves over familiar and foreign images.
 
     python benchmarks/guard.py OUT [--shared ../shared/data] [--trained mitochondria tubules] [--images 24]
+    python benchmarks/guard.py OUT --shared ../shared/data --zoo fluorescence-denoise-2d
 
 Small networks are trained on simulated mitochondria, and on tubules (24 images of 256 x 256, 64 x 64 patches). Unseen images
 of the same kind, and of each foreign set, are held against them; the score of an image is the largest ratio of its
 `Likeness`, 1 the limit. Writes OUT/scores.csv (every image), OUT/guard.csv (a row a set: area under the ROC curve, share
 caught, by what), OUT/roc.csv and OUT/roc.png, and prints the rows. With --shared, real images of data/second (other
-instruments) are foreign too. Models that are in OUT already are taken as they are.
+instruments) are foreign too. Models that are in OUT already are taken as they are. With --zoo shipped models are held
+against the real images that they never saw: OUT/guard_zoo.csv.
 """
 
 from __future__ import annotations
@@ -140,6 +142,48 @@ def real_images(shared: Path, most: int) -> list[Image]:
         if min(plane.shape) >= 128 and np.ptp(plane) > 0:
             found.append(Image(plane, "YX", name=file.name))
     return found[:: max(1, len(found) // most)][:most]
+
+
+def measure_zoo(name: str, shared: Path) -> list[dict[str, Any]]:
+    """A row a real image that a shipped model never saw: one plane, at most 512 x 512 pixels."""
+    from care_bridge.evaluate.pairs import files_trained_on
+    from care_bridge.files import sha256
+    from care_bridge.model_names import model_path
+    from care_bridge.noise import measure_noise
+    from care_bridge.opening import open_guard
+
+    seen_files = set(files_trained_on(model_path(name)))
+    guard = open_guard(name)
+    rows = []
+    for file in sorted(shared.rglob("*.tif")):
+        if sha256(file) in seen_files:
+            continue
+        image = read_image(file)
+        data = only_channel(image, 0).data if "C" in image.axes else image.data
+        data = data.reshape(-1, *data.shape[-2:])
+        plane = Image(data[len(data) // 2][:512, :512], "YX")
+        if np.ptp(plane.data) == 0:
+            continue
+        noise = measure_noise(plane)
+        found = guard.look(plane, [noise])
+        if found.foreign is None:
+            continue
+        kind = "clean" if noise.clean else "between"
+        if "noisy" in str(file.relative_to(shared)):
+            kind = "noisy"
+        kind = "fibre bundles" if "fibre" in str(file) else "label mask" if "mask" in file.name else kind
+        ratios = {key: found.ratios.get(key, float("nan")) for key in ("structure", "spectrum")}
+        rows.append(
+            {
+                "model": name,
+                "set": kind,
+                "file": file.name,
+                "dB": noise.decibel,
+                **ratios,
+                "foreign": found.foreign,
+            }
+        )
+    return rows
 
 
 def trained(kind: str, out: Path, *, epochs: int, steps: int) -> Path:
@@ -289,7 +333,20 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument(
+        "--zoo", nargs="*", help="names of shipped models, held against the real images of --shared"
+    )
     given = parser.parse_args()
+    if given.zoo is not None:
+        if given.shared is None:
+            parser.error("--zoo holds shipped models against real images: name their folder, --shared")
+        given.out.mkdir(parents=True, exist_ok=True)
+        found = [row for name in given.zoo for row in measure_zoo(name, given.shared)]
+        write_csv(given.out / "guard_zoo.csv", found)
+        for model, kind in dict.fromkeys((row["model"], row["set"]) for row in found):
+            some = [row["foreign"] for row in found if (row["model"], row["set"]) == (model, kind)]
+            print(model, kind, f"{sum(some)} of {len(some)} foreign")
+        return
     rows: list[dict[str, Any]] = []
     for kind in given.trained:
         rows += measure(

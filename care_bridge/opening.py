@@ -275,22 +275,25 @@ def open_members(
     ]
 
 
-def open_guard(path: str | os.PathLike[str]) -> Guard:
+def open_guard(path: str | os.PathLike[str], *, opened: Sequence[Predictor] = ()) -> Guard:
     """What tells whether an image looks like what a model was trained on; of a model that cannot, it says so.
 
     Parameters
     ----------
     path : path
         As for `open_predictor`. Only a model's folder holds statistics of its training patches.
+    opened : sequence of Predictor
+        Its predictor in Keras, of its best weights and in float32, or those of its members (`open_members`), where they
+        are open already: their networks are asked then. None: they are loaded.
 
     Returns
     -------
     Guard
         `Guard.look(image)` gives a `guard.Likeness`.
     """
-    from care_bridge.inference.guard import open_guard as opened
+    from care_bridge.inference.guard import open_guard as guard_of
 
-    return opened(model_path(path))
+    return guard_of(model_path(path), opened=opened)
 
 
 def own_plugin_options(path: str | os.PathLike[str], **changes: Any) -> PluginOptions:

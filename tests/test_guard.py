@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
 from care_bridge.cli import app
+from care_bridge.config import CareConfig, read_config, write_config
 from care_bridge.errors import InputError
 from care_bridge.guard import (
     GUARD,
@@ -22,8 +25,10 @@ from care_bridge.guard import (
     write_familiar,
 )
 from care_bridge.guard.tiles import BANDS
-from care_bridge.images import Image, write_image
+from care_bridge.images import Image, read_image, write_image
+from care_bridge.model_names import named_models
 from care_bridge.noise import NoiseRange
+from care_bridge.opening import open_guard, open_members, open_predictor
 
 run = CliRunner().invoke
 
@@ -121,6 +126,20 @@ def taken(clean: np.ndarray, seed: int) -> Image:
     return Image(np.rint(100 + 1000 * noisy).astype(np.uint16), "YX")
 
 
+SHORT = [
+    word
+    for setting in (
+        *("unet_n_first=4", "unet_kern_size=3", "unet_n_depth=1", "train_epochs=1"),
+        *("train_steps_per_epoch=2", "train_batch_size=4"),
+    )
+    for word in ("--set", setting)
+]
+
+
+def _never(*_):
+    raise AssertionError("a network was loaded again")
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A folder of `care-bridge train`, its training images beside it."""
@@ -133,12 +152,7 @@ def trained(tmp_path_factory):
         )
     words = ["train", str(place / "source"), str(place / "target"), "--out", str(place / "model"), "--quiet"]
     words += ["--patch-size", "32,32", "--patches-per-image", "16"]
-    for setting in (
-        *("unet_n_first=4", "unet_kern_size=3", "unet_n_depth=1", "train_epochs=1"),
-        *("train_steps_per_epoch=2", "train_batch_size=4"),
-    ):
-        words += ["--set", setting]
-    done = run(app, words)
+    done = run(app, [*words, *SHORT])
     assert done.exit_code == 0, done.output
     assert 0 < (place / "model" / GUARD).stat().st_size < 100_000
     for name, clean in (("dots", dots(77)), ("stripes", stripes(77))):
@@ -194,3 +208,193 @@ def test_a_folder_without_statistics_says_so_and_can_be_taught(trained, tmp_path
     done = run(app, words)
     assert "stripes.tif: unlike" in done.stderr
     assert "dots.tif: unlike" not in done.stderr
+
+
+@pytest.mark.tf
+def test_networks_that_are_open_already_are_asked_and_not_loaded_again(trained, monkeypatch) -> None:
+    image = read_image(trained / "new" / "stripes.tif")
+    expected = open_guard(trained / "model").look(image)
+    with open_predictor(trained / "model", runtime="keras") as predictor:
+        monkeypatch.setattr("care_bridge.inference.guard.load_trained", _never)
+        assert open_guard(trained / "model", opened=[predictor]).look(image) == expected
+
+
+@pytest.mark.tf
+def test_an_ensemble_is_asked_through_its_mean_or_its_members_and_its_disagreement_is_looked_at(
+    trained, tmp_path, monkeypatch
+) -> None:
+    words = ["train", str(trained / "source"), str(trained / "target"), "--out", str(tmp_path / "two")]
+    words += ["--ensemble", "2", "--patch-size", "32,32", "--quiet", *SHORT]
+    done = run(app, words)
+    assert done.exit_code == 0, done.output
+    image = read_image(trained / "new" / "stripes.tif")
+    expected = open_guard(tmp_path / "two").look(image)
+    assert expected.ratios["disagreement"] > 0
+    monkeypatch.setattr("care_bridge.inference.guard.load_trained", _never)
+    for opened in ([open_predictor(tmp_path / "two", runtime="keras")], open_members(tmp_path / "two")):
+        assert open_guard(tmp_path / "two", opened=opened).look(image) == expected
+
+
+@pytest.mark.tf
+def test_statistics_of_other_weights_are_no_statistics(trained, tmp_path) -> None:
+    shutil.copytree(trained / "model", tmp_path / "model")
+    known = read_familiar(tmp_path / "model")
+    assert known is not None
+    assert known.weights
+    write_familiar(tmp_path / "model", replace(known, weights=("0" * 64,)))
+    guard = open_guard(tmp_path / "model")
+    assert guard.familiar is None
+    assert "was written for other weights" in guard.unknown.sentence()
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        ({"YX": (16, 16)}, "16"),
+        ({"ZYX": (1, 256, 256)}, ""),
+        ({"CYX": (2, 256, 256)}, "2 channels"),
+    ],
+    ids=["16 pixels", "one plane", "two channels"],
+)
+def test_a_folder_of_csbdeep_is_taught_by_images_that_fit_it(tmp_path, images, words) -> None:
+    """What csbdeep writes: its own keys alone. A stack of one plane is an image for a network of planes."""
+    from care_bridge.training.folder import save_model
+    from care_bridge.training.unet import build
+
+    config = CareConfig(axes="YX", unet_n_first=4, unet_n_depth=1, unet_kern_size=3)
+    save_model(tmp_path / "model", config, build(config))
+    written = json.loads((tmp_path / "model" / "config.json").read_text())
+    del written["care_bridge"]
+    (tmp_path / "model" / "config.json").write_text(json.dumps(written))
+    ((axes, shape),) = images.items()
+    for side in ("source", "target"):
+        for seed in range(4):
+            data = np.broadcast_to(np.rint(1000 * dots(seed, size=256))[: shape[-2], : shape[-1]], shape)
+            noisy = np.random.default_rng(seed).poisson(data) if side == "source" else data
+            write_image(tmp_path / side / f"{seed}.tif", Image(noisy.astype(np.uint16), axes))
+    image = tmp_path / "source" / "0.tif"
+    predict = ["predict", str(tmp_path / "model"), str(image), "--out", str(tmp_path / "out")]
+    if axes != "CYX":
+        done = run(app, predict)
+        assert done.exit_code == 0, done.output
+        assert "cannot be known: the folder holds no statistics" in done.stderr
+    teach = ["guard", str(tmp_path / "model"), str(tmp_path / "source"), str(tmp_path / "target"), "--quiet"]
+    done = run(app, teach)
+    assert done.exit_code == (2 if words else 0), done.output
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == bool(words)
+    assert (tmp_path / "model" / GUARD).exists() == (not words)
+    if not words:
+        done = run(app, predict)
+        assert "cannot be known" not in done.stderr, done.stderr
+
+
+@pytest.mark.tf
+def test_a_stack_of_one_plane_is_unknown_to_a_network_of_stacks() -> None:
+    guard = open_guard(named_models()["fluorescence-denoise-3d"])
+    found = guard.look(Image(taken(dots(1), 1).data[np.newaxis], "ZYX"))
+    assert found.foreign is None
+    assert (
+        found.unknown
+        == "it has 1 x 96 x 96 pixels, and was to be held against training patches of 8 x 32 x 32"
+    )
+
+
+# ---- patches that were simulated
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """A model of `train --simulate` and its clean images."""
+    place = tmp_path_factory.mktemp("simulated")
+    for seed in range(3):
+        clean = np.rint(100 + 1000 * dots(seed, size=160)).astype(np.uint16)
+        write_image(place / "clean" / f"{seed}.tif", Image(clean, "YX"))
+    words = ["train", "--simulate", "denoise", str(place / "clean"), "--out", str(place / "model"), "--quiet"]
+    done = run(app, [*words, "--patch-size", "32,32", *SHORT])
+    assert done.exit_code == 0, done.output
+    return place
+
+
+@pytest.mark.tf
+def test_the_guard_of_simulated_patches_is_learnt_again_from_the_clean_images_alone(
+    simulated, tmp_path
+) -> None:
+    shutil.copytree(simulated / "model", tmp_path / "model")
+    before = read_familiar(tmp_path / "model")
+    (tmp_path / "model" / GUARD).unlink()
+    done = run(app, ["guard", str(tmp_path / "model"), str(simulated / "clean"), "--quiet"])
+    assert done.exit_code == 0, done.output
+    after = read_familiar(tmp_path / "model")
+    assert before is not None
+    assert after is not None
+    assert (after.weights, after.patch_size) == (before.weights, before.patch_size)
+    # The very same patches: they hang on the seed in config.json.
+    for name, group in before.groups.items():
+        np.testing.assert_allclose(after.groups[name].held, group.held, rtol=1e-3)
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "3 clean images, e.g. 0.tif; name their folder"),
+        (["others"], "does not hold the clean images that the model was trained on: 2.tif are missing"),
+        (["clean", "clean"], "name their folder alone, and no targets"),
+    ],
+)
+def test_other_images_than_were_trained_on_teach_nothing(simulated, tmp_path, words, said) -> None:
+    shutil.copytree(simulated / "model", tmp_path / "model")
+    shutil.copytree(simulated / "clean", tmp_path / "clean")
+    shutil.copytree(simulated / "clean", tmp_path / "others")
+    write_image(tmp_path / "others" / "2.tif", taken(dots(9, size=160), 9))
+    done = run(app, ["guard", str(tmp_path / "model"), *(str(tmp_path / word) for word in words)])
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.tf
+def test_a_model_of_pairs_wants_both_folders(trained) -> None:
+    done = run(app, ["guard", str(trained / "model"), str(trained / "source")])
+    assert done.exit_code == 2
+    assert "was trained on pairs" in done.stderr
+
+
+@pytest.mark.tf
+def test_a_damaged_record_of_simulated_patches_is_one_sentence(simulated, tmp_path) -> None:
+    shutil.copytree(simulated / "model", tmp_path / "model")
+    config = read_config(tmp_path / "model")
+    data = {**config.provenance["data"], "stream_seed": "many"}
+    write_config(tmp_path / "model", config.replace(provenance={**config.provenance, "data": data}))
+    done = run(app, ["guard", str(tmp_path / "model"), str(simulated / "clean")])
+    assert done.exit_code == 2
+    assert "what config.json says of the simulated training patches is damaged" in done.stderr
+
+
+# ---- the models that come with the package
+
+
+def shipped() -> list[str]:
+    """Names of those that can have a guard."""
+    found = []
+    for name, folder in named_models().items():
+        config = read_config(folder)
+        if config.kind == "CARE" and config.method == "care":
+            found.append(name)
+    return found
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize("name", shipped())
+def test_a_shipped_model_knows_its_sample_and_no_checkerboard(name: str) -> None:
+    folder = named_models()[name]
+    assert (folder / GUARD).stat().st_size < 100_000
+    guard = open_guard(folder)
+    sample = read_image(folder / "sample.tif")
+    found = guard.look(sample)
+    assert found.foreign is False, found.sentence()
+    y, x = np.mgrid[:64, :64] // 8
+    board = np.broadcast_to((y + x) % 2, (*sample.shape[:-2], 64, 64)).astype(np.float32)
+    assert guard.look(Image(board, sample.axes)).foreign is True

@@ -21,9 +21,17 @@ def register(app: typer.Typer) -> None:
 
 
 def guard(
-    model: Annotated[Path, Argument(help="Model folder, ours or csbdeep's.")],
-    source: Annotated[Path, Argument(help="Folder of the low-quality images that it was trained on.")],
-    target: Annotated[Path, Argument(help="Folder of their high-quality images.")],
+    model: Annotated[Path, Argument(help="Model folder, ours or csbdeep's, or a name of `zoo list`.")],
+    source: Annotated[
+        Path | None,
+        Argument(
+            help="Folder of the low-quality images that it was trained on; of a model whose patches were simulated the "
+            "clean images."
+        ),
+    ] = None,
+    target: Annotated[
+        Path | None, Argument(help="Folder of their high-quality images; none where patches were simulated.")
+    ] = None,
     *,
     image_axes: options.ImageAxes = None,
     channel: options.Channel = None,

@@ -156,7 +156,8 @@ def predict(
     ):
         if not dry_run:
             writable_folder(out)
-        guard = open_guard(model) if runtime == "keras" else None
+        as_stored = model_weights is None and precision == PRECISION
+        guard = open_guard(model, opened=[predictor] if as_stored else []) if runtime == "keras" else None
         done = predict_files(
             predictor,
             files,

@@ -18,6 +18,7 @@ from care_bridge.errors import InputError
 
 if TYPE_CHECKING:
     from care_bridge.inference.files import Restored
+    from care_bridge.noise import Noise
     from care_bridge.zoo import Entry
 
 
@@ -81,14 +82,14 @@ def restore(
     writable_folder(out)
     done: list[Restored] = []
     for entry, some in plan.items():
-        guard = open_guard(entry.folder)
         with (
             open_predictor(entry.folder, runtime="keras") as predictor,
             progress_bar(quiet=quiet) as progress,
         ):
+            guard = open_guard(entry.folder, opened=[predictor])
             results = predict_files(
                 predictor,
-                some,
+                list(some),
                 target=partial(_target, out, entry),
                 axes=image_axes,
                 channel=channel,
@@ -97,6 +98,7 @@ def restore(
                 fill=scale_when_converting,
                 provenance=f"care-bridge restore, {entry.name}, {predictor.runtime}",
                 guard=guard.look if guard.familiar is not None else None,
+                measured=some,
                 problem=lambda _, why: typer.echo(f"care-bridge: {' '.join(why.split())}", err=True),
                 progress=progress,
             )
@@ -125,13 +127,15 @@ def _plan(
     axes: str | None,
     channel: int | None,
     series: int | None,
-) -> dict[Entry, list[Path]]:
-    """Which model restores which files; what is said of each image goes to stderr, so that results alone are printed."""
+) -> dict[Entry, dict[Path, list[Noise]]]:
+    """Which model restores which files, and their noise; what is said of each goes to stderr, so that results alone are
+    printed.
+    """
     from care_bridge.images import only_channel, read_image
     from care_bridge.noise import LIGHTER
     from care_bridge.zoo.choosing import choose
 
-    plan: dict[str, list[Path]] = {}
+    plan: dict[str, dict[Path, list[Noise]]] = {}
     for file in files:
         try:
             image = only_channel(read_image(file, axes, series=series), channel)
@@ -164,6 +168,6 @@ def _plan(
                     err=True,
                 )
         if entry is not None:
-            plan.setdefault(entry.name, []).append(file)
+            plan.setdefault(entry.name, {})[file] = [choice.measured]
     by_name = {entry.name: entry for entry in entries}
     return {by_name[name]: some for name, some in plan.items()}

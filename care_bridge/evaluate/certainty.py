@@ -173,7 +173,7 @@ def _mean_known(values: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True)
-class Familiar:
+class TrainingInputs:
     """What training images look like, so that others are recognised.
 
     Attributes
@@ -194,10 +194,10 @@ class Familiar:
         )
 
 
-def familiar(training: Sequence[Pair], members: Sequence[Predictor] = ()) -> Familiar:
+def training_inputs(training: Sequence[Pair], members: Sequence[Predictor] = ()) -> TrainingInputs:
     """Look at some training pairs; the members of an ensemble predict a few of them."""
     if not training:
-        return Familiar()
+        return TrainingInputs()
     places = np.unique(np.linspace(0, len(training) - 1, FAMILIAR_INPUTS).astype(int))
     few = [training[place] for place in places]
     statistics = tuple(input_statistics(part) for pair in few for part in _parts(plane_of(pair.source)))
@@ -208,7 +208,7 @@ def familiar(training: Sequence[Pair], members: Sequence[Predictor] = ()) -> Fam
         if mixture is not None:
             coarse = mixture.means[:, ::2, ::2], mixture.scales[:, ::2, ::2]
             d_mean.append(float(disagreement(*coarse).mean()))
-    return Familiar(statistics, tuple(d_mean))
+    return TrainingInputs(statistics, tuple(d_mean))
 
 
 def _parts(plane: Plane) -> list[Plane]:

@@ -118,7 +118,7 @@ def evaluate_files(
     training = read_pairs(train_source, train_target, **naming) if train_source and train_target else []
     members = open_members(model)
     predictor = members[0] if members else open_predictor(model, runtime="keras")
-    guard = open_guard(model)
+    guard = open_guard(model, opened=members or [predictor])
     found = evaluate(
         predictor,
         pairs,

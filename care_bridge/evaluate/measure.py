@@ -19,7 +19,7 @@ from care_bridge.defaults import APPLICATIONS
 from care_bridge.errors import InputError
 from care_bridge.evaluate.applications import Omission, verdict
 from care_bridge.evaluate.baselines import Baseline, tune
-from care_bridge.evaluate.certainty import Familiar, familiar, judge
+from care_bridge.evaluate.certainty import TrainingInputs, judge, training_inputs
 from care_bridge.evaluate.evaluation import INPUT, SINGLE, Evaluation, Row, Shown, application_name
 from care_bridge.evaluate.histograms import Saturation, made_by_writer, wasserstein_1
 from care_bridge.evaluate.pairs import Pair, naming, seen_in_training
@@ -116,7 +116,7 @@ def evaluate(
         applications,
         tuple(_tuned(pairs, training, baselines, progress)),
         line,
-        familiar(training, members),
+        training_inputs(training, members),
         trained_noise or NoiseRange(),
     )
     measured: list[_Measured] = []
@@ -173,7 +173,7 @@ class _Asked:
     applications: int
     filters: tuple[Baseline, ...]
     line: Line | None
-    known: Familiar
+    known: TrainingInputs
     trained_noise: NoiseRange
 
     @property

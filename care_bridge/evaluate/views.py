@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from care_bridge.evaluate.applications import Application, Omission, compare_applications, omissions
-from care_bridge.evaluate.certainty import Certainty, Familiar, certainty
+from care_bridge.evaluate.certainty import Certainty, TrainingInputs, certainty
 from care_bridge.evaluate.evaluation import INPUT, Peaks, Shown
 from care_bridge.evaluate.histograms import Saturation, distributions, saturation
 from care_bridge.evaluate.pairs import Pair
@@ -58,7 +58,7 @@ def view(
     members: Sequence[Image],
     *,
     line: Line | None,
-    known: Familiar,
+    known: TrainingInputs,
 ) -> View | None:
     """Look at one plane of a pair.
 
@@ -71,7 +71,7 @@ def view(
         What each member of an ensemble, or the only net, gave in its first application.
     line : Line, optional
         For the profile. None chooses one across much structure.
-    known : Familiar
+    known : TrainingInputs
         What training images look like.
 
     Returns

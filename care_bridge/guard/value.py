@@ -6,7 +6,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -144,12 +144,19 @@ class Familiar:
         Of the training sources; what nobody knows is None.
     disagreement : ndarray, optional
         Of an ensemble on patches that were not trained on: standard deviation of its means, a patch each; ascending.
+    weights : tuple of str
+        SHA-256 of the weights whose encoder was asked, a member each; empty in files that do not say.
     """
 
     patch_size: tuple[int, ...]
     groups: Mapping[str, Group]
     noise: NoiseRange = field(default_factory=NoiseRange)
     disagreement: Features | None = None
+    weights: tuple[str, ...] = ()
+
+    def is_of(self, weights: Sequence[str]) -> bool:
+        """Whether it was learnt with these weights, SHA-256 each; what does not say is taken to be."""
+        return not self.weights or sorted(self.weights) == sorted(weights)
 
 
 @dataclass(frozen=True)
@@ -239,6 +246,7 @@ def write_familiar(folder: str | os.PathLike[str], familiar: Familiar) -> Path:
         "format_version": FORMAT_VERSION,
         "patch_size": list(familiar.patch_size),
         "noise": familiar.noise.as_dict(),
+        "weights": list(familiar.weights),
     }
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
     content = io.BytesIO()
@@ -278,6 +286,7 @@ def read_familiar(folder: str | os.PathLike[str]) -> Familiar | None:
             groups,
             NoiseRange.from_dict(about["noise"]),
             None if spread is None else _finite(spread.astype(np.float64)),
+            tuple(str(one) for one in about.get("weights", ())),
         )
     except (KeyError, ValueError, TypeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is damaged ({error}); write it anew: care-bridge guard") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,6 +170,7 @@ def predict_files(
     trained: NoiseRange | None = None,
     note: Callable[[Path, str], object] | None = None,
     guard: Callable[[Image, Sequence[Noise] | None], Likeness] | None = None,
+    measured: Mapping[Path, Sequence[Noise]] | None = None,
     problem: Callable[[Path, str], object] | None = None,
     progress: Progress = silent,
 ) -> list[Restored]:
@@ -208,6 +209,8 @@ def predict_files(
     guard : callable, optional
         Says of an image, and its noise where that was measured, whether it is like what the model was trained on
         (`opening.open_guard(model).look`).
+    measured : mapping of Path to sequence of Noise, optional
+        The noise of files that was measured already, one a channel; what is missing is measured where it is asked for.
     problem : callable, optional
         Told the file and why, where one of several cannot be restored; the others are. None stops at the first.
     progress : Progress
@@ -245,6 +248,7 @@ def predict_files(
         trained,
         note,
         guard,
+        measured or {},
     )
     done: list[Restored] = []
     problems: list[str] = []
@@ -284,6 +288,7 @@ class _Work:
     trained: NoiseRange | None
     note: Callable[[Path, str], object] | None
     guard: Callable[[Image, Sequence[Noise] | None], Likeness] | None
+    measured: Mapping[Path, Sequence[Noise]]
 
 
 def _restore(source: Path, place: Path, work: _Work, tell: Callable[[int], None]) -> Restored:
@@ -294,9 +299,9 @@ def _restore(source: Path, place: Path, work: _Work, tell: Callable[[int], None]
         _check_scale(work.predictor, kind)
         check_levels(image, kind)
     # Measured once, for what is said of the noise and for the guard.
-    measured: Sequence[Noise] | None = None
+    measured = work.measured.get(source)
     if work.note is not None and work.trained not in (None, NoiseRange()):
-        measured = measure_channels(image)
+        measured = measured or measure_channels(image)
         if said := unlike(image, work.trained, measured=measured):
             work.note(source, said)
     likeness = None if work.guard is None else work.guard(image, measured)

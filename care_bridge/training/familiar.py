@@ -77,6 +77,7 @@ def learn_familiar(
     validation: PatchSource,
     *,
     noise: NoiseRange = NoiseRange(),  # noqa: B008 - a frozen value
+    weights: tuple[str, ...] = (),
 ) -> Familiar | None:
     """What is familiar to a trained network, or to an ensemble, whose first network's encoder is asked.
 
@@ -89,6 +90,8 @@ def learn_familiar(
         What it was trained on.
     noise : NoiseRange
         Of the training sources.
+    weights : tuple of str
+        SHA-256 of the networks' files.
 
     Returns
     -------
@@ -116,7 +119,7 @@ def learn_familiar(
         SPECTRUM: fit_group(spectrum(seen), spectrum(held)),
     }
     spread = np.sort(spread_of(networks, held, config.n_channel_out)) if len(networks) > 1 else None
-    return Familiar(tuple(seen.shape[1:-1]), groups, noise, spread)
+    return Familiar(tuple(seen.shape[1:-1]), groups, noise, spread, weights)
 
 
 def _sources(patches: Any, config: CareConfig, most: int, *, seed: int) -> NDArray[np.float32]:

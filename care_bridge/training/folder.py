@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from care_bridge.config import CareConfig, read_config, write_config
 from care_bridge.defaults import PRECISION, PRECISIONS
 from care_bridge.errors import InputError
-from care_bridge.files import atomic_file
+from care_bridge.files import atomic_file, sha256
 from care_bridge.keras_file import check_hdf5
 from care_bridge.text import shown
 from care_bridge.training.unet import build, mean_of
@@ -240,6 +240,19 @@ def find_weights(path: str | os.PathLike[str], name: str | None = None) -> Path:
             f"no weights (*.h5) in {str(folder)!r}; train it first, or copy weights_best.h5 there"
         )
     return next((file for file in found if "best" in file.name), found[0])
+
+
+def weights_hashes(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """SHA-256 of the weights that are opened of a model's folder; of an ensemble's a member each.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no model, or a member is missing.
+    """
+    folder = Path(path)
+    names = members_of(read_config(folder))
+    return tuple(sha256(find_weights(folder / name)) for name in names or ["."])
 
 
 def _array(data: Any) -> NDArray[np.float32]:

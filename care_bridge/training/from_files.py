@@ -24,7 +24,7 @@ from care_bridge.training import data as from_images
 from care_bridge.training.batches import BatchSource
 from care_bridge.training.checkpoint import CHECKPOINT
 from care_bridge.training.data import TrainingData
-from care_bridge.training.folder import CareModel, weights_in
+from care_bridge.training.folder import CareModel, weights_hashes, weights_in
 from care_bridge.training.history import kept_epoch
 from care_bridge.training.presets import Preset, get_preset, short, smoke
 from care_bridge.words import counted, duration
@@ -306,6 +306,7 @@ def remember_familiar(
         data.training,
         data.validation,
         noise=_noise_of(Path(sources), image_axes, data) if sources is not None else NoiseRange(),
+        weights=weights_hashes(folder),
     )
     if found is None:
         (Path(folder) / GUARD).unlink(missing_ok=True)  # of another training
@@ -315,8 +316,8 @@ def remember_familiar(
 
 def familiar_from_files(
     folder: str | os.PathLike[str],
-    source: str | os.PathLike[str],
-    target: str | os.PathLike[str],
+    source: str | os.PathLike[str] | None = None,
+    target: str | os.PathLike[str] | None = None,
     *,
     image_axes: str | None = None,
     n_patches_per_image: int = PATCHES_PER_IMAGE,
@@ -329,8 +330,9 @@ def familiar_from_files(
     ----------
     folder : path
         Of a trained model, ours or csbdeep's, or of an ensemble.
-    source, target : path
-        Folders of its training images.
+    source, target : path, optional
+        Folders of its training images; of a model whose patches were simulated the clean images alone, which are degraded
+        by the recipe in its config.json, or none where they were drawn.
     image_axes : str, optional
         Of the files, where they do not say.
     n_patches_per_image : int
@@ -345,8 +347,8 @@ def familiar_from_files(
     Raises
     ------
     InputError
-        If there is no such model, it is of another kind than CARE, takes other channels than the images have, or they
-        give too few patches.
+        If there is no such model, it is of another kind than CARE, takes other channels than the images have, they give
+        too few patches, or clean images are others than those that it was trained on.
     """
     config = read_config(folder)
     if config.kind != KIND or config.method != METHOD:
@@ -354,8 +356,16 @@ def familiar_from_files(
             f"{str(folder)!r} is a {config.kind} of method {config.method!r}, whose training patches are no pieces of the "
             f"images that it restores; the guard is for {KIND} networks that were trained on pairs"
         )
-    space = config.axes.replace("C", "")
     made_of = config.provenance.get("data")
+    if isinstance(made_of, Mapping) and "recipe" in made_of:
+        data = _simulated_again(config, made_of, source, target, image_axes=image_axes, progress=progress)
+        return _remembered(folder, data)
+    if source is None or target is None:
+        raise InputError(
+            f"{str(folder)!r} was trained on pairs (no recipe in its config.json); name the folders of both, SOURCE and "
+            "TARGET"
+        )
+    space = config.axes.replace("C", "")
     size: Any = made_of.get("patch_size") if isinstance(made_of, Mapping) else None
     fits = isinstance(size, list) and len(size) == len(space) and all(isinstance(one, int) for one in size)
     if not fits:
@@ -376,12 +386,64 @@ def familiar_from_files(
             f"the images have {counted(data.n_channel_in, 'channel')}, and the network takes {config.n_channel_in}; name "
             "the images that it was trained on"
         )
-    written = remember_familiar(folder, data, sources=source, image_axes=image_axes)
+    return _remembered(folder, data, sources=source, image_axes=image_axes)
+
+
+def _remembered(folder: str | os.PathLike[str], data: TrainingData, **measured: Any) -> Path:
+    written = remember_familiar(folder, data, **measured)
     if written is None:
         raise InputError(
             "the images give too few patches to know anything of; name more of them, or larger ones"
         )
     return written
+
+
+def _simulated_again(
+    config: CareConfig,
+    made_of: Mapping[str, Any],
+    clean: str | os.PathLike[str] | None,
+    target: object,
+    *,
+    image_axes: str | None,
+    progress: Progress,
+) -> TrainingData:
+    """The stream of patches that a model was trained on, from the same clean images by the same recipe and seed."""
+    from care_bridge.training import streams
+
+    if target is not None:
+        raise InputError(
+            "its patches were simulated from clean images, so name their folder alone, and no targets"
+        )
+    try:
+        recipe = Recipe.model_validate(made_of["recipe"])
+        how: dict[str, Any] = {
+            "patch_size": [int(one) for one in made_of["patch_size"]],
+            "validation_fraction": float(made_of["validation_fraction"]),
+            "seed": int(made_of["stream_seed"]),
+            "channel": made_of.get("channel"),
+            "percentiles": PatchPercentiles(
+                *(tuple(map(float, made_of["percentiles"][key])) for key in ("pmin", "pmax"))  # type: ignore[arg-type]
+            ),
+        }
+        wanted = {str(name): str(sha) for name, sha in made_of["target"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"what config.json says of the simulated training patches is damaged ({' '.join(str(error).split())[:200]})"
+        ) from None
+    data = streams.data_from_stream(
+        recipe, clean, axes=config.axes, image_axes=image_axes, progress=progress, **how
+    )
+    here = data.provenance["target"]
+    others = sorted(set(here.values()) ^ set(wanted.values()))
+    if others:
+        names = sorted(name for name, sha in {**wanted, **here}.items() if sha in others)
+        raise InputError(
+            f"{str(clean)!r} does not hold the clean images that the model was trained on: {', '.join(names[:5])} "
+            f"{'and others ' if len(names) > 5 else ''}are missing or are other files"
+            if clean is not None
+            else f"the model was trained on {counted(len(wanted), 'clean image')}, e.g. {names[0]}; name their folder"
+        )
+    return data
 
 
 MOST_MEASURED = 8

@@ -15,6 +15,8 @@ from care_bridge.errors import InputError
 BLOCKS = "blocks"
 """Name of the layer that takes the fast architecture down to half the resolution; its weights are known by it."""
 
+_MEMBER = "member_{}"
+
 SCALE_MIN = 1e-3
 """Added to the scale of a probabilistic network, so that its logarithm stays finite (csbdeep)."""
 
@@ -128,7 +130,7 @@ def mean_of(networks: Sequence[keras.Model], *, probabilistic: bool) -> keras.Mo
     """
     inputs = keras.layers.Input(networks[0].input_shape[1:], name="input")
     outputs = [
-        keras.Model(network.inputs, network.outputs[0], name=f"member_{number + 1}")(inputs)
+        keras.Model(network.inputs, network.outputs[0], name=_MEMBER.format(number + 1))(inputs)
         for number, network in enumerate(networks)
     ]
     if not probabilistic:
@@ -141,6 +143,11 @@ def mean_of(networks: Sequence[keras.Model], *, probabilistic: bool) -> keras.Mo
     spread = keras.layers.Average()([keras.ops.square(one - mean) for one in means])
     scale = keras.ops.sqrt(inner + spread * 0.5)
     return keras.Model(inputs, keras.layers.Concatenate(axis=-1)([mean, scale]), name="ensemble")
+
+
+def parts_of_mean(network: keras.Model, count: int) -> list[keras.Model]:
+    """The networks that `mean_of` averaged, in their order; ValueError where there are not so many."""
+    return [network.get_layer(_MEMBER.format(number + 1)) for number in range(count)]
 
 
 class _Convolutions:

@@ -11,9 +11,11 @@ from typing import Any
 from care_bridge import text, zips
 from care_bridge.checking import check
 from care_bridge.checking.report import CheckReport, Findings, Rule
+from care_bridge.defaults import KIND, METHOD
 from care_bridge.errors import InputError
 from care_bridge.export.metadata import check_card, left_from_example
 from care_bridge.files import scratch_folder
+from care_bridge.guard import GUARD, read_familiar
 from care_bridge.package import RDF
 from care_bridge.zoo.building import build_model, package_card, write_zoo_package
 from care_bridge.zoo.cards import card_text
@@ -114,6 +116,7 @@ def _belongs(entry: Entry, findings: Findings) -> None:
                 "" if same else f"{README} is not what model.toml, the data sheet and {EVALUATION} give",
                 CARD_AGAIN,
             )
+    _guarded(entry, findings)
     there = [name for name in (COVER, FAILURE) if (entry.folder / name).is_file()]
     findings.add(
         "It is shown, failures too",
@@ -121,6 +124,27 @@ def _belongs(entry: Entry, findings: Findings) -> None:
         f"there: {', '.join(there) or 'none'}",
         CARD_AGAIN,
     )
+
+
+def _guarded(entry: Entry, findings: Findings) -> None:
+    """Whether it knows what it was trained on, and the guard is of these weights."""
+    rule, remedy = (
+        "Its guard is of these weights",
+        f"care-bridge guard {entry.name} DATA, or the pairs of its recipe",
+    )
+    if entry.config.kind != KIND or entry.config.method != METHOD:
+        return  # nothing is stored of such networks
+    with findings.stage(rule, remedy):
+        known = read_familiar(entry.folder)
+        if known is None:
+            said = f"no {GUARD}: nobody is told of images that it was not trained on"
+        elif not known.weights:
+            said = f"{GUARD} does not say of which weights it is"
+        elif not set(known.weights) <= set(entry.hashes().values()):
+            said = f"{GUARD} is of other weights"
+        else:
+            said = ""
+        findings.add(rule, not said, said or "by SHA-256", remedy)
 
 
 def trained_on(entry: Entry) -> tuple[str, ...]:

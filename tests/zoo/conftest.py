@@ -90,13 +90,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from care_bridge.config import CareConfig
     from care_bridge.images import Image, write_image
     from care_bridge.training.folder import save_model
+    from care_bridge.training.from_files import familiar_from_files
     from care_bridge.training.unet import build
     from care_bridge.zoo.entry import read_entry
     from care_bridge.zoo.evaluation import evaluate_model, read_tests
 
     root = tmp_path_factory.mktemp("zoo")
     folder = root / "zoo" / NAME
-    config = CareConfig(unet_n_first=4, unet_n_depth=1, unet_kern_size=3, seed=3)
+    made_of = {"data": {"patch_size": [32, 32]}}
+    config = CareConfig(unet_n_first=4, unet_n_depth=1, unet_kern_size=3, seed=3, provenance=made_of)
     save_model(folder, config, build(config))
     for name, text in (("model.toml", MODEL), ("datasheet.toml", DATASHEET), ("recipe.toml", RECIPE)):
         (folder / name).write_text(text, encoding="utf-8")
@@ -107,6 +109,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_image(root / kind / f"cell{seed}_noisy.tif", Image(noisy, "YX"))
             write_image(root / kind / f"cell{seed}_gt.tif", Image((clean * 1000).astype(np.uint16), "YX"))
     shutil.copy(root / "tests" / "cell1_noisy.tif", folder / "sample.tif")
+    place = root / "tests"
+    familiar_from_files(folder, place, place, source_suffix="_noisy", target_suffix="_gt")
     (root / "tests.toml").write_text(
         """\
 [[sets]]

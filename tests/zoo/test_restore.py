@@ -148,3 +148,23 @@ def test_a_dry_run_says_and_writes_nothing(three: Path, tmp_path: Path) -> None:
     code, said, written = restore(tmp_path, noisy(30), "--dry-run")
     assert (code, written) == (0, [])
     assert NAME in said
+
+
+@pytest.mark.tf
+def test_noise_is_measured_once_for_the_choice_and_for_the_guard(
+    zoo: Path, tmp_path: Path, monkeypatch
+) -> None:
+    from care_bridge.noise import measure
+
+    asked = []
+
+    def counted(image: Image, **how):
+        asked.append(image.name)
+        return measure_noise(image, **how)
+
+    measure_noise = measure.measure_noise
+    monkeypatch.setattr(measure, "measure_noise", counted)
+    monkeypatch.setattr("care_bridge.zoo.choosing.measure_noise", counted)
+    code, said, written = restore(tmp_path, noisy(20))
+    assert (code, len(written)) == (0, 1), said
+    assert len(asked) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import zipfile
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from care_bridge.cli import app
 from care_bridge.errors import InputError
+from care_bridge.guard import GUARD, read_familiar, write_familiar
 from care_bridge.zoo import find
 
 pytestmark = pytest.mark.tf
@@ -30,6 +32,27 @@ def replace(file: Path, old: str, new: str) -> None:
     text = file.read_text(encoding="utf-8")
     assert old in text
     file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def _of_other_weights(folder: Path) -> None:
+    known = read_familiar(folder)
+    assert known is not None
+    write_familiar(folder, dataclasses.replace(known, weights=("0" * 64,)))
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (lambda folder: (folder / GUARD).unlink(), "failed"),
+        (lambda folder: (folder / GUARD).write_bytes(b"PK"), "failed"),
+        (_of_other_weights, "failed"),
+        (lambda folder: None, "passed"),
+    ],
+    ids=["missing", "damaged", "of other weights", "as it is"],
+)
+def test_a_guard_that_does_not_belong_to_the_weights_is_found(zoo: Path, change, rule) -> None:
+    change(zoo)
+    assert rules(zoo)["Its guard is of these weights"] == rule
 
 
 def test_a_complete_model_passes_every_rule_of_its_folder(zoo: Path) -> None:
