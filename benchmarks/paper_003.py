@@ -157,7 +157,7 @@ def conditions(kinds: Sequence[str], out: Path) -> list[dict[str, Any]]:
         for sentence in found.condition_sentences():
             print(f"{kind}: {sentence}", flush=True)
         for one in found.by_condition():
-            if one.published and rows and kind != kinds[0]:
+            if one.published and kind != kinds[0]:
                 continue  # once in the table
             rows.append(
                 {"data": one.method.partition("(")[2].rstrip(")") if one.published else kind}
@@ -240,12 +240,12 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
                     label=f"{name}, {CONDITIONS[name]:g} photons",
                 )
             axis.set_xticks(range(len(values)), values)
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, 1.1 * max(row[key] for row in rows))
             axis.margins(x=0.15)
             if column == 0:
                 axis.set_ylabel(text)
         axes[2, column].set_xlabel({"batch_size": "batch size", "steps_per_epoch": "steps an epoch"}[setting])
-    axes[0, 0].legend(frameon=False, fontsize=8)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     with atomic_file(path) as part:
         figure.savefig(part, dpi=110, format="png")
 

@@ -81,28 +81,36 @@ def make_pairs(recipe: str, out: Path, data: Path, seed: int) -> None:
         write_pairs(load_recipe(recipe), [out / f"clean-{part}"], out=out / part, seed=seed)
 
 
-def measured(recipe: str, given: argparse.Namespace) -> Mapping[str, Any]:
-    """Everything that the evaluation of a recipe's network found; trained where that was not done before."""
+def trained(recipe: str, given: argparse.Namespace) -> Path:
+    """Model folder of a recipe's network; pairs are made and it is trained where that was not done before."""
     folder = given.out / recipe
-    done = folder / "evaluation.json"
-    if not done.is_file():
+    model = folder / "model"
+    if not (folder / "evaluation.json").is_file():
         make_pairs(recipe, folder, given.data, given.seed)
         train_from_files(
             folder / "train" / "source",
             folder / "train" / "target",
-            out=folder / "model",
+            out=model,
             settings={
                 **SETTINGS,
                 "seed": given.seed,
                 "train_epochs": EPOCHS,
                 "train_steps_per_epoch": max(1, round(given.steps / EPOCHS)),
             },
-            resume=(folder / "model" / "config.json").is_file(),
+            resume=(model / "config.json").is_file(),
             say=lambda text: print(f"{recipe}: {text}", flush=True),
         )
+    return model
+
+
+def measured(recipe: str, given: argparse.Namespace) -> Mapping[str, Any]:
+    """Everything that the evaluation of a recipe's network found."""
+    folder = given.out / recipe
+    done = folder / "evaluation.json"
+    if not done.is_file():
         several = len(load_recipe(recipe).sets) > 1
         found = evaluate_files(
-            folder / "model",
+            trained(recipe, given),
             folder / "test" / "source",
             folder / "test" / "target",
             out=folder / "report.html",

@@ -113,3 +113,22 @@ def test_an_unknown_row_is_refused_with_those_that_are_there(papers: ModuleType)
     with pytest.raises(SystemExit, match=r"there is no 000-99; there are 000-1 to 004-5"):
         papers.wanted("000-1,000-99")
     assert papers.wanted("003-1, 000-2") == ["000-2", "003-1"]
+
+
+def test_the_tables_of_the_replication_are_copied_right(shared: Path) -> None:
+    spec = importlib.util.spec_from_file_location("paper_003", ROOT / "benchmarks" / "paper_003.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (paper,) = (shared / "papers").glob("003_*.txt")
+    rows = [
+        line.split()
+        for line in paper.read_text(encoding="utf-8").splitlines()
+        if line[:3] in ("C1\t", "C2\t", "C3\t")
+    ]
+    # Its C1 is the brightest of planaria (table 1) and the darkest of tribolium (table 2).
+    names = [("planaria", f"C{n}") for n in (1, 2, 3)] + [("tribolium", f"C{n}") for n in (3, 2, 1)]
+    for name, row in zip(names, rows, strict=True):
+        errors, similarities = module.PUBLISHED[name]
+        assert [float(value) for value in row[1:]] == [*errors, *similarities]

@@ -94,7 +94,7 @@ def _add_condition_chart(page: Page, rows: Sequence[ConditionScores]) -> None:
     conditions = list(dict.fromkeys(row.condition for row in rows))
     methods = list(dict.fromkeys((row.method, row.published) for row in rows))
     panels = [metric for metric in METRICS if metric.key in ("nrmse", "ssim")]
-    figure, axes = chart(1, len(panels), size=(3.8 * len(panels), 3.0))
+    figure, axes = chart(1, len(panels), size=(3.8 * len(panels) + 1.6, 3.0))
     data = []
     for metric, axis in zip(panels, axes, strict=True):
         for place, (method, published) in enumerate(methods):
@@ -103,7 +103,8 @@ def _add_condition_chart(page: Page, rows: Sequence[ConditionScores]) -> None:
                 for row in rows
                 if (row.method, row.published) == (method, published) and metric.key in row.scores
             ]
-            style = "o:" if published else "o-"
+            # Six colours go round; marks tell apart what has the same.
+            style = "osD^v"[place // len(COLOURS) % 5] + (":" if published else "-")
             axis.plot(
                 [x for x, _ in known],
                 [one.mean for _, one in known],
@@ -121,12 +122,15 @@ def _add_condition_chart(page: Page, rows: Sequence[ConditionScores]) -> None:
                 if math.isfinite(one.high):
                     axis.plot([x, x], [one.low, one.high], color=colour(method, place), linewidth=1)
         axis.set_xticks(range(len(conditions)), conditions)
-        axis.set(ylabel=metric.label, ylim=(0, None))
+        highest = max((row.scores[metric.key].mean for row in rows if metric.key in row.scores), default=1.0)
+        axis.set(ylabel=metric.label, ylim=(0, 1.15 * highest))
         axis.margins(x=0.15)
-    axes[0].legend(frameon=False, fontsize=7)
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside right upper", frameon=False, fontsize=7)
     page.figure(
         figure,
-        caption="Error and similarity under each condition; bars are 95 % intervals, dotted lines were published.",
+        caption="Error and similarity under each condition; bars are 95 % intervals (the frame cuts wide ones), "
+        "dotted lines were published.",
         data=data,
         name="by condition",
     )
