@@ -861,7 +861,7 @@ def main() -> int:
     parser.add_argument("--rows", type=wanted, default=[], help="numbers with commas, or all")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("papers"))
-    parser.add_argument("--steps", type=int, default=700, help="of training, for each network of a recipe")
+    parser.add_argument("--steps", type=int, default=420, help="of training, for each network of a recipe")
     parser.add_argument("--again", action="store_true", help="run finished rows anew")
     parser.add_argument("--page", type=Path, help="write the page, and docs/papers.json")
     given = parser.parse_args()

@@ -1,6 +1,6 @@
 """Do networks of a few hundred steps beat six filters on unseen images of the shipped recipes, and how long does each take?
 
-    python benchmarks/recipes.py --data DIR --out recipes [--only mito cardio ...] [--steps 700] [--seed 0]
+    python benchmarks/recipes.py --data DIR --out recipes [--only mito cardio ...] [--steps 420] [--seed 0]
 
 What a person would type: `simulate RECIPE`, `train`, `evaluate --train-source`; 16 features, kernel 3, 8 patches of 64 x 64
 a step. Recipes of clean images take fields of 224 x 224 pixels of DIR (hela/ for mito, cardio/ for cardio), every fourth of
@@ -151,7 +151,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("recipes"))
     parser.add_argument("--only", nargs="+", choices=(*OF_IMAGES, *DRAWN), default=(*OF_IMAGES, *DRAWN))
-    parser.add_argument("--steps", type=int, default=700, help="of training, for each network")
+    parser.add_argument("--steps", type=int, default=420, help="of training, for each network")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     rows, good = [], True
