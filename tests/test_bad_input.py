@@ -339,6 +339,39 @@ def test_all_problems_of_a_recipe_are_one_line(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("files", "options", "words"),
+    [
+        ({"b.tif": (16, 16)}, ["fibre", "--like", "b.tif"], ("b.tif", "has 16 x 16 pixels", "48 x 48")),
+        ({"b.tif": (128, 128)}, ["fibre", "--like", "b.tif"], ("b.tif", "shows no cores")),
+        ({"b.tif": (3, 128, 128)}, ["fibre", "--like", "b.tif"], ("b.tif", "axes ZYX", "one plane")),
+        ({}, ["fibre", "--like", "b.tif"], ("b.tif", "is not there")),
+        ({"f.tif": (64, 64)}, ["fibre", "--flat", "f.tif"], ("--flat", "add --like")),
+        ({"b.tif": (128, 128)}, ["mito", "--like", "b.tif"], ("--like", "'mito' has no step `fibre`")),
+    ],
+)
+def test_an_image_that_is_none_of_a_bundle_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: Any, options: list[str], words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, shape in files.items():
+        tiff(tmp_path / name, noise(*shape), "ZYX"[3 - len(shape) :])
+    refused(["simulate", *options, "--out", "out"], *words)
+    assert nothing_in(tmp_path / "out")
+
+
+def test_a_flat_field_of_another_size_is_refused(tmp_path: Path) -> None:
+    from care_bridge.simulate import fibre
+
+    drawn = fibre.bundle((128, 128), seed=1, pitch_px=7, turn=True)
+    shown = 100 * fibre.through_bundle(np.ones((128, 128)), drawn)
+    tiff(tmp_path / "b.tif", shown.astype(np.float32))
+    tiff(tmp_path / "f.tif", shown[:100].astype(np.float32))
+    command = ["simulate", "fibre", "--like", tmp_path / "b.tif", "--flat", tmp_path / "f.tif"]
+    refused([*command, "--out", tmp_path / "out"], "f.tif", "flat field has 100 x 128 pixels", "128 x 128")
+    assert nothing_in(tmp_path / "out")
+
+
 # Comparing and evaluating --------------------------------------------------------------------------------------
 
 

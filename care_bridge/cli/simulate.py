@@ -39,6 +39,19 @@ def simulate(
         None, "--z-step", help="Micrometres a plane, instead of what the files say."
     ),
     channel: int = typer.Option(None, "--channel", min=0, help="Take one channel of the images, from 0."),
+    like: Path = typer.Option(
+        None,
+        "--like",
+        metavar="IMAGE",
+        help="For recipes with a fibre bundle: a raw image through your own; pitch, cores and their profile are "
+        "measured in it.",
+    ),
+    flat: Path = typer.Option(
+        None,
+        "--flat",
+        metavar="IMAGE",
+        help="With --like: an even sample through the same bundle, for each core's transmission and the illumination.",
+    ),
     file_format: str = typer.Option(
         None, "--format", help="tiff (two folders; the default), npz (csbdeep's layout) or zarr."
     ),
@@ -68,6 +81,8 @@ def simulate(
         channel=channel,
         seed=seed,
     )
+    if like is not None or flat is not None:
+        chosen = _like(chosen, like, flat)
     if show:
         typer.echo(dump_recipe(chosen), nl=False)
         return DONE
@@ -86,6 +101,30 @@ def simulate(
         cut = "" if share is None else f", {_percent(share)} of the pixels clipped"
         typer.echo(f"  {name}: median signal-to-noise ratio {snr:.1f} dB{cut}")
     return DONE
+
+
+def _like(recipe: Any, like: Path | None, flat: Path | None) -> Any:
+    """The recipe with a person's own fibre bundle; says what was measured."""
+    from care_bridge.errors import InputError
+    from care_bridge.simulate.cores import bundle_from_files
+    from care_bridge.simulate.recipe import with_bundle
+
+    if like is None:
+        raise InputError("--flat belongs to the image of a bundle; add --like IMAGE")
+    changed = with_bundle(recipe, like, flat)
+    found = bundle_from_files(like, flat)
+    told = (
+        f"transmission of each known, spread {found.transmission_spread:.2f}"
+        if flat is not None
+        else f"{found.seen_share:.0%} of them seen, transmission drawn with a spread of {found.transmission_spread:.2f}"
+    )
+    typer.echo(
+        f"{like.name}: {counted(len(found.centres_px), 'core')} {found.pitch_px:.2f} px apart, spots of "
+        f"{found.mode_radius * found.pitch_px:.1f} px (standard deviation), {found.between:.0%} of the light between "
+        f"cores; {told}",
+        err=True,
+    )
+    return changed
 
 
 def _percent(share: float) -> str:

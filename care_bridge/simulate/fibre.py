@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, spatial
+from scipy import ndimage, spatial, special
 
 from care_bridge.errors import InputError
 from care_bridge.simulate.structures import Seed, splat
@@ -87,6 +87,19 @@ def bundle(
     return Bundle(pitch_px, centres[near], transmission[near])
 
 
+HALO_RADIUS = 0.6
+"""Standard deviation of the wide part of a spot, as a share of the pitch: wide enough to show no honeycomb."""
+
+
+def seen(data: NDArray[Any], cores: Bundle, *, mode_radius: float = 0.28) -> Array:
+    """What the cores can take in, were they everywhere: the image blurred by a core's own width."""
+    return np.asarray(
+        ndimage.gaussian_filter(
+            np.asarray(data, dtype=np.float64), mode_radius * cores.pitch_px, mode="nearest", truncate=3
+        )
+    )
+
+
 def through_bundle(
     data: NDArray[Any],
     cores: Bundle,
@@ -94,8 +107,10 @@ def through_bundle(
     mode_radius: float = 0.28,
     crosstalk: float = 0.03,
     cladding: float = 0.02,
+    halo: float = 0.0,
+    white: float | None = None,
 ) -> Array:
-    """What leaves the far end of a bundle.
+    """What leaves the far end of a bundle: as bright on average as what goes in.
 
     Parameters
     ----------
@@ -106,19 +121,98 @@ def through_bundle(
     crosstalk : float
         Share of the difference to each of its neighbours that leaks into a core.
     cladding : float
-        Light between the cores, added everywhere, as a share of the image's maximum.
+        Light between the cores, added everywhere, as a share of the white level.
+    halo : float
+        Share of each core's light that it shows far wider (`HALO_RADIUS`), between the cores.
+    white : float, optional
+        None takes the image's maximum.
     """
-    sigma = mode_radius * cores.pitch_px
-    smooth = ndimage.gaussian_filter(np.asarray(data, dtype=np.float64), sigma, mode="nearest")
+    smooth = seen(data, cores, mode_radius=mode_radius)
     value = ndimage.map_coordinates(smooth, cores.centres_px.T, order=1, mode="nearest")
-    distance, neighbour = spatial.cKDTree(cores.centres_px).query(
-        cores.centres_px, k=7, distance_upper_bound=1.4 * cores.pitch_px
-    )
-    near = np.isfinite(distance[:, 1:])
-    others = np.where(near, value[np.minimum(neighbour[:, 1:], len(value) - 1)], value[:, None])
-    value = cores.transmission * (value + crosstalk * (others - value[:, None]).sum(axis=1))
-    shown = splat(data.shape, cores.centres_px, weights=value * 2 * np.pi * sigma**2, sigma_px=sigma)
-    return shown + cladding * float(np.max(data, initial=0.0))
+    if crosstalk:
+        distance, neighbour = spatial.cKDTree(cores.centres_px).query(
+            cores.centres_px, k=7, distance_upper_bound=1.4 * cores.pitch_px
+        )
+        near = np.isfinite(distance[:, 1:])
+        others = np.where(near, value[np.minimum(neighbour[:, 1:], len(value) - 1)], value[:, None])
+        value = value + crosstalk * (others - value[:, None]).sum(axis=1)
+    # A core stands for the sqrt(3) / 2 pitch^2 around it.
+    weights = cores.transmission * value * (np.sqrt(3) / 2 * cores.pitch_px**2)
+    shown = spots(data.shape, cores.centres_px, weights, mode_radius * cores.pitch_px)
+    if halo:
+        wide = cores.pitch_px * np.sqrt(max(HALO_RADIUS**2 - mode_radius**2, 0))
+        shown = (1 - halo) * shown + halo * ndimage.gaussian_filter(shown, wide, mode="nearest", truncate=3)
+    return shown + cladding * (float(np.max(data, initial=0.0)) if white is None else white)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A bundle in front of one image, and how its cores pass light on; see `through_bundle`.
+
+    Attributes
+    ----------
+    illumination : ndarray, shape (n,), optional
+        Light at each core that is not the core's own doing, and stays in the image that is wanted. None is 1.
+    """
+
+    cores: Bundle
+    mode_radius: float
+    crosstalk: float
+    cladding: float
+    halo: float
+    illumination: Array | None = None
+
+    def through(self, data: NDArray[Any], *, white: float) -> Array:
+        """What the bundle shows."""
+        return through_bundle(
+            self._lit(data),
+            self.cores,
+            mode_radius=self.mode_radius,
+            crosstalk=self.crosstalk,
+            cladding=self.cladding,
+            halo=self.halo,
+            white=white,
+        )
+
+    def wanted(self, data: NDArray[Any], *, white: float) -> Array:
+        """What it would show with cores everywhere."""
+        return seen(self._lit(data), self.cores, mode_radius=self.mode_radius) + self.cladding * white
+
+    def _lit(self, data: NDArray[Any]) -> NDArray[Any]:
+        if self.illumination is None:
+            return data
+        # Smooth by itself, so a mean of the cores around each pixel is all that it takes.
+        ones = np.ones(len(self.illumination))
+        width = 1.5 * self.cores.pitch_px
+        weight = spots(data.shape, self.cores.centres_px, ones, width)
+        light = spots(data.shape, self.cores.centres_px, self.illumination, width)
+        return np.asarray(data * (light / np.maximum(weight, 1e-9)))
+
+
+_DENSE = 400_000
+"""Numbers of spots times pixels along a side up to which spots are made by one product of matrices: faster for patches."""
+
+
+def spots(shape: Sequence[int], centres_px: Array, weights: Array, sigma_px: float) -> Array:
+    """Gaussian spots of one width, each integrated over the pixels that it touches; see `structures.splat`.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        (y, x).
+    centres_px : ndarray, shape (n, 2)
+    weights : ndarray, shape (n,)
+        Total light of each spot.
+    sigma_px : float
+    """
+    if len(centres_px) * max(shape) > _DENSE:
+        return splat(shape, centres_px, weights=weights, sigma_px=sigma_px)
+    scale = np.sqrt(2) * sigma_px
+    sides = []
+    for axis in (0, 1):
+        edges = special.erf((np.arange(shape[axis] + 1) - 0.5 - centres_px[:, axis, None]) / scale)
+        sides.append(0.5 * np.diff(edges, axis=1))
+    return np.asarray((sides[0] * np.asarray(weights)[:, None]).T @ sides[1])
 
 
 def lattice_frequencies(cores: Bundle) -> float:

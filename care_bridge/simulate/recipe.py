@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.simulate import structures
-from care_bridge.simulate.steps import Closed, NotNegative, Positive, Share, Step, draw
+from care_bridge.simulate.steps import Closed, FibreBundle, NotNegative, Positive, Share, Step, draw
 from care_bridge.text import MOST_YAML_BYTES, parse
 
 ORDER = ("psf", "poisson", "gaussian", "intensity", "round")
@@ -179,6 +179,8 @@ class Views(Closed):
         Light everywhere, as a share of the white level.
     blur_px, blur_share
         Standard deviation of a blur of the clean image itself, and how many patches have one.
+    inverted_share : float
+        Share of the patches that are shown dark on bright, as in transmitted light.
     turns : bool
         Flip and turn.
     choose : str
@@ -201,6 +203,7 @@ class Views(Closed):
     level: NotNegative = (0.0, 0.3)
     blur_px: NotNegative = (0.3, 1.2)
     blur_share: Share = 0.25
+    inverted_share: Share = 0.0
     turns: bool = True
     choose: Literal["area", "image"] = "image"
     places: int = Field(default=2, ge=1, le=16)
@@ -357,6 +360,44 @@ def parse_recipe(text: str, *, name: str) -> Recipe:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise InputError(f"recipe {name!r}: " + "\n".join(_problems(error))) from None
+
+
+def with_bundle(
+    recipe: Recipe, like: str | os.PathLike[str], flat: str | os.PathLike[str] | None = None
+) -> Recipe:
+    """A recipe whose fibre bundle is a person's own; `cores.measure_bundle`.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        With one or more steps `fibre`; what is measured is no longer drawn, what is not (crosstalk, light of the
+        cladding) stays as the recipe has it.
+    like, flat : path
+        Images through the bundle.
+
+    Raises
+    ------
+    InputError
+        If the recipe has no step `fibre`.
+    """
+    image, even = os.fspath(like), None if flat is None else os.fspath(flat)
+
+    def own(step: Step) -> Step:
+        if not isinstance(step, FibreBundle):
+            return step
+        return FibreBundle(
+            like=image, flat=even, crosstalk=step.crosstalk, cladding=step.cladding, target=step.target
+        )
+
+    sets = tuple(
+        each.model_copy(update={"steps": tuple(own(step) for step in each.steps)}) for each in recipe.sets
+    )
+    if not any(isinstance(step, FibreBundle) for each in recipe.sets for step in each.steps):
+        raise InputError(
+            f"--like is for recipes that look through a fibre bundle; {recipe.name!r} has no step `fibre`, take the "
+            "recipe fibre"
+        )
+    return recipe.model_copy(update={"sets": sets})
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -442,57 +442,117 @@ class Subsample(Closed):
         ), {"factor": factor, "axis": self.axis}
 
 
-class FibreBundle(Closed):
-    """See the image through a fibre bundle; `fibre.bundle`.
+def _a_share(value: tuple[float, float]) -> tuple[float, float]:
+    if not (value[0] >= 0 and value[1] <= 1):
+        raise ValueError(f"is a share, 0 to 1; received {list(value)}")
+    return value
 
-    `mode: fixed` is one bundle for all images, drawn from `bundle_seed`; `random` draws cores, offset and
-    rotation for each.
+
+def _a_sixth(value: tuple[float, float]) -> tuple[float, float]:
+    if not (value[0] >= 0 and value[1] <= 1 / 6):
+        raise ValueError(f"is at most 1/6, all that a core has; received {list(value)}")
+    return value
+
+
+Shares = Annotated[Interval, AfterValidator(_a_share)]
+
+
+class FibreBundle(Closed):
+    """See the image through a fibre bundle, as bright on average as before; `fibre.bundle`, `fibre.through_bundle`.
+
+    Attributes
+    ----------
+    mode : str
+        `fixed` is one bundle for all images, drawn from `bundle_seed`; `random` draws cores, offset and rotation for each.
+    like : str, optional
+        An image taken through a person's own bundle: pitch, centres and profile are measured in it, and each image sees
+        a random place of it, flipped and turned. Then none of the keys from `bundle_seed` to `dead_share`, `mode_radius`
+        and `halo` is given.
+    flat : str, optional
+        An image of an even sample, taken as `like`: each core's transmission, and the illumination, which stays in the
+        target too.
+    target : str
+        `clean` leaves it; `seen` blurs it by a core's own width and adds the cladding's light: what the cores would show
+        if they stood everywhere, so that nothing is asked of a network that no core took in.
     """
 
     step: Literal["fibre"] = "fibre"
     mode: Literal["fixed", "random"] = "fixed"
+    like: str | None = None
+    flat: str | None = None
     bundle_seed: int = Field(default=0, ge=0)
     pitch_px: Positive = (8.0, 8.0)
-    jitter: float = Field(default=0.05, ge=0, le=0.5)
-    transmission_spread: float = Field(default=0.1, ge=0)
+    jitter: Annotated[NotNegative, AfterValidator(_a_share)] = (0.05, 0.05)
+    transmission_spread: Shares = (0.1, 0.1)
     dead_share: float = Field(default=0.005, ge=0, lt=1)
-    mode_radius: float = Field(default=0.28, gt=0)
-    crosstalk: float = Field(default=0.03, ge=0, le=1 / 6)
-    cladding: float = Field(default=0.02, ge=0)
+    mode_radius: Positive = (0.28, 0.28)
+    crosstalk: Annotated[Interval, AfterValidator(_a_sixth)] = (0.03, 0.03)
+    cladding: NotNegative = (0.02, 0.02)
+    halo: Shares = (0.0, 0.0)
+    target: Literal["clean", "seen"] = "clean"
 
     @model_validator(mode="after")
-    def _fixed_is_fixed(self) -> FibreBundle:
-        if self.mode == "fixed" and self.pitch_px[0] != self.pitch_px[1]:
+    def _fits_together(self) -> FibreBundle:
+        if self.like is None and self.flat is not None:
+            raise ValueError("flat belongs to the image of a bundle; give like too")
+        if self.like is not None:
+            usual = {key: field.default for key, field in type(self).model_fields.items()}
+            measured = ("mode", "bundle_seed", "pitch_px", "jitter", "transmission_spread", "dead_share", "mode_radius",
+                        "halo")  # fmt: skip
+            for key in measured:
+                if getattr(self, key) != usual[key]:
+                    raise ValueError(f"{key} is measured in the image that like names; leave {key} out")
+        elif self.mode == "fixed" and self.pitch_px[0] != self.pitch_px[1]:
             raise ValueError(f"a fixed bundle has one pitch_px; received {list(self.pitch_px)}")
         return self
 
     def apply(self, pair: Pair, rng: np.random.Generator) -> tuple[Pair, Drawn]:
         image = pair.source
-        pitch = draw(self.pitch_px, rng)
-        shape = (image.size("Y"), image.size("X"))
-        # A fixed bundle is drawn on a canvas of its own, so that images of other sizes see the same cores.
-        canvas = shape if self.mode == "random" else tuple(-(-size // 1024) * 1024 for size in shape)
-        cores = fibre.bundle(
-            canvas,
-            seed=rng if self.mode == "random" else self.bundle_seed,
-            pitch_px=pitch,
-            jitter=self.jitter,
-            transmission_spread=self.transmission_spread,
-            dead_share=self.dead_share,
-            turn=self.mode == "random",
-        )
         places = (image.axes.index("Y"), image.axes.index("X"))
-        data = np.array(image.data, dtype=np.float64)
-        moved = np.moveaxis(data, places, (-2, -1))
+        view = self.draw((image.size("Y"), image.size("X")), rng)
+        data, target = (np.array(one.data, dtype=np.float64) for one in (image, pair.target))
+        moved, wanted = (np.moveaxis(one, places, (-2, -1)) for one in (data, target))
         for index in np.ndindex(*moved.shape[:-2]):
-            moved[index] = fibre.through_bundle(
-                moved[index],
-                cores,
-                mode_radius=self.mode_radius,
-                crosstalk=self.crosstalk,
-                cladding=self.cladding,
+            white = float(np.max(moved[index], initial=0.0))
+            if self.target == "seen":
+                wanted[index] = view.wanted(wanted[index], white=white)
+            moved[index] = view.through(moved[index], white=white)
+        drawn = {key: getattr(view, key) for key in ("mode_radius", "crosstalk", "cladding", "halo")}
+        pair = _with_source(pair, data).replace(target=pair.target.replace(data=target))
+        return pair, {"pitch_px": view.cores.pitch_px, **drawn}
+
+    def draw(self, shape: tuple[int, int], rng: np.random.Generator) -> fibre.View:
+        """The cores in front of one image, and how they pass light on."""
+        pitch, jitter, spread, radius, crosstalk, cladding, halo = (
+            draw(interval, rng)
+            for interval in (
+                self.pitch_px, self.jitter, self.transmission_spread, self.mode_radius, self.crosstalk, self.cladding,
+                self.halo,
             )
-        return _with_source(pair, data), {"pitch_px": pitch}
+        )  # fmt: skip
+        illumination = None
+        if self.like is not None:
+            from care_bridge.simulate.cores import bundle_from_files
+
+            measured = bundle_from_files(self.like, self.flat)
+            cores, illumination = measured.window(shape, rng=rng)
+            # An even image does not tell light of the neighbours from light of the cladding, so their shares are drawn.
+            even = rng.random()
+            radius, halo = measured.mode_radius, measured.between * even
+            cladding += measured.between * (1 - even) * 0.5
+        else:
+            # A fixed bundle is drawn on a canvas of its own, so that images of other sizes see the same cores.
+            random = self.mode == "random"
+            cores = fibre.bundle(
+                shape if random else tuple(-(-size // 1024) * 1024 for size in shape),
+                seed=rng if random else self.bundle_seed,
+                pitch_px=pitch,
+                jitter=jitter,
+                transmission_spread=spread,
+                dead_share=self.dead_share,
+                turn=random,
+            )
+        return fibre.View(cores, radius, crosstalk, cladding, halo, illumination)
 
 
 class Thin(Closed):
