@@ -28,7 +28,7 @@ from care_bridge.progress import Progress, silent
 from care_bridge.simulate.camera import expected, expose
 from care_bridge.simulate.dataset import check_clean
 from care_bridge.simulate.recipe import CleanImages, Recipe, Views, load_recipe
-from care_bridge.simulate.steps import Camera, Contrast, draw, draw_log
+from care_bridge.simulate.steps import Camera, Contrast, FibreBundle, draw, draw_log
 from care_bridge.training.batches import Arrays, Batch
 from care_bridge.training.data import TrainingData
 
@@ -86,6 +86,8 @@ class Stream:
     images : sequence of CleanImage
     camera : simulate.steps.Camera
     views : simulate.recipe.Views
+    bundle : simulate.steps.FibreBundle, optional
+        Before the camera; for patches along Y and X.
     patch_size : sequence of int
         (y, x) or (z, y, x).
     percentiles : PatchPercentiles
@@ -99,7 +101,9 @@ class Stream:
         *,
         patch_size: Sequence[int],
         percentiles: PatchPercentiles,
+        bundle: FibreBundle | None = None,
     ) -> None:
+        self.bundle = bundle
         self.images, self.camera, self.views = list(images), camera, views
         self.patch_size, self.percentiles = tuple(patch_size), percentiles
         weights = np.array([image.area if views.choose == "area" else 1.0 for image in self.images])
@@ -133,6 +137,8 @@ class Stream:
         clean, zoom = self._view(image, rng)
         nearest = min(_SHRUNK, key=lambda factor: abs(factor - 1 / zoom))
         sample = image.samples[nearest]
+        if views.inverted_share and rng.random() < views.inverted_share:
+            clean, sample = np.maximum(1 - clean, 0), np.maximum(1 - sample[::-1], 0)
         gamma, level = draw_log(views.gamma, rng), draw(views.level, rng)
         blur, blurred = draw(views.blur_px, rng), rng.random() < views.blur_share
         if blurred and blur > 0:
@@ -140,6 +146,9 @@ class Stream:
             clean = ndimage.gaussian_filter(clean, plane, mode="nearest", truncate=3)
         # The level belongs to the white level, so that the photons are those of the brightest places.
         clean, sample = ((part**gamma + level) / (1 + level) for part in (clean, sample))
+        light = clean
+        if self.bundle is not None:
+            light, clean, sample = self._through_bundle(clean, sample, rng)
         setting = self.camera.draw(rng)
         values = expose(sample, setting, rng=rng, scattered=True)
         low, high = np.percentile(values, (pmin, pmax))
@@ -147,8 +156,28 @@ class Stream:
             # Few bright pixels, or so little light that most grey levels are one.
             low, high = float(values.min()), max(float(values.max()), float(values.min()) + setting.gain)
         low, scale = np.float32(low), np.float32(high - low)
-        source[...] = (expose(clean, setting, rng=rng) - low) / scale
+        source[...] = (expose(light, setting, rng=rng) - low) / scale
         target[...] = (expected(clean, setting) - low) / scale
+
+    def _through_bundle(
+        self, clean: Float32, sample: Float32, rng: np.random.Generator
+    ) -> tuple[Float32, Float32, Float32]:
+        """What a bundle shows of a patch and of the whole image's pixels, and what is wanted of the patch."""
+        assert self.bundle is not None
+        view = self.bundle.draw((clean.shape[-2], clean.shape[-1]), rng)
+        shown, seen = view.through(clean, white=1.0), view.wanted(clean, white=1.0)
+        wanted = seen if self.bundle.target == "seen" else clean
+        # The honeycomb is the same all over: pixels of the whole image are as bright, against what is wanted there, as some
+        # of the patch's that are not dark.
+        dark = view.cladding
+        even = (shown - dark) / np.maximum(seen - dark, 1e-6)
+        even = even[seen - dark >= np.median(seen - dark)]
+        levels = sample * rng.choice(even, size=sample.shape) + dark
+        return (
+            np.asarray(np.maximum(shown, 0), np.float32),
+            np.asarray(wanted, np.float32),
+            np.asarray(np.sort(levels), np.float32),
+        )
 
     def _planes(self, stack: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         """Planes of a stack from a place along Z on, as far apart as `Views.plane_step` lets them be."""
@@ -251,11 +280,15 @@ def data_from_stream(
         If the recipe is none for streams, or an image cannot be used: all of them are said, a line each.
     """
     recipe = load_recipe(recipe)
-    contrast, camera, views = _stream_of(recipe)
+    contrast, bundle, camera, views = _stream_of(recipe)
     space = axes.replace("C", "")
     if space not in ("YX", "ZYX"):
         raise InputError(
             f"simulated patches lie along YX or ZYX; received axes {axes!r}; give --network-axes YX or ZYX"
+        )
+    if bundle is not None and space != "YX":
+        raise InputError(
+            f"recipe {recipe.name!r} looks through a fibre bundle, whose images are planes; give --network-axes YX"
         )
     if len(patch_size) != len(space):
         raise InputError(
@@ -270,7 +303,7 @@ def data_from_stream(
     training, validation, hashes = opening.read(files, Path(clean) if clean is not None else None, progress)
     drawn = opening.draw(views, len(files), progress)
     training, validation = [*training, *drawn[0]], [*validation, *drawn[1]]
-    how: dict[str, Any] = {"patch_size": patch_size, "percentiles": percentiles}
+    how: dict[str, Any] = {"patch_size": patch_size, "percentiles": percentiles, "bundle": bundle}
     held = Stream(validation, camera, views, **how)
     fixed = held.batch_at(0, size=views.validation, seed=seed, purpose=_VALIDATION)
     provenance = {
@@ -286,29 +319,34 @@ def data_from_stream(
         "split": "no validation pixel is a training pixel",
     }
     provenance |= {"channel": channel} if channel is not None else {}
+    if bundle is not None and bundle.like is not None:
+        shown = [bundle.like, *([bundle.flat] if bundle.flat is not None else [])]
+        provenance["bundle"] = {Path(file).name: sha256(file) for file in shown}
     return TrainingData(
         Stream(training, camera, views, **how), Arrays(*fixed), space + "C", 1, 1, provenance, "source"
     )
 
 
-def _stream_of(recipe: Recipe) -> tuple[Contrast, Camera, Views]:
+def _stream_of(recipe: Recipe) -> tuple[Contrast, FibreBundle | None, Camera, Views]:
     """What a recipe says of patches; refuses what is for whole images only."""
     steps = recipe.sets[0].steps
+    bundle = steps[0] if len(steps) == 2 and isinstance(steps[0], FibreBundle) else None
+    camera = steps[-1]
     if (
         recipe.stream is None
         or len(recipe.sets) != 1
         or len(recipe.prepare) != 1
-        or len(steps) != 1
+        or (len(steps) != 1 and bundle is None)
         or not isinstance(recipe.prepare[0], Contrast)
-        or not isinstance(steps[0], Camera)
+        or not isinstance(camera, Camera)
         or not isinstance(recipe.clean, CleanImages)
     ):
         raise InputError(
             f"recipe {recipe.name!r} is made for whole images: a stream takes one with `stream`, one `contrast` to "
-            f"prepare and one set of one `camera`, e.g. denoise; or make pairs first (care-bridge simulate "
-            f"{recipe.name} ... --out PAIRS) and train on them"
+            f"prepare and one set of one `camera`, which a `fibre` may stand before, e.g. denoise; or make pairs first "
+            f"(care-bridge simulate {recipe.name} ... --out PAIRS) and train on them"
         )
-    return recipe.prepare[0], steps[0], recipe.stream
+    return recipe.prepare[0], bundle, camera, recipe.stream
 
 
 def clean_files(clean: str | os.PathLike[str]) -> list[Path]:

@@ -239,3 +239,67 @@ def test_what_no_stream_can_be_made_of_is_said(clean: Path, tmp_path: Path) -> N
     with pytest.raises(InputError, match="trains CARE networks; received kind 'UpsamplingCARE'"):
         train_from_files(clean, out=tmp_path / "m", simulate="denoise", settings={"kind": "UpsamplingCARE"})
     assert not (tmp_path / "m").exists()
+
+
+# Fibre bundles -------------------------------------------------------------------------------------------------
+
+
+def bundles(**changes: Any) -> Recipe:
+    """`fibre` without drawn samples and with a step of its own."""
+    whole = load_recipe("fibre")
+    bundle, camera = whole.sets[0].steps
+    bundle = type(bundle).model_validate({"target": "seen", **changes})
+    camera = camera.model_copy(update={"bits_8_share": 0.0, "photons": (500.0, 500.0), "hot_share": 0.0})
+    sets = (whole.sets[0].model_copy(update={"steps": (bundle, camera)}),)
+    views = {**(whole.stream or Views()).model_dump(), "drawn": (), "validation": 8, "blur_share": 0.0}
+    return whole.model_copy(update={"sets": sets, "stream": Views(**views)})
+
+
+def test_patches_through_a_bundle_have_a_honeycomb_and_targets_none_at_the_same_brightness(
+    clean: Path,
+) -> None:
+    from care_bridge.simulate.fibre import lattice_power
+
+    recipe = bundles(mode="random", pitch_px=[6, 6], halo=[0.2, 0.5], cladding=[0, 0.2])
+    made = stream(data_from_stream(recipe, clean, patch_size=(64, 64), axes="YX"))
+    sources, targets = made.batch_at(0, size=12, seed=1)
+    for source, target in zip(sources[..., 0], targets[..., 0], strict=True):
+        assert (
+            lattice_power(source, pitch_px=6) * source.var()
+            > 50 * lattice_power(target, pitch_px=6) * target.var()
+        )
+    assert sources.mean() == pytest.approx(targets.mean(), rel=0.05)
+    # Percentiles are those of what the camera sees, honeycomb included: 0.2 % of the pixels lie above 1.
+    assert np.mean(sources > 1) == pytest.approx(0.002, abs=0.01)
+    again = stream(data_from_stream(recipe, clean, patch_size=(64, 64), axes="YX"))
+    np.testing.assert_array_equal(again.batch_at(0, size=12, seed=1)[0], sources)
+
+
+def test_a_stream_like_a_persons_bundle_says_which_file_it_is_like(clean: Path, tmp_path: Path) -> None:
+    from care_bridge.files import sha256
+    from care_bridge.simulate import cores, fibre
+
+    like = tmp_path / "like.tif"
+    drawn = fibre.bundle((160, 160), seed=1, pitch_px=7, turn=True)
+    tifffile.imwrite(like, (100 * fibre.through_bundle(np.ones((160, 160)), drawn)).astype(np.float32))
+    data = data_from_stream(bundles(like=str(like)), clean, patch_size=(64, 64), axes="YX")
+    assert data.provenance["bundle"] == {"like.tif": sha256(like)}
+    sources, _ = stream(data).batch_at(3, size=4, seed=1)
+    pitches = [cores.measured_pitch(source) for source in sources[..., 0]]
+    assert np.median(pitches) == pytest.approx(7, rel=0.08)
+
+
+def test_patches_may_be_dark_on_bright(clean: Path) -> None:
+    usual, turned = (
+        stream(open_stream(clean, inverted_share=share, gamma=1, level=0, blur_share=0))
+        for share in (0.0, 1.0)
+    )
+    (_, first), (_, second) = (one.batch_at(0, size=32, seed=1) for one in (usual, turned))
+    # Two waves on 0 to 1, sin x cos y + 1: their mirror image has the same mean and other bright places.
+    assert not np.allclose(first, second)
+    assert np.median(second) == pytest.approx(1 - np.median(first), abs=0.2)
+
+
+def test_stacks_are_not_seen_through_a_bundle(clean: Path) -> None:
+    with pytest.raises(InputError, match="whose images are planes; give --network-axes YX"):
+        data_from_stream(bundles(), clean, patch_size=(4, 32, 32), axes="ZYX")
