@@ -19,6 +19,7 @@ from care_bridge.metrics import nrmse
 from care_bridge.noise import measure_noise
 from care_bridge.predictor import ImagesOnly, Runtime
 from care_bridge.progress import Progress, silent
+from care_bridge.simulate import cores
 
 Filter = Callable[..., Plane]
 
@@ -98,6 +99,18 @@ def richardson_lucy(plane: Plane, *, sigma_px: float, iterations: int) -> Plane:
     return np.asarray(estimate + low, np.float32)
 
 
+def between_cores(plane: Plane, *, sigma_px: float) -> Plane:
+    """Linear interpolation between the cores of a fibre bundle, `simulate.cores.between_cores`, then a Gaussian filter.
+
+    An image without visible cores stays as it is.
+    """
+    try:
+        found = cores.between_cores(plane)
+    except InputError:
+        return plane
+    return gaussian(found, sigma_px=sigma_px) if sigma_px else found
+
+
 def bm3d(plane: Plane, *, strength: float) -> Plane:
     """BM3D after Anscombe's transform, for photons; strength in units of the noise.
 
@@ -140,8 +153,16 @@ def has_bm3d() -> bool:
 
 
 def at_hand() -> tuple[str, ...]:
-    """Names of the filters that can be used here: all of `FILTERS`, but BM3D only where its package is."""
-    return tuple(name for name in FILTERS if name != BM3D or has_bm3d())
+    """Names of the filters that can be used here: all of `FILTERS` for any image, but BM3D only where its package is."""
+    return tuple(name for name in FILTERS if name in SHIPPED or (name == BM3D and has_bm3d()))
+
+
+def shows_cores(planes: Sequence[Plane]) -> bool:
+    """Whether each plane shows the cores of a fibre bundle, so that `BETWEEN_CORES` says something."""
+    try:
+        return bool([cores.measured_pitch(plane) for plane in planes])
+    except InputError:
+        return False
 
 
 def noise_sd(plane: NDArray[Any]) -> float:
@@ -160,6 +181,7 @@ def noise_sd(plane: NDArray[Any]) -> float:
 
 
 BM3D = "BM3D"
+BETWEEN_CORES = "between cores"
 
 FILTERS: Mapping[str, tuple[Filter, tuple[Mapping[str, Any], ...]]] = {
     "Gaussian": (gaussian, tuple({"sigma_px": s} for s in (0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.2))),
@@ -181,12 +203,13 @@ FILTERS: Mapping[str, tuple[Filter, tuple[Mapping[str, Any], ...]]] = {
         richardson_lucy,
         tuple({"sigma_px": s, "iterations": n} for s in (0.7, 1.0, 1.5, 2.0) for n in (1, 3, 6, 12)),
     ),
+    BETWEEN_CORES: (between_cores, tuple({"sigma_px": s} for s in (0.0, 0.6, 1.0, 1.6, 2.5, 4.0))),
     BM3D: (bm3d, tuple({"strength": s} for s in (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0))),
 }
 """Name to filter and the settings that tuning tries."""
 
-SHIPPED = tuple(name for name in FILTERS if name != BM3D)
-"""Those that need nothing but what care_bridge stands on."""
+SHIPPED = tuple(name for name in FILTERS if name not in (BM3D, BETWEEN_CORES))
+"""Those for any image that need nothing but what care_bridge stands on."""
 
 
 @dataclass(frozen=True)
@@ -250,7 +273,8 @@ def tune(
     tuned_on : str
         What the report calls these images.
     names : sequence of str, optional
-        Keys of `FILTERS`. None takes those that are `at_hand`.
+        Keys of `FILTERS`. None takes those that are `at_hand`, and interpolation between cores where the training
+        sources show some.
     progress : Progress
 
     Raises
@@ -260,6 +284,7 @@ def tune(
     NotInstalledError
         If BM3D is asked for by name and its package is not there.
     """
+    chosen = names is not None
     names = at_hand() if names is None else names
     unknown = sorted(set(names) - set(FILTERS))
     if unknown:
@@ -269,6 +294,8 @@ def tune(
             "BM3D needs the package bm3d, which its authors allow for non-commercial use only: pip install bm3d"
         )
     pieces = tuning_pieces(pairs)
+    if not chosen and shows_cores([source for source, _ in pieces]):
+        names = (*names, BETWEEN_CORES)
     baselines = []
     total = sum(len(FILTERS[name][1]) for name in names)
     done = 0

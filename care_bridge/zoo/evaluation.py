@@ -14,7 +14,15 @@ import numpy as np
 from care_bridge import text
 from care_bridge.errors import InputError
 from care_bridge.evaluate import Pair, read_pairs
-from care_bridge.evaluate.baselines import FILTERS, SHIPPED, Baseline, tune
+from care_bridge.evaluate.baselines import (
+    BETWEEN_CORES,
+    FILTERS,
+    SHIPPED,
+    Baseline,
+    shows_cores,
+    tune,
+    tuning_pieces,
+)
 from care_bridge.evaluate.pairs import seen_in_training
 from care_bridge.evaluate.planes import Plane, on_truth, plane_of
 from care_bridge.evaluate.scores import score_image
@@ -193,11 +201,11 @@ def evaluate_model(entry: Entry, tests: Tests, *, cost: bool = True, progress: P
         digest for one in tests.sets for pair in one.pairs for digest in pair.hashes
     }:
         raise InputError("filters would be tuned on the test images; tune them on training images")
-    baselines = tune(
-        [(pair.source, pair.target) for pair in tests.tuning],
-        tuned_on=tests.tuned_on,
-        names=SHIPPED,  # so that a card is the same wherever it is measured
-    )
+    tuning = [(pair.source, pair.target) for pair in tests.tuning]
+    names = SHIPPED  # so that a card is the same wherever it is measured
+    if shows_cores([source for source, _ in tuning_pieces(tuning)]):
+        names = (*names, BETWEEN_CORES)
+    baselines = tune(tuning, tuned_on=tests.tuned_on, names=names)
     ways: dict[str, Callable[[Pair], Image]] = {INPUT: lambda pair: pair.source}
     total = sum(len(one.pairs) for one in tests.sets)
     measured, shown = [], []
