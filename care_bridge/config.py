@@ -62,6 +62,7 @@ _OWN = {
     "factor": "factor",
     "norm_pmin": "norm_pmin",
     "norm_pmax": "norm_pmax",
+    "temperature": "temperature",
     "seed": "seed",
     "target_scale": "target_scale",
     "train_schedule": "train_schedule",
@@ -154,6 +155,10 @@ class CareConfig(BaseModel):
     target_scale : {"own", "source", "fitted"}
         How the targets of the patches were scaled, see `patches.sample_patches`; given the data's own record in
         `provenance`, that is what it says. With "source" and "fitted" the output lies on the input's grey levels.
+    temperature : float, optional
+        Of a probabilistic network, what its scales are multiplied by so that its intervals hold what they say
+        (`training.temperature`); of an ensemble its mixture's. It is part of the network that is opened and exported; None,
+        as in csbdeep's folders, is 1. Training ignores it.
     seed : int
         Every random draw of training comes from it: first weights, order of patches, augmentation.
     train_schedule : {"plateau", "cosine"}
@@ -226,6 +231,7 @@ class CareConfig(BaseModel):
 
     norm_pmin: float = Field(PMIN, ge=0, le=100)
     norm_pmax: float = Field(PMAX, ge=0, le=100)
+    temperature: float | None = Field(None, gt=0, allow_inf_nan=False)
     seed: int = Field(SEED, ge=0)
     target_scale: TargetScale = "own"
     train_schedule: Literal["plateau", "cosine"] = "plateau"
@@ -374,6 +380,10 @@ class CareConfig(BaseModel):
             self._check_projection()
         elif any(getattr(self, key) is not None for key in _PROJECTION):
             raise ValueError(f"proj_axis and its like belong to kind='ProjectionCARE', not to {self.kind!r}")
+        if self.temperature is not None and not self.probabilistic:
+            raise ValueError(
+                f"temperature={self.temperature:g} is of the scales of probabilistic networks; this one has none"
+            )
         self._check_scale()
         if self.method == "n2v":
             self._check_blind_spots()
@@ -540,6 +550,8 @@ class CareConfig(BaseModel):
         other = values.pop("other")
         block = {"format_version": FORMAT_VERSION}
         block |= {key: values.pop(name) for name, key in _OWN.items()}
+        if self.temperature is None:
+            del block["temperature"]
         blind = {key: values.pop(name) for name, key in _OWN_N2V.items()}
         if any(getattr(self, name) != type(self).model_fields[name].default for name in _OWN_N2V):
             block |= blind

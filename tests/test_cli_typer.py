@@ -84,7 +84,16 @@ def test_an_old_spelling_means_what_it_meant_and_is_not_shown(
 ONE_MEANING = {
     "--level": {"compare", "doctor"},
     "--images": {"demo"},
-    "--image-axes": {"advise", "compare", "evaluate", "guard", "predict", "restore", "train"},
+    "--image-axes": {
+        "advise",
+        "calibrate",
+        "compare",
+        "evaluate",
+        "guard",
+        "predict",
+        "restore",
+        "train",
+    },
     "--network-axes": {"sweep", "train"},
     "--interval": {"evaluate"},
     "--pmin": {"compare", "export", "predict"},

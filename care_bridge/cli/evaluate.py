@@ -127,6 +127,8 @@ def evaluate(
     for said in found.guard_sentences():
         typer.echo(said, err=True)
     typer.echo(found.verdict)
+    if found.reliability is not None:
+        typer.echo(found.reliability.sentence())
     for said in found.condition_sentences():
         typer.echo(said)
     typer.echo(f"wrote {out}" + (f" and {json_file}" if json_file else ""))

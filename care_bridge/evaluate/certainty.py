@@ -8,24 +8,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from care_bridge.evaluate.evaluation import ALIGNED, OWN, Array, Reliability
+from care_bridge.defaults import TargetScale
+from care_bridge.evaluate.evaluation import ALIGNED, ON_SOURCE, OWN, Array, Reliability
 from care_bridge.evaluate.pairs import Pair
 from care_bridge.evaluate.planes import Plane, intensity_range, plane_of, slope
 from care_bridge.evaluate.reliability import (
     Calibration,
     InputStatistics,
-    Mixture,
     aligned_truth,
     binned,
     block_correlation,
     calibrate,
-    disagreement,
     foreign,
     input_statistics,
-    laplace_nll,
     mixture_of,
 )
 from care_bridge.images import Image
+from care_bridge.intervals import Mixture, disagreement, laplace_nll
 from care_bridge.predictor import Predictor
 
 SAMPLE_PX = 65_536
@@ -35,9 +34,30 @@ FAMILIAR_INPUTS, FAMILIAR_D = 8, 3
 """Training images whose statistics, and whose disagreement, say what is familiar."""
 
 
+@dataclass(frozen=True)
+class Answers:
+    """On what scale a model answers, and how its intervals were calibrated.
+
+    Attributes
+    ----------
+    target_scale : {"own", "source", "fitted"}
+        As in config.json.
+    temperature : float, optional
+        The model's own; None for a model without.
+    """
+
+    target_scale: TargetScale = "own"
+    temperature: float | None = None
+
+    @property
+    def on_source(self) -> bool:
+        """Whether truths are to be compared in the grey levels of their sources."""
+        return self.target_scale == "source"
+
+
 @dataclass(frozen=True, eq=False)
 class Certainty:
-    """Pixels of one plane, in percentile ranges: predictions in the source's, the truth in its own.
+    """Pixels of one plane, in percentile ranges: predictions in the source's, the truth in its own or the source's too.
 
     Attributes
     ----------
@@ -59,7 +79,12 @@ class Certainty:
 
 
 def certainty(
-    pair: Pair, results: Sequence[Image], *, truth: Plane, error: Plane
+    pair: Pair,
+    results: Sequence[Image],
+    *,
+    truth: Plane,
+    error: Plane,
+    answers: Answers = Answers(),
 ) -> tuple[Certainty | None, dict[str, Plane]]:
     """Sample what the members say of one plane.
 
@@ -70,6 +95,8 @@ def certainty(
         What each member gave.
     truth, error : ndarray, shape (Y, X)
         The truth's plane, and the absolute error on it.
+    answers : Answers
+        Of an ensemble the temperature is put on its mixture; a single net has it in its widths.
 
     Returns
     -------
@@ -78,7 +105,8 @@ def certainty(
     maps : dict of str to ndarray
         `scale` on the truth's intensities, and `D` of an ensemble.
     """
-    mixture = mixture_of(results, like=pair.source, pixels=plane_of)
+    temperature = answers.temperature if len(results) > 1 and answers.temperature else 1.0
+    mixture = mixture_of(results, like=pair.source, pixels=plane_of, temperature=temperature)
     if mixture is None or not np.isfinite(truth).all():
         return None, {}
     spread = np.sqrt(mixture.variance / 2)
@@ -90,8 +118,8 @@ def certainty(
         maps["D"] = d.astype(np.float32)
         d_mean, correlation_d = float(d.mean()), block_correlation(d, errors)
 
-    low, high = intensity_range(truth)
     source_low, source_high = intensity_range(plane_of(pair.source))
+    low, high = (source_low, source_high) if answers.on_source else intensity_range(truth)
     unit = (source_high - source_low) or 1.0
     step = max(1, math.ceil(math.sqrt(truth.size / SAMPLE_PX)))
     pick = (..., slice(None, None, step), slice(None, None, step))
@@ -107,7 +135,10 @@ def certainty(
 
 
 def judge(
-    found: Sequence[tuple[str, Certainty]], *, member_nrmse: Sequence[Sequence[float]]
+    found: Sequence[tuple[str, Certainty]],
+    *,
+    member_nrmse: Sequence[Sequence[float]],
+    answers: Answers = Answers(),
 ) -> Reliability | None:
     """How sure the model is, and whether rightly so, over all images.
 
@@ -117,6 +148,8 @@ def judge(
         Images with their names; None comes of an empty one.
     member_nrmse : sequence of sequence of float
         Of each image, a member each; empty for a single net.
+    answers : Answers
+        What `certainty` was told.
     """
     each = [one for _, one in found]
     if not each:
@@ -130,12 +163,20 @@ def judge(
     error = np.abs(fitted - mixture.mean)
     spread = np.sqrt(mixture.variance / 2)
     factor, mended = _mended(each, aligned)
+    scale = ON_SOURCE if answers.on_source else OWN
+
+    def calibrations(of: Mixture) -> tuple[Calibration, ...]:
+        return (
+            calibrate(own, of.means, of.scales, scale=scale),
+            calibrate(fitted, of.means, of.scales, scale=ALIGNED),
+        )
+
+    temperature = answers.temperature
     return Reliability(
         members=means.shape[0],
-        calibrations=(
-            calibrate(own, means, scales, scale=OWN),
-            calibrate(fitted, means, scales, scale=ALIGNED),
-        ),
+        calibrations=calibrations(mixture),
+        temperature=temperature,
+        uncalibrated=() if temperature is None else calibrations(mixture.stretched(1 / temperature)),
         mended=mended,
         factor=factor,
         nll_single=float(laplace_nll(fitted, means, scales).mean()),

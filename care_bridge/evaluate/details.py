@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from care_bridge.evaluate.applications import summarise_applications
-from care_bridge.evaluate.evaluation import INPUT, ConditionScores, Evaluation, Reliability
+from care_bridge.evaluate.evaluation import INPUT, ON_SOURCE, OWN, ConditionScores, Evaluation, Reliability
 from care_bridge.evaluate.reliability import Calibration
 from care_bridge.evaluate.robustness import UNITS
 from care_bridge.evaluate.scores import METRICS
@@ -246,7 +246,12 @@ def add_reliability(page: Page, evaluation: Evaluation) -> None:
         f"Predicted by {who}: a Laplace distribution a pixel. The interval of mass p is mean ± scale · (−ln(1 − p)), "
         "that is 0.69, 2.3 and 3.0 scales for 50, 90 and 95 %. Calibrated means that p of the pixels lie inside. This "
         "depends on the intensity scale on which truth and prediction are compared, so two are shown: percentiles of "
-        "two images never agree exactly, and the shift looks like overconfidence.",
+        "two images never agree exactly, and the shift looks like overconfidence. "
+        + (
+            "The model has no temperature: its intervals are as they were trained (care-bridge calibrate finds one)."
+            if found.temperature is None
+            else f"The model's temperature, {found.temperature:.3g}, found on patches that validated, is in its scales."
+        ),
     )
     curves = [*found.calibrations, *([found.mended] if found.mended else [])]
     _add_calibration(page, found, curves)
@@ -254,6 +259,7 @@ def add_reliability(page: Page, evaluation: Evaluation) -> None:
         [
             {
                 "intensity scale": curve.scale,
+                "temperature": "without" if curve in found.uncalibrated else found.temperature or "none",
                 "50 % holds (%)": 100 * curve.at(0.5),
                 "90 % holds (%)": 100 * curve.at(0.9),
                 "95 % holds (%)": 100 * curve.at(0.95),
@@ -262,7 +268,7 @@ def add_reliability(page: Page, evaluation: Evaluation) -> None:
                 "factor": curve.factor,
                 "bias (scales)": round(curve.bias, 6),
             }
-            for curve in curves
+            for curve in (*found.uncalibrated, *curves)
         ],
         caption="Calibration; multiply predicted scales by the factor to mend them",
         name="coverage",
@@ -356,7 +362,7 @@ def add_robustness(page: Page, evaluation: Evaluation) -> None:
 def _short(curve: Calibration) -> str:
     if "scales x" in curve.scale:
         return "aligned, mended by the factor"
-    return "own percentiles" if "own" in curve.scale else "aligned"
+    return {OWN: "own percentiles", ON_SOURCE: "the source's grey levels"}.get(curve.scale, "aligned")
 
 
 def _share(part: int, whole: int) -> float:

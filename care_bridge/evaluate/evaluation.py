@@ -44,7 +44,8 @@ Array = NDArray[np.float64]
 INPUT = "input"
 SINGLE = "single net"
 OWN, ALIGNED = "each image's own percentiles 2 and 99.8", "truth aligned to the prediction"
-"""The two intensity scales on which calibration is stated."""
+ON_SOURCE = "the source's grey levels"
+"""The intensity scales on which calibration is stated: that on which the network was trained to answer, and aligned."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,10 @@ class Reliability:
     members : int
     calibrations : tuple of Calibration
         Of the ensemble (or the single net) on each intensity scale, over all images.
+    temperature : float, optional
+        The model's own, which is in its intervals; None for a model without.
+    uncalibrated : tuple of Calibration
+        As `calibrations`, without the temperature; empty for a model without.
     mended : Calibration, optional
         On the images that the factor was not taken from; None for a single image.
     factor : float
@@ -143,6 +148,25 @@ class Reliability:
     correlation_scale: float
     correlation_d: float
     d_mean: Mapping[str, float]
+    temperature: float | None = None
+    uncalibrated: tuple[Calibration, ...] = ()
+
+    def sentence(self) -> str:
+        """What intervals hold, in one line.
+
+        Returns
+        -------
+        str
+            On the scale that the network was trained to answer on, with the model's temperature and without.
+        """
+        now = self.calibrations[0]
+        held = [f"{100 * level:g} % intervals hold {100 * now.at(level):.0f} %" for level in (0.5, 0.9)]
+        if self.temperature is None:
+            more = "the model has no temperature"
+        else:
+            before = [f"{100 * self.uncalibrated[0].at(level):.0f}" for level in (0.5, 0.9)]
+            more = f"{' and '.join(before)} % without the model's temperature {self.temperature:.3g}"
+        return f"{', '.join(held)} of the pixels ({now.scale}; {more})"
 
 
 @dataclass(frozen=True, eq=False)

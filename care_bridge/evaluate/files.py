@@ -119,6 +119,8 @@ def evaluate_files(
     members = open_members(model)
     predictor = members[0] if members else open_predictor(model, runtime="keras")
     guard = open_guard(model, opened=members or [predictor])
+    config = stated_config(model)
+    temperature = None if config is None else config.temperature
     found = evaluate(
         predictor,
         pairs,
@@ -126,6 +128,8 @@ def evaluate_files(
         training=training,
         trained_on=files_trained_on(model),
         trained_noise=guard.noise,
+        target_scale="own" if config is None else config.target_scale,
+        temperature=temperature,
         applications=applications,
         baselines=filters,
         robustness=robustness,
@@ -147,7 +151,9 @@ def evaluate_files(
     if json_path is not None:
         write_json(found, json_path)
     if folder is not None:
-        write_images(folder, pairs, members or [predictor], interval)
+        write_images(
+            folder, pairs, members or [predictor], interval, temperature=temperature if members else None
+        )
     return found
 
 
@@ -156,6 +162,8 @@ def write_images(
     pairs: Sequence[Pair],
     members: Sequence[Predictor],
     interval: float = INTERVAL,
+    *,
+    temperature: float | None = None,
 ) -> None:
     """Write restored images, and interval bounds and D where the model has them, as float32 TIFFs.
 
@@ -168,6 +176,8 @@ def write_images(
         An ensemble's, or one; several are averaged.
     interval : float
         Mass of the interval, 0-1.
+    temperature : float, optional
+        Of an ensemble, what its mixture is stretched by.
     """
     for pair in pairs:
         results = [member.predict(pair.source) for member in members]
@@ -175,7 +185,7 @@ def write_images(
         if scale_channels(results[0], like=pair.source) is None:
             write_image(Path(folder) / f"{stem}.tif", _mean(results))
             continue
-        sure = interval_images(results, like=pair.source, level=interval)
+        sure = interval_images(results, like=pair.source, level=interval, temperature=temperature or 1.0)
         named = {"": sure.mean, "-low": sure.low, "-high": sure.high, "-D": sure.disagreement}
         for suffix, image in named.items():
             if image is not None:

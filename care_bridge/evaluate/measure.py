@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge import __version__
-from care_bridge.defaults import APPLICATIONS
+from care_bridge.defaults import APPLICATIONS, TargetScale
 from care_bridge.errors import InputError
 from care_bridge.evaluate.applications import Omission, verdict
 from care_bridge.evaluate.baselines import Baseline, tune
-from care_bridge.evaluate.certainty import TrainingInputs, judge, training_inputs
+from care_bridge.evaluate.certainty import Answers, TrainingInputs, judge, training_inputs
 from care_bridge.evaluate.evaluation import INPUT, SINGLE, Evaluation, Row, Shown, application_name
 from care_bridge.evaluate.histograms import Saturation, made_by_writer, wasserstein_1
 from care_bridge.evaluate.pairs import Pair, naming, seen_in_training
@@ -47,6 +47,8 @@ def evaluate(
     training: Sequence[Pair] = (),
     trained_on: Collection[str] = (),
     trained_noise: NoiseRange | None = None,
+    target_scale: TargetScale = "own",
+    temperature: float | None = None,
     applications: int = APPLICATIONS,
     baselines: Sequence[str] | None = None,
     robustness: bool = False,
@@ -72,6 +74,11 @@ def evaluate(
         pairs there is no verdict.
     trained_noise : NoiseRange, optional
         The noise that the model was trained with; a source with another is warned of. None knows nothing.
+    target_scale : {"own", "source", "fitted"}
+        On whose scale the model answers, as its config.json says; with "source" intervals are held against the truth in the
+        source's grey levels, else by percentiles of each image.
+    temperature : float, optional
+        Of its config.json. The mixture of `members` is stretched by it; a single model has it in its widths.
     applications : int
         How many times in a row.
     baselines : sequence of str, optional
@@ -118,6 +125,7 @@ def evaluate(
         line,
         training_inputs(training, members),
         trained_noise or NoiseRange(),
+        Answers(target_scale, temperature),
     )
     measured: list[_Measured] = []
     for number, pair in enumerate(pairs):
@@ -175,6 +183,7 @@ class _Asked:
     line: Line | None
     known: TrainingInputs
     trained_noise: NoiseRange
+    answers: Answers
 
     @property
     def whole(self) -> Predictor:
@@ -258,7 +267,9 @@ def _measure(pair: Pair, asked: _Asked) -> _Measured:
         average = {key: float(np.mean([one[key] for one in scored])) for key in scored[0]}
         seconds = restored.seconds["once"] / len(restored.members)
         rows.append(Row(pair.name, SINGLE, seconds, average, math.nan, pair.condition))
-    seen = view(pair, restored.images, restored.members, line=asked.line, known=asked.known)
+    seen = view(
+        pair, restored.images, restored.members, line=asked.line, known=asked.known, answers=asked.answers
+    )
     return _Measured(pair.name, rows, tuple(notes), member_nrmse, seen, noise)
 
 
@@ -341,7 +352,11 @@ def _gather(
         profiles=first.profiles if first else {},
         histograms=first.histograms if first else (),
         saturations=_mean_saturations([seen.saturations for _, seen in views]),
-        reliability=judge(sure, member_nrmse=[one.member_nrmse for one in measured if one.member_nrmse]),
+        reliability=judge(
+            sure,
+            member_nrmse=[one.member_nrmse for one in measured if one.member_nrmse],
+            answers=asked.answers,
+        ),
         robustness=tuple(robustness),
         foreign={name: seen.foreign for name, seen in views if seen.foreign},
         settings=settings,

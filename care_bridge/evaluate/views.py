@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from care_bridge.evaluate.applications import Application, Omission, compare_applications, omissions
-from care_bridge.evaluate.certainty import Certainty, TrainingInputs, certainty
+from care_bridge.evaluate.certainty import Answers, Certainty, TrainingInputs, certainty
 from care_bridge.evaluate.evaluation import INPUT, Peaks, Shown
 from care_bridge.evaluate.histograms import Saturation, distributions, saturation
 from care_bridge.evaluate.pairs import Pair
@@ -59,6 +59,7 @@ def view(
     *,
     line: Line | None,
     known: TrainingInputs,
+    answers: Answers = Answers(),  # noqa: B008 - a frozen value
 ) -> View | None:
     """Look at one plane of a pair.
 
@@ -73,6 +74,8 @@ def view(
         For the profile. None chooses one across much structure.
     known : TrainingInputs
         What training images look like.
+    answers : Answers
+        On what scale the model answers, and its temperature.
 
     Returns
     -------
@@ -95,7 +98,7 @@ def view(
     odd: tuple[str, ...] = ()
     source = plane_of(pair.source)
     if np.isfinite(source).all():
-        sure, more = certainty(pair, members, truth=truth, error=maps["error"])
+        sure, more = certainty(pair, members, truth=truth, error=maps["error"], answers=answers)
         maps |= more
         odd = known.oddities(source, sure.d_mean if sure else None)
     ordered = [*steps, *(key for key in planes if key not in steps)]

@@ -177,6 +177,8 @@ def describe(
         "raw range",
         "normalisation": {"pmin": low, "pmax": high, "clip": False},
         **_own_scale(source),
+        # For whoever asks; the scales that come out of the graph have it.
+        **({"temperature_in_the_graph": config.temperature} if config and config.temperature else {}),
         "receptive_field_px": {axis: pixels for axis, pixels in reach.items() if axis != projected},
         "size_multiple": dict(zip(space, geometry.size_multiple, strict=True)),
         "axes_out": (config.axes_out if config else space.replace(projected or "-", "") + "C"),

@@ -143,7 +143,8 @@ class Familiar:
     noise : NoiseRange
         Of the training sources; what nobody knows is None.
     disagreement : ndarray, optional
-        Of an ensemble on patches that were not trained on: standard deviation of its means, a patch each; ascending.
+        Of an ensemble on patches that were not trained on: mean D (of networks without widths the standard deviation of
+        their means), a patch each; ascending.
     weights : tuple of str
         SHA-256 of the weights whose encoder was asked, a member each; empty in files that do not say.
     """

@@ -73,6 +73,7 @@ def train_ensemble(
     if members < 2:
         raise InputError(f"an ensemble has at least 2 members; received {members}")
     folder = Path(out)
+    config = config.replace(temperature=None)
     names = [f"member_{number + 1}" for number in range(members)]
     told: list[float] = []
     for number, name in enumerate(names):

@@ -13,6 +13,7 @@ from care_bridge.config import CareConfig
 from care_bridge.defaults import KIND, METHOD
 from care_bridge.guard import Familiar, fit_group, spectrum
 from care_bridge.guard.value import SPECTRUM, STRUCTURE, Features
+from care_bridge.intervals import disagreement
 from care_bridge.noise import NoiseRange
 from care_bridge.training.batches import BatchSource, PatchSource
 
@@ -22,6 +23,9 @@ FEWEST_PATCHES = 8
 """Of fewer, nothing is known."""
 
 _BATCH = 16
+
+_COARSE = 4
+"""D is taken at every fourth pixel of a row and of a column: its mean is wanted, and neighbours have nearly the same."""
 
 Encoder = Callable[[NDArray[np.float32]], Features]
 
@@ -59,14 +63,20 @@ def encoder_of(network: keras.Model, config: CareConfig) -> Encoder:
 
 
 def spread_of(networks: Sequence[keras.Model], tiles: NDArray[np.float32], n_channel_out: int) -> Features:
-    """How far an ensemble's networks are apart on each tile: the mean over pixels of their means' standard deviation."""
+    """How far an ensemble's networks are apart on each tile: the mean over pixels of D, of networks without widths that of
+    their means' standard deviation.
+    """
     found = []
     for start in range(0, len(tiles), _BATCH):
         part = tiles[start : start + _BATCH]
-        each = np.stack(
-            [np.asarray(one(part, training=False), np.float32)[..., :n_channel_out] for one in networks]
-        )
-        found.append(each.std(axis=0).reshape(len(part), -1).mean(axis=1))
+        each = np.stack([np.asarray(one(part, training=False), np.float64) for one in networks])
+        means, scales = each[..., :n_channel_out], each[..., n_channel_out:]
+        if scales.shape[-1]:
+            coarse = (Ellipsis, slice(None, None, _COARSE), slice(None, None, _COARSE), slice(None))
+            apart = disagreement(means[coarse], np.maximum(scales[coarse], 1e-12))
+        else:
+            apart = means.std(axis=0)
+        found.append(apart.reshape(len(part), -1).mean(axis=1))
     return np.concatenate(found).astype(np.float64)
 
 

@@ -158,6 +158,9 @@ def train(
         If fewer than 5 % of the patches are for validation.
     """
     folder = Path(out)
+    config = config.replace(
+        temperature=None
+    )  # the loss means the scales as they are; weights to come have another
     source = as_batches(data, config)
     held_out = as_source(validation, config, what="validation")
     stored_patches = len(source.patches) if isinstance(source, Passes) else 0

@@ -82,7 +82,11 @@ def load_model(
     members = members_of(config)
     if members:
         models = [load_model(folder / name, weights=weights, precision=precision) for name in members]
-        network = mean_of([model.network for model in models], probabilistic=config.probabilistic)
+        network = mean_of(
+            [model.network for model in models],
+            probabilistic=config.probabilistic,
+            temperature=config.temperature,
+        )
         return CareModel(config, network, folder)
     network = build(config, precision=precision)
     load_weights(network, find_weights(folder, weights))

@@ -9,24 +9,27 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from care_bridge.config import TARGET_SCALES, CareConfig, read_config
 from care_bridge.defaults import KIND, METHOD, PATCHES_PER_IMAGE, PRESET, TargetScale
 from care_bridge.errors import InputError
-from care_bridge.files import writable_folder
+from care_bridge.files import sha256, writable_folder
 from care_bridge.images import read_image
 from care_bridge.model_names import model_path
 from care_bridge.noise import Noise, NoiseRange, measure_channels
-from care_bridge.patches import Foreground, PatchPercentiles
+from care_bridge.patches import Foreground, PatchPercentiles, pairs_from_folders
 from care_bridge.progress import Progress, silent
 from care_bridge.simulate.recipe import Recipe
 from care_bridge.text import shown
 from care_bridge.training import data as from_images
-from care_bridge.training.batches import BatchSource
+from care_bridge.training.batches import BatchSource, PatchSource
 from care_bridge.training.checkpoint import CHECKPOINT
 from care_bridge.training.data import TrainingData
-from care_bridge.training.folder import CareModel, weights_hashes, weights_in
+from care_bridge.training.folder import CareModel, load_model, weights_hashes, weights_in
 from care_bridge.training.history import kept_epoch
 from care_bridge.training.presets import Preset, get_preset, short, smoke
+from care_bridge.training.temperature import Tempered, temper
 from care_bridge.words import counted, duration
 
 LONG_S = 600.0
@@ -266,7 +269,11 @@ def train_from_files(
     )
     sources = source if simulate is None and target is not None else None
     remember_familiar(folder, data, sources=sources, image_axes=image_axes)
-    return model
+    tempered = temper(folder, [data.validation])
+    if tempered is None:
+        return model
+    say(str(tempered))
+    return load_model(folder)
 
 
 def remember_familiar(
@@ -365,16 +372,11 @@ def familiar_from_files(
             f"{str(folder)!r} was trained on pairs (no recipe in its config.json); name the folders of both, SOURCE and "
             "TARGET"
         )
-    space = config.axes.replace("C", "")
-    size: Any = made_of.get("patch_size") if isinstance(made_of, Mapping) else None
-    fits = isinstance(size, list) and len(size) == len(space) and all(isinstance(one, int) for one in size)
-    if not fits:
-        size = get_preset(PRESET).patch_size[len(space)]
     data = from_images.data_from_folders(
         source,
         target,
-        patch_size=size,
-        axes=space,
+        patch_size=_patch_size(config, made_of if isinstance(made_of, Mapping) else {}),
+        axes=config.axes.replace("C", ""),
         image_axes=image_axes,
         n_patches_per_image=n_patches_per_image,
         target_scale="own",
@@ -396,6 +398,117 @@ def _remembered(folder: str | os.PathLike[str], data: TrainingData, **measured: 
             "the images give too few patches to know anything of; name more of them, or larger ones"
         )
     return written
+
+
+def calibrate_from_files(
+    folder: str | os.PathLike[str],
+    source: str | os.PathLike[str] | None = None,
+    target: str | os.PathLike[str] | None = None,
+    *,
+    image_axes: str | None = None,
+    n_patches_per_image: int = PATCHES_PER_IMAGE,
+    progress: Progress = silent,
+    **naming: Any,
+) -> Tempered:
+    """Find the temperature of a model that was trained before, and write it into its config.json; `temperature.temper`.
+
+    Parameters
+    ----------
+    folder : path
+        Of a probabilistic model, ours or csbdeep's, or of an ensemble.
+    source, target : path, optional
+        Folders of pairs that it was not trained on; or those that it was, of which the blocks that validated are cut again.
+        Of a model whose patches were simulated the clean images alone, as for `familiar_from_files`.
+    image_axes, n_patches_per_image, progress, **naming
+        As for `familiar_from_files`; training images are cut as they were.
+
+    Returns
+    -------
+    Tempered
+
+    Raises
+    ------
+    InputError
+        If there is no such model, it predicts no widths, the images do not fit it, only some of them were trained on, or no
+        temperature can be found.
+    """
+    config = read_config(folder)
+    if not config.probabilistic:
+        raise InputError(
+            f"{str(folder)!r} predicts no widths, so it has no intervals to calibrate; train with --probabilistic"
+        )
+    told = config.provenance.get("data")
+    made_of: Mapping[str, Any] = told if isinstance(told, Mapping) else {}
+    if "recipe" in made_of:
+        data = _simulated_again(config, made_of, source, target, image_axes=image_axes, progress=progress)
+        parts = [data.validation]
+    elif source is None or target is None:
+        raise InputError(
+            f"{str(folder)!r} was trained on pairs (no recipe in its config.json); name the folders of both, SOURCE and "
+            "TARGET"
+        )
+    else:
+        how: dict[str, Any] = {
+            **naming,
+            "patch_size": _patch_size(config, made_of),
+            "axes": config.axes.replace("C", ""),
+            "image_axes": image_axes,
+            "n_patches_per_image": n_patches_per_image,
+            "projected": config.proj_axis or "",
+            "target_scale": config.target_scale,
+            "seed": int(config.provenance.get("ensemble_seed", config.seed)),
+            "progress": progress,
+        }
+        parts = _held_out(made_of, source, target, how)
+    if {part.batch(np.arange(1))[0].shape[-1] for part in parts} != {config.n_channel_in}:
+        raise InputError(
+            f"the images have other channels than the {config.n_channel_in} that the network takes; name images as those "
+            "that it was trained on"
+        )
+    found = temper(folder, parts)
+    if found is None:
+        raise InputError(
+            "no temperature can be found on these images: they hold no pixel that the model errs on"
+        )
+    return found
+
+
+def _held_out(
+    made_of: Mapping[str, Any],
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    how: dict[str, Any],
+) -> list[PatchSource]:
+    """Patches of images that were not trained on: all of them; of training images those that validated."""
+    recorded = made_of.get("target")
+    known = set(recorded.values()) if isinstance(recorded, Mapping) else set()
+    names = ("source_suffix", "target_suffix", "channel")
+    naming = {name: how[name] for name in names if how.get(name) is not None}
+    pairs = pairs_from_folders(source, target, axes=how["image_axes"], **naming)
+    seen = [pair.name for pair in pairs if sha256(pair.files[1]) in known]
+    if not seen:
+        data = from_images.data_from_folders(source, target, **how)
+        assert not isinstance(data.training, BatchSource)
+        return [data.training, data.validation]
+    if len(seen) < len(pairs) or len(pairs) < len(known):
+        raise InputError(
+            f"{len(seen)} of {counted(len(pairs), 'pair')} are among the {len(known)} that the model was trained on; name "
+            "all of those, whose validation blocks are then cut again, or others only"
+        )
+    again = {key: made_of[key] for key in ("n_patches_per_image", "validation_fraction") if key in made_of}
+    again |= {name: made_of[name] for name in names if name in made_of}
+    again |= {"foreground": None} if made_of.get("all_patches") else {}
+    if "percentiles" in made_of:
+        again["percentiles"] = _percentiles(get_preset(PRESET), made_of)
+    return [from_images.data_from_folders(source, target, **(how | again)).validation]
+
+
+def _patch_size(config: CareConfig, made_of: Mapping[str, Any]) -> Any:
+    """Of the training patches, where it is known; else the default preset's."""
+    space = config.axes.replace("C", "")
+    size = made_of.get("patch_size")
+    fits = isinstance(size, list) and len(size) == len(space) and all(isinstance(one, int) for one in size)
+    return size if fits else get_preset(PRESET).patch_size[len(space)]
 
 
 def _simulated_again(
@@ -518,7 +631,7 @@ def _recorded(folder: Path, members: int) -> CareConfig | None:
 def _settings(config: CareConfig) -> dict[str, Any]:
     """What a person sets of a config; the rest is read from the images."""
     found = config.model_dump() | {"seed": config.provenance.get("ensemble_seed", config.seed)}
-    for key in ("axes", "n_channel_in", "n_channel_out", "means", "stds", "provenance"):
+    for key in ("axes", "n_channel_in", "n_channel_out", "means", "stds", "temperature", "provenance"):
         found.pop(key, None)
     return found
 

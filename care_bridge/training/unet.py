@@ -112,7 +112,9 @@ def _rescaled(layer: Any, means: Sequence[float], stds: Sequence[float], *, back
     return keras.layers.Rescaling(over)(keras.layers.Rescaling(1.0, offset=minus)(layer))
 
 
-def mean_of(networks: Sequence[keras.Model], *, probabilistic: bool) -> keras.Model:
+def mean_of(
+    networks: Sequence[keras.Model], *, probabilistic: bool, temperature: float | None = None
+) -> keras.Model:
     """One network that runs several and averages them: an ensemble for any runtime.
 
     Parameters
@@ -122,6 +124,8 @@ def mean_of(networks: Sequence[keras.Model], *, probabilistic: bool) -> keras.Mo
     probabilistic : bool
         Whether the second half of their channels are scales. The result's scale is that of the Laplace
         distribution with the mixture's variance: ``sqrt(mean(scale**2) + var(mean) / 2)``.
+    temperature : float, optional
+        What that scale is multiplied by, as `intervals.Mixture.stretched` does; None is 1.
 
     Returns
     -------
@@ -142,6 +146,8 @@ def mean_of(networks: Sequence[keras.Model], *, probabilistic: bool) -> keras.Mo
     inner = keras.layers.Average()([keras.ops.square(output[..., half:]) for output in outputs])
     spread = keras.layers.Average()([keras.ops.square(one - mean) for one in means])
     scale = keras.ops.sqrt(inner + spread * 0.5)
+    if temperature is not None:
+        scale = keras.layers.Rescaling(float(np.float32(temperature)), name="temperature")(scale)
     return keras.Model(inputs, keras.layers.Concatenate(axis=-1)([mean, scale]), name="ensemble")
 
 
@@ -203,7 +209,9 @@ def _unet(
         outputs = _rescaled(outputs, own.means, own.stds, back=True)
     if config.probabilistic:
         scale = make(config.n_channel_out, block, "softplus", "scale", **how)(features)
-        scale = keras.layers.Rescaling(1.0, offset=SCALE_MIN, name="scale_min")(scale)
+        # The temperature takes no operation of its own, so that every reader's graph has it.
+        factor = float(np.float32(config.temperature or 1.0))
+        scale = keras.layers.Rescaling(factor, offset=factor * SCALE_MIN, name="scale_min")(scale)
         outputs = keras.layers.Concatenate(axis=-1, name="mean_and_scale")([outputs, scale])
     return keras.Model(inputs, outputs, name="unet")
 

@@ -10,9 +10,9 @@ from care_bridge.errors import InputError
 from care_bridge.evaluate import Pair, evaluate, report_page
 from care_bridge.evaluate.applications import Verdict
 from care_bridge.evaluate.evaluation import ALIGNED, INPUT, OWN, SINGLE
-from care_bridge.evaluate.reliability import disagreement
 from care_bridge.evaluate.scores import score_image, summarise
 from care_bridge.images import Image
+from care_bridge.intervals import disagreement
 from care_bridge.predictor import ImagesOnly
 
 

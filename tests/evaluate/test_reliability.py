@@ -8,21 +8,23 @@ from scipy import stats
 
 from care_bridge.errors import InputError
 from care_bridge.evaluate.reliability import (
-    Mixture,
     aligned_truth,
     binned,
     block_correlation,
     calibrate,
-    disagreement,
     foreign,
     input_statistics,
     interval_images,
+)
+from care_bridge.images import Image
+from care_bridge.intervals import (
+    Mixture,
+    disagreement,
     laplace_cdf,
     laplace_interval,
     laplace_nll,
     laplace_quantile,
 )
-from care_bridge.images import Image
 
 finite = st.floats(-50, 50)
 positive = st.floats(0.2, 20)  # narrower ones underflow in scipy
