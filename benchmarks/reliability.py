@@ -240,6 +240,7 @@ def recipe_row(data: Path, out: Path, name: str) -> list[dict[str, object]]:
 
 def recipes_main(options: argparse.Namespace) -> None:
     """A row a recipe and kind of images."""
+    SETTINGS.update(train_epochs=options.epochs, train_steps_per_epoch=options.steps)
     rows: list[dict[str, object]] = []
     for name in options.recipes or builtin_recipes():
         rows += recipe_row(options.data, options.out, name)
@@ -258,6 +259,8 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("reliability"))
+    parser.add_argument("--epochs", type=int, default=12, help="of the networks of --recipes")
+    parser.add_argument("--steps", type=int, default=50, help="an epoch")
     parser.add_argument("--recipes", nargs="*", help="measure intervals for these recipes; none named: all")
     options = parser.parse_args()
     if options.recipes is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from care_bridge.defaults import TargetScale
-from care_bridge.evaluate.evaluation import ALIGNED, ON_SOURCE, OWN, Array, Reliability
+from care_bridge.evaluate.evaluation import ALIGNED, SCALES, Array, Reliability
 from care_bridge.evaluate.pairs import Pair
 from care_bridge.evaluate.planes import Plane, intensity_range, plane_of, slope
 from care_bridge.evaluate.reliability import (
@@ -25,6 +25,7 @@ from care_bridge.evaluate.reliability import (
 )
 from care_bridge.images import Image
 from care_bridge.intervals import Mixture, disagreement, laplace_nll
+from care_bridge.patches.fitting import FitSums, block_means
 from care_bridge.predictor import Predictor
 
 SAMPLE_PX = 65_536
@@ -49,10 +50,16 @@ class Answers:
     target_scale: TargetScale = "own"
     temperature: float | None = None
 
-    @property
-    def on_source(self) -> bool:
-        """Whether truths are to be compared in the grey levels of their sources."""
-        return self.target_scale == "source"
+    def of_source(self, source: Plane, truth: Plane) -> Array | None:
+        """The truth in the grey levels of its source, as training had it; None where training had percentiles of its own."""
+        if self.target_scale == "source":
+            return truth.astype(np.float64)
+        if self.target_scale == "own" or source.shape != truth.shape:
+            return None
+        sums = FitSums()
+        sums.add(block_means(source, "YX"), block_means(truth, "YX"))
+        fit = sums.fit()
+        return fit.gain * truth.astype(np.float64) + fit.offset if fit.holds else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,15 +125,21 @@ def certainty(
         maps["D"] = d.astype(np.float32)
         d_mean, correlation_d = float(d.mean()), block_correlation(d, errors)
 
-    source_low, source_high = intensity_range(plane_of(pair.source))
-    low, high = (source_low, source_high) if answers.on_source else intensity_range(truth)
+    source = plane_of(pair.source)
+    source_low, source_high = intensity_range(source)
     unit = (source_high - source_low) or 1.0
+    there = answers.of_source(source, truth)
+    if there is None:
+        low, high = intensity_range(truth)
+        compared = (truth.astype(np.float64) - low) / ((high - low) or 1.0)
+    else:
+        compared = (there - source_low) / unit
     step = max(1, math.ceil(math.sqrt(truth.size / SAMPLE_PX)))
     pick = (..., slice(None, None, step), slice(None, None, step))
     found = Certainty(
         means=((mixture.means - source_low) / unit)[pick].reshape(len(results), -1),
         scales=(mixture.scales / unit)[pick].reshape(len(results), -1),
-        truth=((truth.astype(np.float64) - low) / ((high - low) or 1.0))[pick].ravel(),
+        truth=compared[pick].ravel(),
         correlation_scale=block_correlation(spread, errors),
         correlation_d=correlation_d,
         d_mean=d_mean,
@@ -163,7 +176,7 @@ def judge(
     error = np.abs(fitted - mixture.mean)
     spread = np.sqrt(mixture.variance / 2)
     factor, mended = _mended(each, aligned)
-    scale = ON_SOURCE if answers.on_source else OWN
+    scale = SCALES[answers.target_scale]
 
     def calibrations(of: Mixture) -> tuple[Calibration, ...]:
         return (

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from care_bridge.evaluate.applications import summarise_applications
-from care_bridge.evaluate.evaluation import INPUT, ON_SOURCE, OWN, ConditionScores, Evaluation, Reliability
+from care_bridge.evaluate.evaluation import ALIGNED, INPUT, OWN, ConditionScores, Evaluation, Reliability
 from care_bridge.evaluate.reliability import Calibration
 from care_bridge.evaluate.robustness import UNITS
 from care_bridge.evaluate.scores import METRICS
@@ -362,7 +362,7 @@ def add_robustness(page: Page, evaluation: Evaluation) -> None:
 def _short(curve: Calibration) -> str:
     if "scales x" in curve.scale:
         return "aligned, mended by the factor"
-    return {OWN: "own percentiles", ON_SOURCE: "the source's grey levels"}.get(curve.scale, "aligned")
+    return {ALIGNED: "aligned", OWN: "own percentiles"}.get(curve.scale, curve.scale)
 
 
 def _share(part: int, whole: int) -> float:

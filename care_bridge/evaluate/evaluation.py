@@ -44,8 +44,13 @@ Array = NDArray[np.float64]
 INPUT = "input"
 SINGLE = "single net"
 OWN, ALIGNED = "each image's own percentiles 2 and 99.8", "truth aligned to the prediction"
-ON_SOURCE = "the source's grey levels"
-"""The intensity scales on which calibration is stated: that on which the network was trained to answer, and aligned."""
+SCALES: Mapping[str, str] = {
+    "own": OWN,
+    "source": "the source's grey levels",
+    "fitted": "truth fitted to its source",
+}
+"""The intensity scale on which a network was trained to answer, by `target_scale`; calibration is stated on it and on
+`ALIGNED`."""
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,8 @@ def evaluate(
     trained_noise : NoiseRange, optional
         The noise that the model was trained with; a source with another is warned of. None knows nothing.
     target_scale : {"own", "source", "fitted"}
-        On whose scale the model answers, as its config.json says; with "source" intervals are held against the truth in the
-        source's grey levels, else by percentiles of each image.
+        On whose scale the model answers, as its config.json says; intervals are held against the truth on it: by
+        percentiles of each image, in the source's grey levels, or fitted to them.
     temperature : float, optional
         Of its config.json. The mixture of `members` is stretched by it; a single model has it in its widths.
     applications : int

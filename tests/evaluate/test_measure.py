@@ -267,3 +267,43 @@ def test_two_images_have_no_interval(smoother, pairs):
     table = html[html.index("Scores") : html.index("Every image")]
     assert "\u00a0±\u00a0" not in table
     assert not math.isfinite(summarise([1.0, 2.0]).high)
+
+
+def test_intervals_are_held_against_the_truth_on_the_scale_that_was_trained(pairs, probabilistic):
+    """Of "fitted" the truth's own gain and offset do not matter; of "source" they do."""
+    net = probabilistic(1.0, 40.0)
+    others = [
+        Pair(one.source, one.target.replace(data=one.target.data * 0.5 + 300), one.name) for one in pairs
+    ]
+
+    def held(some, scale):
+        how = {"baselines": (), "applications": 1, "target_scale": scale}
+        return evaluate(net, some, **how).reliability.calibrations[0]
+
+    for scale, words in (
+        ("own", OWN),
+        ("source", "the source's grey levels"),
+        ("fitted", "truth fitted to its source"),
+    ):
+        assert held(pairs, scale).scale == words
+    same, moved = (held(some, "fitted").at(0.9) for some in (pairs, others))
+    assert moved == pytest.approx(same, abs=0.01)
+    same, moved = (held(some, "source").at(0.9) for some in (pairs, others))
+    assert moved < same / 2
+
+
+def test_a_temperature_stretches_an_ensembles_mixture_and_is_taken_out_of_a_single_nets_widths(
+    pairs, probabilistic
+):
+    members = [probabilistic(sigma_px, 40.0) for sigma_px in (0.9, 1.0, 1.1)]
+    how = {"baselines": (), "applications": 1}
+    plain = evaluate(members[0], pairs, members=members, **how).reliability
+    warm = evaluate(members[0], pairs, members=members, temperature=2.0, **how).reliability
+    # Back by a half it is the very mixture again, up to the last bits.
+    np.testing.assert_allclose(warm.uncalibrated[1].coverage, plain.calibrations[1].coverage, atol=1e-3)
+    assert warm.calibrations[1].at(0.5) > plain.calibrations[1].at(0.5) + 0.1
+    assert (plain.temperature, plain.uncalibrated) == (None, ())
+    assert warm.d_mean == pytest.approx(plain.d_mean, abs=1e-3)
+    single = evaluate(probabilistic(1.0, 80.0), pairs, temperature=2.0, **how).reliability
+    cold = evaluate(probabilistic(1.0, 40.0), pairs, **how).reliability
+    np.testing.assert_allclose(single.uncalibrated[1].coverage, cold.calibrations[1].coverage, atol=1e-3)
