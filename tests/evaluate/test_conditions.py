@@ -243,3 +243,15 @@ def test_the_command_says_a_line_a_condition_and_refuses_what_is_unknown(folders
     assert result.exit_code == 2
     assert "C7" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_restored_images_of_a_condition_never_replace_the_truths(folders, tmp_path):
+    truths = tmp_path / "restored" / "C1"
+    truths.parent.mkdir()
+    (folders / "GT").rename(truths)
+    before = (truths / "0.tif").read_bytes()
+    words = ["evaluate", "any", folders, truths, "--conditions", "subfolders", "--images-out", truths.parent]
+    result = CliRunner().invoke(app, [*map(str, words), "--out", str(tmp_path / "r.html")])
+    assert result.exit_code == 2
+    assert "is the folder of TARGET: its images would be replaced" in result.stderr
+    assert (truths / "0.tif").read_bytes() == before
