@@ -79,7 +79,7 @@ def truths(images: Path) -> dict[str, list[np.ndarray]]:
         "mito": [hela[:256, x : x + 256] for x in (0, 256)]
         + [
             bpae[y : y + 256, x : x + 256]
-            for y, x in ((100, 100), (100, 420), (380, 100), (380, 420), (100, 760))
+            for y, x in ((100, 100), (100, 420), (360, 680), (380, 420), (100, 760))
         ],
         "zdisc": [
             discs[y : y + 256, x : x + 256]
