@@ -349,9 +349,9 @@ def in_fiji(work: Work) -> Found:
             reference=model, candidate=bundle, image=image, level="tf1", version=version, applications=2
         )
         good &= report.passed
-        said.append(f"TensorFlow {version}: {', '.join(f'{row.max_abs:.1e}' for row in report.rows)}")
+        said.append(f"{max(row.max_abs for row in report.rows):.1e} in TensorFlow {version}")
     return Found(
-        "largest difference to Python, once and twice, on the 0-1 scale: " + "; ".join(said),
+        "largest difference to Python, applied once and twice, on the 0-1 scale: " + ", ".join(said),
         "holds" if good else "does not hold",
         "level tf1: the plugin's own TensorFlow and its tiles; a whole Fiji was not at hand",
     )
@@ -689,7 +689,8 @@ def saturation(work: Work) -> Found:
         high = found["saturations"][method]["at_high"]
         parts.append(f"{label(method)}: {100 * distance:.2f} % of the range, {100 * high:.3f} % at the top")
     return Found(
-        "Wasserstein-1 distance to the truth, and share at the type's upper end: " + "; ".join(parts),
+        "Wasserstein-1 distance to the truth, and share of pixels at the type's upper end: "
+        + "; ".join(parts),
         "not yet",
         f"the report exists, for a supervised network; c2GAN does not; {recipe_settings(work)}",
     )
