@@ -132,23 +132,33 @@ def mean_of(
     keras.Model
         Input and output as those of one of `networks`.
     """
+    average = keras.layers.Average
     inputs = keras.layers.Input(networks[0].input_shape[1:], name="input")
     outputs = [
         keras.Model(network.inputs, network.outputs[0], name=_MEMBER.format(number + 1))(inputs)
         for number, network in enumerate(networks)
     ]
     if not probabilistic:
-        return keras.Model(inputs, keras.layers.Average()(outputs), name="ensemble")
+        return keras.Model(inputs, average(name="mean")(outputs), name="ensemble")
     half = networks[0].output_shape[-1] // 2
     means = [output[..., :half] for output in outputs]
-    mean = keras.layers.Average()(means)
+    mean = average(name="mean")(means)
     # Laplace: variance = 2 scale^2; that of a mixture adds the spread of its means.
-    inner = keras.layers.Average()([keras.ops.square(output[..., half:]) for output in outputs])
-    spread = keras.layers.Average()([keras.ops.square(one - mean) for one in means])
+    inner = average(name="inner")([keras.ops.square(output[..., half:]) for output in outputs])
+    spread = average(name="spread")([keras.ops.square(one - mean) for one in means])
     scale = keras.ops.sqrt(inner + spread * 0.5)
     if temperature is not None:
         scale = keras.layers.Rescaling(float(np.float32(temperature)), name="temperature")(scale)
-    return keras.Model(inputs, keras.layers.Concatenate(axis=-1)([mean, scale]), name="ensemble")
+    both = keras.layers.Concatenate(axis=-1, name="mean_and_scale")
+    return _steady(keras.Model(inputs, both([mean, scale]), name="ensemble"))
+
+
+def _steady(network: keras.Model) -> keras.Model:
+    """Name what Keras numbers through: files must not hang on what else was built in this process."""
+    for number, operation in enumerate(network.operations):
+        if not isinstance(operation, keras.layers.Layer):
+            operation.name = f"{type(operation).__name__.lower()}_{number}"
+    return network
 
 
 def parts_of_mean(network: keras.Model, count: int) -> list[keras.Model]:
@@ -275,7 +285,7 @@ def _projection(config: CareConfig, make: _Convolutions) -> keras.Model:
     # Where along the axis the surface is, as probabilities; then the input's expectation under them.
     layer = keras.layers.Softmax(axis=position, name="probability")(layer)
     layer = keras.layers.Multiply(name="weighted")([inputs, layer])
-    projecting = keras.Model(inputs, keras.ops.sum(layer, axis=position), name="projection")
+    projecting = _steady(keras.Model(inputs, keras.ops.sum(layer, axis=position), name="projection"))
 
     flat = list(config.unet_input_shape)
     del flat[position - 1]

@@ -116,3 +116,22 @@ def test_the_fast_network_adds_its_input_and_its_scales_are_positive(axes):
     result = np.asarray(network(x))
     np.testing.assert_array_equal(result[..., :1], x)
     np.testing.assert_allclose(result[..., 1:], np.log(2) + 1e-3, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"axes": "YX", "probabilistic": True},
+        {"axes": "YX", "architecture": "fast"},
+        {"axes": "ZYX", "kind": "ProjectionCARE"},
+    ],
+    ids=["probabilistic", "fast", "projection"],
+)
+def test_built_again_in_one_process_a_network_and_its_ensemble_are_the_same_to_the_letter(
+    settings: dict[str, object],
+) -> None:
+    config = CareConfig(**({"unet_n_first": 2, "unet_kern_size": 3} | settings))
+    one, two = (build(config).to_json() for _ in range(2))
+    assert one == two
+    several = [mean_of([build(config), build(config)], probabilistic=config.probabilistic) for _ in range(2)]
+    assert several[0].to_json() == several[1].to_json()
