@@ -55,6 +55,12 @@ def simulate(
     file_format: str = typer.Option(
         None, "--format", help="tiff (two folders; the default), npz (csbdeep's layout) or zarr."
     ),
+    beads: Path = typer.Option(
+        None,
+        "--beads",
+        help="For isotropic: a stack of beads of your microscope. It blurs by them, and they choose between isotropic and "
+        "isotropic-confocal.",
+    ),
     jobs: int = typer.Option(None, "--jobs", min=1, help="Processes; the result does not depend on it."),
     resume: bool = typer.Option(False, "--resume", help="Continue an interrupted run exactly."),
     show: bool = typer.Option(False, "--show", help="Print the whole recipe and make nothing."),
@@ -73,8 +79,9 @@ def simulate(
     words = list(words or [])
     if recipe is None and not words:
         raise InputError(f"name a recipe ({', '.join(builtin_recipes())}) or give --recipe FILE")
+    wanted = load_recipe(recipe if recipe is not None else words.pop(0))
     chosen = _changed(
-        load_recipe(recipe if recipe is not None else words.pop(0)),
+        wanted if beads is None else _by_beads(wanted, beads),
         count=count,
         pixel_size=pixel_size,
         z_step=z_step,
@@ -91,7 +98,7 @@ def simulate(
     # What is not given is left to the function's own defaults.
     given: dict[str, Any] = {"file_format": file_format, "jobs": jobs}
     given = {key: value for key, value in given.items() if value is not None}
-    for said in chosen.out_of_order():
+    for said in (*chosen.out_of_order(), *(f"{chosen.name}: {one}" for one in chosen.expected())):
         typer.echo(f"care-bridge: {said}", err=True)
     with progress_bar(quiet=quiet) as progress:
         summary = write_pairs(chosen, words, out=out, resume=resume, progress=progress, **given)
@@ -125,6 +132,35 @@ def _like(recipe: Any, like: Path | None, flat: Path | None) -> Any:
         err=True,
     )
     return changed
+
+
+def _by_beads(recipe: Any, beads: Path) -> Any:
+    """The shipped isotropic recipe that fits a microscope's beads, or a recipe of one's own, blurred by the beads."""
+    from care_bridge.errors import InputError
+    from care_bridge.simulate import isotropic
+    from care_bridge.simulate.recipe import load_recipe
+    from care_bridge.simulate.steps import AxialBlur
+
+    if not any(isinstance(step, AxialBlur) for each in recipe.sets for step in each.steps):
+        raise InputError(
+            f"--beads is for recipes with axial_psf, such as isotropic; recipe {recipe.name!r} has no such step"
+        )
+    if not beads.is_file():
+        raise InputError(f"--beads: there is no file {str(beads)!r}")
+    if recipe.name in isotropic.EXPECTED:
+        recipe = load_recipe(isotropic.recipe_for(AxialBlur(beads=str(beads)).haze()))
+    sets = tuple(
+        each.model_copy(
+            update={
+                "steps": tuple(
+                    AxialBlur(beads=str(beads), axis=step.axis) if isinstance(step, AxialBlur) else step
+                    for step in each.steps
+                )
+            }
+        )
+        for each in recipe.sets
+    )
+    return recipe.model_copy(update={"sets": sets})
 
 
 def _percent(share: float) -> str:

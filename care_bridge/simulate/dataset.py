@@ -198,9 +198,7 @@ def make_sets(recipe: Recipe, clean: Image, *, seed: int, epoch: int = 0) -> Ite
         sequence = np.random.SeedSequence(seed, spawn_key=(_DEGRADATION, epoch, key, number))
         pair = prepared.replace(source=target, target=target, set=each.name)
         pair = run_steps(each.steps, pair, np.random.default_rng(sequence))
-        pair = pair.replace(
-            parameters={**pair.parameters, "snr_db": snr_db(pair.source.data, pair.target.data)}
-        )
+        pair = pair.replace(parameters={**pair.parameters, "snr_db": snr_db(_flat(pair), pair.target.data)})
         yield pair.replace(
             source=_lean(pair.source).replace(name=pair.name),
             target=_lean(pair.target).replace(name=pair.name),
@@ -261,6 +259,12 @@ def stem(name: str) -> str:
 def _name_key(name: str) -> int:
     # By name, not by position: adding an image to a folder leaves the others' draws as they were.
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+
+
+def _flat(pair: Pair) -> Any:
+    """The source in its target's shape: of a stack with a flat target the brightest along Z."""
+    source = pair.source
+    return source.data if source.axes == pair.target.axes else source.data.max(axis=source.axes.index("Z"))
 
 
 def _lean(image: Image) -> Image:

@@ -37,7 +37,7 @@ from care_bridge.progress import Progress, silent
 from care_bridge.simulate.dataset import check_clean, draw_clean, make_sets, stem
 from care_bridge.simulate.pair import Pair
 from care_bridge.simulate.recipe import CleanImages, Recipe, dump_recipe, load_recipe
-from care_bridge.simulate.steps import AxialBlur, Blur
+from care_bridge.simulate.steps import AxialBlur, Blur, Surface
 
 Format = Literal["tiff", "npz", "zarr"]
 FORMATS: tuple[Format, ...] = ("tiff", "npz", "zarr")
@@ -144,8 +144,12 @@ def write_pairs(
         raise InputError(f"jobs must be at least 1; received {jobs}")
     items = _items(recipe, images, file_format, progress)
     # What one image cannot do, none can: a missing pixel size should not leave a folder behind.
-    for _ in _pairs_of(recipe, items[0]):
-        pass
+    for pair in _pairs_of(recipe, items[0]):
+        if file_format != "tiff" and pair.source.axes != pair.target.axes:
+            raise InputError(
+                f"set {pair.set!r} makes sources of axes {pair.source.axes} and targets of {pair.target.axes}, for which "
+                f"{file_format} has no room; write tiff"
+            )
     folder = Path(out)
     done = _begin(folder, recipe, items, file_format, resume=resume)
     if file_format == "npz":
@@ -405,12 +409,15 @@ def _write_manifest(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def _write_kernels(folder: Path, recipe: Recipe, item: _Item) -> None:
     clean, _ = check_clean(recipe, _clean_of(recipe, item))
     for each in recipe.sets:
+        like = clean
         for step in each.steps:
+            if isinstance(step, Surface):
+                like = step.stack(like)
             if isinstance(step, Blur | AxialBlur):
-                kernel = step.kernel(clean)
-                space = "".join(letter for letter in clean.axes if letter in SPACE)
+                kernel = step.kernel(like)
+                space = "".join(letter for letter in like.axes if letter in SPACE)
                 axes = "YX" if isinstance(step, AxialBlur) else ("C" + space)[-kernel.ndim :]
-                sizes = {axis: size for axis, size in clean.pixel_size_um.items() if axis in axes}
+                sizes = {axis: size for axis, size in like.pixel_size_um.items() if axis in axes}
                 image = Image(kernel.astype(np.float32), axes, pixel_size_um=sizes)
                 write_image(folder / "psf" / f"{each.name}.tif", image)
 

@@ -16,8 +16,8 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 
 from care_bridge.errors import InputError
 from care_bridge.images import Image
-from care_bridge.simulate import structures
-from care_bridge.simulate.steps import Closed, FibreBundle, NotNegative, Positive, Share, Step, draw
+from care_bridge.simulate import isotropic, structures
+from care_bridge.simulate.steps import AxialBlur, Closed, FibreBundle, NotNegative, Positive, Share, Step, draw
 from care_bridge.text import MOST_YAML_BYTES, parse
 
 ORDER = ("psf", "poisson", "gaussian", "intensity", "round")
@@ -285,6 +285,18 @@ class Recipe(Closed):
                     f"{', '.join(ORDER)}, and another one gives another noise"
                 )
         return said
+
+    def expected(self) -> list[str]:
+        """What is to be expected of restoring stacks along Z by this recipe.
+
+        Returns
+        -------
+        list of str
+            One sentence for each microscope that its `axial_psf` steps play; see `isotropic.expectation`.
+        """
+        steps = [step for each in self.sets for step in each.steps if isinstance(step, AxialBlur)]
+        kinds = {(step.optics, step.beads): step for step in steps}
+        return list(dict.fromkeys(isotropic.expectation(step.haze()) for step in kinds.values()))
 
     @property
     def synthetic(self) -> bool:

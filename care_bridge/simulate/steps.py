@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from care_bridge.axes import SPACE
 from care_bridge.errors import InputError
 from care_bridge.images import Image
-from care_bridge.simulate import camera, degrade, fibre, isotropic, structures
+from care_bridge.simulate import camera, degrade, fibre, isotropic, structures, surface
 from care_bridge.simulate.optics import Optics, from_beads, psf
 from care_bridge.simulate.pair import Pair
 
@@ -64,6 +64,12 @@ Drawn = Mapping[str, Any]
 def _below_most(value: tuple[float, float]) -> tuple[float, float]:
     if value[1] > camera.NEIGHBOURS_MOST:
         raise ValueError(f"is at most {camera.NEIGHBOURS_MOST:g}; received {value[1]:g}")
+    return value
+
+
+def _at_most_all(value: tuple[float, float]) -> tuple[float, float]:
+    if value[1] > 1:
+        raise ValueError(f"is a share, at most 1; received {value[1]:g}")
     return value
 
 
@@ -389,12 +395,24 @@ class Background(Closed):
 
 
 class AxialBlur(Closed):
-    """Blur lateral slices along `axis` as the microscope blurs along Z; `isotropic.axial_kernel`."""
+    """Blur lateral slices along `axis` as the microscope blurs along Z; `isotropic.axial_kernel`.
+
+    Instead of `optics`, `beads` is a stack of beads of the microscope, with its pixel sizes.
+    """
 
     step: Literal["axial_psf"] = "axial_psf"
-    optics: Optics
+    optics: Optics | None = None
+    beads: str | None = None
     axis: Literal["Y", "X"] = "X"
     mode: isotropic.KernelMode = "split"
+
+    @model_validator(mode="after")
+    def _one(self) -> AxialBlur:
+        if (self.optics is None) == (self.beads is None):
+            raise ValueError("give one of optics and beads")
+        if self.beads is not None and self.mode == "gaussian":
+            raise ValueError("mode gaussian is for optics; of beads take split or full")
+        return self
 
     def apply(self, pair: Pair, rng: np.random.Generator) -> tuple[Pair, Drawn]:
         image = pair.source
@@ -411,8 +429,27 @@ class AxialBlur(Closed):
             raise InputError(
                 f"axial_psf needs square pixels of known size; image {image.name!r} has Y {y} um and X {x} um"
             )
-        kernel = isotropic.axial_kernel(self.optics, pixel_um=x, mode=self.mode)
+        if self.optics is not None:
+            kernel = isotropic.axial_kernel(self.optics, pixel_um=x, mode=self.mode)
+        else:
+            function = self.function(x)
+            middle = [size // 2 for size in function.shape]
+            kernel = function[:, middle[1]]
+            if self.mode == "split":
+                kernel = isotropic.split_kernel(kernel, function[middle[0]])
         return kernel if self.axis == "Y" else kernel.T
+
+    def haze(self) -> float:
+        """Light of other planes in a slice, `isotropic.haze`, of the microscope itself, whatever the images' pixels."""
+        if self.optics is not None:
+            return isotropic.haze(self.function(self.optics.lateral_fwhm_um / 3))
+        return isotropic.haze(self.function(_read(self.beads).pixel_size_um.get("X", 0.1)))
+
+    def function(self, pixel_um: float) -> degrade.Array:
+        """The whole point spread function, shape (z, y, x), on cubic voxels."""
+        if self.optics is not None:
+            return psf(self.optics, pixel_size_um=dict.fromkeys("ZYX", pixel_um), axes="ZYX")
+        return isotropic.cubic_psf(_read(self.beads), pixel_um=pixel_um)
 
 
 class Subsample(Closed):
@@ -580,6 +617,67 @@ class Thin(Closed):
         return _with_source(pair, counts / (fraction * scale)), {"fraction": fraction}
 
 
+class Surface(Closed):
+    """Lay a flat image onto a curved sheet in a stack; the target stays flat. `surface.on_surface`.
+
+    Attributes
+    ----------
+    planes : int
+        Of the stack.
+    z_step_um : float, optional
+        From plane to plane, for a `psf` that follows.
+    span : interval
+        Share of the planes between the sheet's lowest and highest place.
+    period_px : interval
+        How wide its hills are.
+    thickness : interval
+        Standard deviation of the sheet along Z, in planes.
+    blobs : interval
+        Round things above and below, to 10,000 pixels of the plane.
+    blob_level : interval
+        How bright they are, as a share of the image's bright end.
+    """
+
+    step: Literal["surface"] = "surface"
+    planes: int = Field(default=16, ge=4, le=1024)
+    z_step_um: float | None = Field(default=None, gt=0)
+    span: Annotated[NotNegative, AfterValidator(_at_most_all)] = (0.2, 0.8)
+    period_px: Positive = (80.0, 300.0)
+    thickness: Positive = (0.5, 1.0)
+    blobs: NotNegative = (0.0, 8.0)
+    blob_level: Positive = (0.3, 1.2)
+
+    def apply(self, pair: Pair, rng: np.random.Generator) -> tuple[Pair, Drawn]:
+        image = pair.source
+        if image.axes != "YX":
+            raise InputError(
+                f"surface lays flat images of one channel into stacks; image {image.name!r} has axes {image.axes!r}"
+            )
+        span, period, thickness, share = (
+            draw(one, rng) for one in (self.span, self.period_px, self.thickness, self.blobs)
+        )
+        shape = (image.size("Y"), image.size("X"))
+        height = surface.height_map(shape, planes=self.planes, span=span, period_px=period, rng=rng)
+        blobs = round(share * shape[0] * shape[1] / 1e4)
+        data = surface.on_surface(
+            image.data,
+            height,
+            planes=self.planes,
+            thickness=thickness,
+            blobs=blobs,
+            blob_level=self.blob_level,
+            rng=rng,
+        )
+        drawn = {"span": span, "period_px": period, "thickness": thickness, "blobs": blobs}
+        return pair.replace(source=self.stack(image).replace(data=data)), drawn
+
+    def stack(self, image: Image) -> Image:
+        """What an image's stack is like, without anything in it."""
+        sizes = dict(image.pixel_size_um) | ({"Z": self.z_step_um} if self.z_step_um else {})
+        data = np.broadcast_to(np.float32(0), (self.planes, *image.shape))
+        return image.replace(data=data, axes="ZYX", pixel_size_um=sizes)
+
+
 Step = Annotated[
     Contrast
     | Scale
@@ -593,6 +691,7 @@ Step = Annotated[
     | Camera
     | Thin
     | Subsample
+    | Surface
     | Exposure
     | Round,
     Field(discriminator="step"),
@@ -610,6 +709,12 @@ def run_steps(steps: tuple[Step, ...], pair: Pair, rng: np.random.Generator) -> 
             parameters={**pair.parameters, **{f"{prefix}.{key}": v for key, v in drawn.items()}}
         )
     return pair
+
+
+def _read(file: str | None) -> Image:
+    from care_bridge.images import read_image
+
+    return read_image(str(file))
 
 
 def _with_source(pair: Pair, data: degrade.Array) -> Pair:

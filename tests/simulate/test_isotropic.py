@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import signal
+from typer.testing import CliRunner
 
+from care_bridge.cli import app
 from care_bridge.errors import InputError
-from care_bridge.images import Image
+from care_bridge.images import Image, read_image, write_image
 from care_bridge.simulate import isotropic
 from care_bridge.simulate.dataset import make_pairs
 from care_bridge.simulate.optics import Optics, gaussian_sigmas_um, psf
-from care_bridge.simulate.recipe import parse_recipe
+from care_bridge.simulate.recipe import load_recipe, parse_recipe
 
 LOW = Optics(na=0.8, immersion_index=1.33, emission_nm=600)
 
@@ -135,3 +138,92 @@ def test_subsampling_keeps_the_ends_and_draws_straight_lines_between() -> None:
     data = np.array([3.0, 50, 50, 50, 50, 50, 50, 50, 50, 12])
     found = isotropic.subsample(np.stack([data, data]), factor=5, dimension=1)
     np.testing.assert_allclose(found, [np.linspace(3, 12, 10)] * 2)
+
+
+CONFOCAL = {"excitation_nm": 532, "microscope": "confocal"}
+
+
+@pytest.mark.parametrize(
+    ("more", "expected", "recipe"),
+    [
+        # Measured on psf() itself, whose laws are held elsewhere; a plane of a wide-field loses no light out of focus.
+        ({}, 0.88, "isotropic"),
+        (CONFOCAL, 0.255, "isotropic-confocal"),
+        (CONFOCAL | {"pinhole_au": 3.0}, 0.68, "isotropic"),
+        ({"excitation_nm": 532, "microscope": "two-photon"}, 0.14, "isotropic-confocal"),
+    ],
+)
+def test_haze_tells_microscopes_that_cut_slices_from_those_that_do_not(
+    more: dict[str, object], expected: float, recipe: str
+) -> None:
+    optics = Optics(**(LOW.model_dump(exclude_defaults=True) | more))
+    pixel_um = optics.lateral_fwhm_um / 3
+    share = isotropic.haze(psf(optics, pixel_size_um=dict.fromkeys("ZYX", pixel_um), axes="ZYX"))
+    assert share == pytest.approx(expected, abs=0.03)
+    assert isotropic.recipe_for(share) == recipe
+
+
+def test_each_isotropic_recipe_says_what_is_to_be_expected() -> None:
+    for name, says in isotropic.EXPECTED.items():
+        (said,) = load_recipe(name).expected()
+        assert says in said
+    assert load_recipe("isotropic").expected()[0].startswith("a plane gets 90% of the light")
+    assert load_recipe("mito").expected() == []
+
+
+def beads(function: np.ndarray, *, step_um: float = 0.2, x_um: float = 0.1) -> Image:
+    """Two beads far from each other."""
+    stack = np.zeros((61, 120, 120), np.float32)
+    stack[30, 40, 40] = stack[30, 80, 80] = 1000
+    stack = signal.fftconvolve(stack, function, mode="same").astype(np.float32)
+    return Image(
+        np.maximum(stack, 0), "ZYX", pixel_size_um={"Z": step_um, "Y": x_um, "X": x_um}, name="beads.tif"
+    )
+
+
+@pytest.mark.parametrize(("more", "recipe"), [({}, "isotropic"), (CONFOCAL, "isotropic-confocal")])
+def test_beads_choose_the_recipe_and_blur_by_themselves(
+    more: dict[str, object], recipe: str, tmp_path: Path
+) -> None:
+    optics = Optics(na=1.0, immersion_index=1.33, emission_nm=600, **more)
+    sizes = {"Z": 0.2, "Y": 0.1, "X": 0.1}
+    write_image(tmp_path / "beads.tif", beads(psf(optics, pixel_size_um=sizes, axes="ZYX")))
+    clean = np.random.default_rng(1).integers(100, 900, (64, 64)).astype(np.uint16)
+    write_image(tmp_path / "clean" / "cell.tif", Image(clean, "YX", pixel_size_um={"Y": 0.1, "X": 0.1}))
+    out = tmp_path / "out"
+    words = ["simulate", "isotropic", tmp_path / "clean", "--beads", tmp_path / "beads.tif", "--out", out]
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    assert f"care-bridge: {recipe}: a plane gets " in done.stderr
+    assert load_recipe(out / "recipe.yaml").name == recipe
+    found = read_image(out / "psf" / "along-y.tif").data
+    wanted = isotropic.axial_kernel(optics, pixel_um=0.1)
+    # As long as the optics' own: beads are sampled at 0.2 um and drawn again at 0.1 um.
+    lengths = [
+        np.sqrt((line * (np.arange(len(line)) - len(line) // 2) ** 2).sum() / line.sum())
+        for line in (kernel.sum(axis=1) for kernel in (found, wanted))
+    ]
+    assert lengths[0] == pytest.approx(lengths[1], rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["mito", "--beads", "there.tif"], "has no such step"),
+        (["isotropic", "--beads", "missing.tif"], "there is no file"),
+        (["isotropic", "--beads", "there.tif"], "tells its sizes along Z, Y and X"),
+        (["isotropic", "--beads", "flat.tif"], "tells its sizes along Z, Y and X"),
+    ],
+)
+def test_beads_that_do_not_serve_are_refused_in_a_line(
+    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stack = beads(np.ones((1, 1, 1)))
+    write_image(tmp_path / "there.tif", stack.replace(pixel_size_um={}))
+    write_image(tmp_path / "flat.tif", Image(stack.data[30], "YX", pixel_size_um={"Y": 0.1, "X": 0.1}))
+    write_image(tmp_path / "cell.tif", Image(np.ones((32, 32), np.uint16), "YX"))
+    done = CliRunner().invoke(app, ["simulate", words[0], "cell.tif", *words[1:], "--out", "out"])
+    assert done.exit_code == 2
+    assert says in done.stderr
+    assert not (tmp_path / "out").exists()
