@@ -170,7 +170,8 @@ def card(
         from care_bridge.zoo.evaluation import evaluate_model, read_tests
 
         with progress_bar(quiet=quiet) as progress:
-            entry = evaluate_model(entry, read_tests(tests), progress=progress)
+            found = read_tests(tests, factor=entry.config.factor)
+            entry = evaluate_model(entry, found, progress=progress)
         typer.echo(entry.summary)
     else:
         from care_bridge.zoo.cards import write_card

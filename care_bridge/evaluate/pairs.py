@@ -57,6 +57,7 @@ def read_pairs(
     target_suffix: str | None = None,
     channel: int | None = None,
     conditions: str | os.PathLike[str] | None = None,
+    factor: float = 1.0,
 ) -> list[Pair]:
     """Read pairs from two folders by their file names, or from two files.
 
@@ -73,7 +74,7 @@ def read_pairs(
         Which files of the source folder.
     limit : int, optional
         The first so many by name, of each folder of a condition; None reads all.
-    source_suffix, target_suffix, channel
+    source_suffix, target_suffix, channel, factor
         See `patches.pairs_from_folders`.
     conditions : str or path, optional
         "subfolders": `source` holds a folder for each condition, `target` (and `masks`) folders of the same names, or
@@ -93,6 +94,7 @@ def read_pairs(
     more: dict[str, Any] = {
         "axes": axes, "pattern": pattern, "limit": limit, "source_suffix": source_suffix, "target_suffix": target_suffix,
         "channel": channel,
+        "factor": factor,
     }  # fmt: skip
     if conditions is None:
         return _read_all(source, target, masks, **more)
@@ -119,6 +121,7 @@ def _read_all(
     source_suffix: str | None,
     target_suffix: str | None,
     channel: int | None,
+    factor: float,
 ) -> list[Pair]:
     """Read the pairs of two folders, or of two files."""
     first, second = Path(source), Path(target)
@@ -134,6 +137,7 @@ def _read_all(
             source_suffix=source_suffix,
             target_suffix=target_suffix,
             channel=channel,
+            factor=factor,
         )
         files = [(pair.files[0], pair.files[1]) for pair in found[:limit]]
     else:

@@ -160,6 +160,7 @@ def pairs_from_folders(
     target_suffix: str | None = None,
     channel: int | None = None,
     look: bool = False,
+    factor: float = 1.0,
 ) -> list[ImagePair]:
     """Pairs of TIFFs in two folders, by their names; pixels are read when they are needed.
 
@@ -179,6 +180,8 @@ def pairs_from_folders(
         The only channel to take of each image, from 0; an image without channels is taken as it is.
     look : bool
         Refuse pairs of equal pixels, for which they are read as far as the first difference.
+    factor : float
+        Targets have so many times as many planes, rounded: those of models that fill up stacks.
 
     Returns
     -------
@@ -231,7 +234,7 @@ def pairs_from_folders(
                 image=images.get(file.stem, ""),
                 files=(file, partner),
             )
-            problem = _unequal(pair) or (look and _own_truth(pair) and EQUAL_PIXELS)
+            problem = _unequal(pair, factor) or (look and _own_truth(pair) and EQUAL_PIXELS)
         except (InputError, OSError) as error:
             problems.append(f"{file.name}: {error}")
             continue
@@ -383,14 +386,16 @@ def _manifest_images(path: Path) -> dict[str, str]:
         return {row["name"]: row["image"] or "" for row in rows if row["name"]}
 
 
-def _unequal(pair: ImagePair) -> str:
+def _unequal(pair: ImagePair, factor: float = 1.0) -> str:
     """What is wrong with the sizes of a pair; "" if nothing."""
     source, target = pair.source, pair.target
     for letter in "STZYX":
-        if source.size(letter) != target.size(letter) and target.size(letter) != 1:
+        wanted = round(source.size(letter) * factor) if letter == "Z" else source.size(letter)
+        if wanted != target.size(letter) and target.size(letter) != 1:
+            more = f"; {wanted} planes are wanted" if letter == "Z" and factor != 1 else ""
             return (
                 f"source (axes {source.axes}, shape {source.shape}) and target (axes {target.axes}, "
-                f"shape {target.shape}) differ along {letter}"
+                f"shape {target.shape}) differ along {letter}{more}"
             )
     return ""
 

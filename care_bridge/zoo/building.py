@@ -31,6 +31,8 @@ class Built:
     ----------
     name : str
     bundle, onnx, package : Path
+    means : Path or None
+        A probabilistic model's bundle of its means alone, which can be applied twice; None of others.
     completeness : float
         Of the package's metadata, 0-1, by the zoo's own formula.
     notes : tuple of str
@@ -43,11 +45,13 @@ class Built:
     package: Path
     completeness: float
     notes: tuple[str, ...] = ()
+    means: Path | None = None
 
     def lines(self) -> Iterator[str]:
         """What there is to say, a line each."""
-        for path in (self.bundle, self.onnx, self.package):
-            yield f"wrote {path}"
+        for path in (self.bundle, self.means, self.onnx, self.package):
+            if path is not None:
+                yield f"wrote {path}"
         yield f"{self.name}: completeness {self.completeness:.2f} by the model zoo's formula"
         yield from self.notes
 
@@ -72,13 +76,14 @@ def build_model(entry: Entry, out: str | os.PathLike[str]) -> Built:
     """
     folder = writable_folder(Path(out) / entry.name)
     from care_bridge.export.onnx import write_onnx
-    from care_bridge.export.savedmodel import write_bundle
+    from care_bridge.export.savedmodel import means_path, write_bundle
 
     # Without the text how to run it, which names this place.
     bundle = write_bundle(entry.folder, folder / f"{entry.name}.fiji.zip", how_to=False)
     onnx = write_onnx(entry.folder, folder / f"{entry.name}.onnx")
     package, completeness, notes = write_zoo_package(entry, folder / f"{entry.name}.bioimageio.zip")
-    built = Built(entry.name, bundle, onnx, package, completeness, notes)
+    means = means_path(bundle) if entry.config.probabilistic else None
+    built = Built(entry.name, bundle, onnx, package, completeness, notes, means)
     files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != SUMS)
     write_text(folder / SUMS, "".join(f"{sha256(file)}  {file.name}\n" for file in files))
     return built

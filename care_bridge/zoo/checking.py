@@ -189,6 +189,8 @@ def _built(entry: Entry, findings: Findings) -> None:
         )
         for path in (built.bundle, built.package):
             _take_over(check(path), findings)
+        if built.means is not None:
+            _take_over(check(built.means), findings, kind="bundle of the means")
         _twice(entry, built.package, findings)
 
 
@@ -204,12 +206,13 @@ def _twice(entry: Entry, package: Path, findings: Findings) -> None:
     )
 
 
-def _take_over(report: CheckReport, findings: Findings) -> None:
+def _take_over(report: CheckReport, findings: Findings, *, kind: str | None = None) -> None:
+    kind = kind or report.kind
     findings.rules += [
-        Rule(f"{report.kind}: {rule.rule}", rule.result, rule.run, rule.remedy, rule.decisive)
+        Rule(f"{kind}: {rule.rule}", rule.result, rule.run, rule.remedy, rule.decisive)
         for rule in report.rules
     ]
-    findings.facts |= {f"{report.kind}: {key}": value for key, value in report.facts.items()}
+    findings.facts |= {f"{kind}: {key}": value for key, value in report.facts.items()}
 
 
 # --- packages that were built before

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,8 @@ import numpy as np
 from care_bridge import text
 from care_bridge.errors import InputError
 from care_bridge.evaluate import Pair, read_pairs
-from care_bridge.evaluate.baselines import (
-    BETWEEN_CORES,
-    FILTERS,
-    SHIPPED,
-    Baseline,
-    shows_cores,
-    tune,
-    tuning_pieces,
-)
 from care_bridge.evaluate.pairs import seen_in_training
-from care_bridge.evaluate.planes import Plane, on_truth, plane_of
+from care_bridge.evaluate.planes import Plane, on_truth
 from care_bridge.evaluate.scores import score_image
 from care_bridge.files import atomic_file, scratch_folder, write_text
 from care_bridge.images import PATTERN, Image
@@ -35,15 +27,7 @@ from care_bridge.progress import Progress, silent
 from care_bridge.zoo.cards import INPUT, RESTORED, write_card
 from care_bridge.zoo.checking import trained_on
 from care_bridge.zoo.entry import COVER, EVALUATION, FAILURE, Entry, read_entry
-
-ORACLE = "Gaussian, best for each truth"
-"""The Gaussian whose width is chosen by the truth itself: no one can use it, and a network should beat it."""
-
-ORACLE_3D = "Gaussian in 3-D, best for each truth"
-"""The same with a width along Z too, for stacks: all other filters look at one plane at a time, a 3-D network does not."""
-
-WIDTHS_Z = (0.0, 0.4, 0.6, 0.8, 1.0, 1.4, 2.0)
-"""Widths along Z that it may have, in planes: planes lie farther apart than pixels, or as far."""
+from care_bridge.zoo.rivals import Rivals, error_of, rivals_of
 
 PANEL_PX = 256
 """Side of each of a picture's three panels."""
@@ -93,7 +77,7 @@ class Tests:
     tuned_on: str
 
 
-def read_tests(path: str | os.PathLike[str]) -> Tests:
+def read_tests(path: str | os.PathLike[str], *, factor: float | None = None) -> Tests:
     """Read a tests.toml: ``[[sets]]`` of test images, and ``[tuning]`` with training images.
 
     Parameters
@@ -102,6 +86,8 @@ def read_tests(path: str | os.PathLike[str]) -> Tests:
         Folders in it are relative to its own. A set has name, what, source (an address), licence, class, images and
         truths (folders; of one folder, with image_suffix and truth_suffix), and may have pattern (which files), only
         (words of names), pictures, axes, channel. Tuning has what, images, truths, the suffixes, pattern.
+    factor : float, optional
+        Of a model that fills up stacks: truths have so many times as many planes. None: as many.
 
     Raises
     ------
@@ -135,14 +121,14 @@ def read_tests(path: str | os.PathLike[str]) -> Tests:
     if problems:
         raise InputError(f"{str(path)!r} is not complete:\n" + "\n".join(f"  {one}" for one in problems))
     return Tests(
-        tuple(_read_set(one, path.parent) for one in sets),
-        tuple(_read(tuning, path.parent)),
+        tuple(_read_set(one, path.parent, factor or 1.0) for one in sets),
+        tuple(_read(tuning, path.parent, factor or 1.0)),
         str(tuning["what"]),
     )
 
 
-def _read_set(told: Mapping[str, Any], beside: Path) -> TestSet:
-    pairs = _read(told, beside)
+def _read_set(told: Mapping[str, Any], beside: Path, factor: float) -> TestSet:
+    pairs = _read(told, beside, factor)
     if only := told.get("only"):
         pairs = [pair for pair in pairs if any(str(word) in pair.name for word in only)]
         if not pairs:
@@ -158,7 +144,7 @@ def _read_set(told: Mapping[str, Any], beside: Path) -> TestSet:
     )
 
 
-def _read(told: Mapping[str, Any], beside: Path) -> list[Pair]:
+def _read(told: Mapping[str, Any], beside: Path, factor: float) -> list[Pair]:
     return read_pairs(
         beside / str(told["images"]),
         beside / str(told["truths"]),
@@ -167,6 +153,7 @@ def _read(told: Mapping[str, Any], beside: Path) -> list[Pair]:
         axes=told.get("axes"),
         channel=told.get("channel"),
         pattern=str(told.get("pattern", PATTERN)),
+        factor=factor,
     )
 
 
@@ -201,34 +188,27 @@ def evaluate_model(entry: Entry, tests: Tests, *, cost: bool = True, progress: P
         digest for one in tests.sets for pair in one.pairs for digest in pair.hashes
     }:
         raise InputError("filters would be tuned on the test images; tune them on training images")
-    tuning = [(pair.source, pair.target) for pair in tests.tuning]
-    names = SHIPPED  # so that a card is the same wherever it is measured
-    if shows_cores([source for source, _ in tuning_pieces(tuning)]):
-        names = (*names, BETWEEN_CORES)
-    baselines = tune(tuning, tuned_on=tests.tuned_on, names=names)
-    ways: dict[str, Callable[[Pair], Image]] = {INPUT: lambda pair: pair.source}
+    rivals = rivals_of(entry, tests.tuning, tuned_on=tests.tuned_on, stacks=_any_stack(tests))
+    ways: dict[str, Callable[[Image], Image]] = {INPUT: rivals.as_input}
     total = sum(len(one.pairs) for one in tests.sets)
     measured, shown = [], []
     with open_predictor(entry.folder, runtime="keras") as predictor:
-        ways[RESTORED] = lambda pair: _restored(predictor, pair.source)
-        ways |= {one.name: _by(one) for one in baselines}
+        ways[RESTORED] = lambda image: _restored(predictor, image)
+        ways |= rivals.ways
         done = 0
         for one in tests.sets:
             images = []
             for pair in one.pairs:
-                images.append(_measured(pair, ways))
+                images.append(_measured(pair, ways, rivals))
                 done += 1
                 progress(done, total, "measuring")
             measured.append(_set(one, images))
             if one.pictures:
                 shown += [(image, pair, one) for image, pair in zip(images, one.pairs, strict=True)]
-        captions = _pictures(entry, shown, predictor)
+        captions = _pictures(entry, shown, predictor, rivals)
     found = {
         "hashes": entry.hashes(),
-        "tuned": f"Filters are tuned on {tests.tuned_on}, once for all images: "
-        + "; ".join(f"{one.name} {one.settings}" for one in baselines)
-        + f". {ORACLE}: a width that only the truth can tell."
-        + (f" {ORACLE_3D}: one in the plane and one along Z." if _any_stack(tests) else ""),
+        "tuned": rivals.tuned,
         "sets": measured,
         "pictures": captions,
         "cost": _cost(entry) if cost else {},
@@ -247,38 +227,13 @@ def _restored(predictor: Predictor, image: Image) -> Image:
     return mean_channels(predictor.predict(image), like=image)
 
 
-def _by(baseline: Baseline) -> Callable[[Pair], Image]:
-    return lambda pair: baseline.predict(pair.source)
-
-
-def _measured(pair: Pair, ways: Mapping[str, Callable[[Pair], Image]]) -> dict[str, Any]:
-    scores = {}
-    for way, function in ways.items():
-        scores[way] = _scores(function(pair), pair)
-    widths = (Baseline("Gaussian", parameters) for parameters in FILTERS["Gaussian"][1])
-    tried = [_scores(one.predict(pair.source), pair) for one in widths]
-    scores[ORACLE] = max(tried, key=lambda one: one["psnr"])
-    if pair.source.size("Z") > 1:
-        scores[ORACLE_3D] = max(
-            (_scores(one, pair) for one in _blurred(pair.source)), key=lambda one: one["psnr"]
-        )
+def _measured(pair: Pair, ways: Mapping[str, Callable[[Image], Image]], rivals: Rivals) -> dict[str, Any]:
+    scores = {way: _scores(function(pair.source), pair) for way, function in ways.items()}
+    for way, candidates in rivals.oracles.items():
+        tried = list(candidates(pair.source))
+        if tried:
+            scores[way] = _scores(min(tried, key=partial(error_of, truth=pair.target)), pair)
     return {"name": pair.name, "sha256": list(pair.hashes), "scores": scores}
-
-
-def _blurred(stack: Image) -> Iterator[Image]:
-    """A stack through every Gaussian of `ORACLE_3D`."""
-    from scipy.ndimage import gaussian_filter1d
-
-    widths = [float(parameters["sigma_px"]) for parameters in FILTERS["Gaussian"][1]]
-    for along_z in WIDTHS_Z:
-        data = stack.data.astype(np.float32)
-        if along_z:
-            data = gaussian_filter1d(data, along_z, axis=stack.axes.index("Z"))
-        for width in widths:
-            blurred = data
-            for letter in "YX":
-                blurred = gaussian_filter1d(blurred, width, axis=stack.axes.index(letter))
-            yield stack.replace(data=blurred)
 
 
 def _scores(image: Image, pair: Pair) -> dict[str, float]:
@@ -310,7 +265,10 @@ def _set(one: TestSet, images: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _pictures(
-    entry: Entry, shown: Sequence[tuple[Mapping[str, Any], Pair, TestSet]], predictor: Predictor
+    entry: Entry,
+    shown: Sequence[tuple[Mapping[str, Any], Pair, TestSet]],
+    predictor: Predictor,
+    rivals: Rivals,
 ) -> dict[str, str]:
     """Cover: the image with the middle gain; failure: the one with the least; what stands below each."""
     if not shown:
@@ -322,7 +280,8 @@ def _pictures(
         ("cover", COVER, ranked[len(ranked) // 2]),
     ):
         restored = _restored(predictor, pair.source)
-        panels = _panels(plane_of(pair.source), plane_of(restored), plane_of(pair.target))
+        seen = (rivals.as_input(pair.source), restored, pair.target)
+        panels = _panels(*map(rivals.plane, seen))
         with atomic_file(entry.folder / file) as part:
             part.write_bytes(png(np.concatenate(panels, axis=1), limits=display_limits(panels[-1])))
         scores = image["scores"]
