@@ -14,7 +14,7 @@ from care_bridge import text
 from care_bridge.config import CareConfig, read_config
 from care_bridge.errors import InputError
 from care_bridge.files import sha256
-from care_bridge.model_files import stated_noise
+from care_bridge.model_files import ISOTROPIC, stated_noise
 from care_bridge.model_names import CARD, DATASHEET, model_path, named_models, no_such_model
 from care_bridge.noise import NoiseRange
 
@@ -121,8 +121,8 @@ class Entry:
 
     @property
     def dimensions(self) -> str:
-        """`2D` or `3D`: the axes along which the network works."""
-        return f"{len(self.config.axes.replace('C', ''))}D"
+        """`2D` or `3D`: what it is given. A model that fills up stacks is 3-D, though its network sees slices."""
+        return "3D" if self.config.kind == ISOTROPIC else f"{len(self.config.axes.replace('C', ''))}D"
 
     @property
     def title(self) -> str:

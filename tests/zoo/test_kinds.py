@@ -104,6 +104,7 @@ def test_a_model_that_fills_up_stacks_is_held_against_interpolation_and_deconvol
     best = found["Richardson-Lucy along Z, best for each truth"]["psnr"]
     assert best >= found["Richardson-Lucy along Z"]["psnr"]
     card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "· 3D ·" in card  # what it is given, though its network sees slices
     assert "The input is interpolated linearly" in card
     assert "care-bridge restore cell.tif --model tiny-isotropic" in card
 
