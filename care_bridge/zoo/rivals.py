@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from care_bridge.errors import InputError
 from care_bridge.evaluate import Pair
-from care_bridge.evaluate.baselines import FILTERS, SHIPPED, TUNING_CROPS, Baseline, tune
+from care_bridge.evaluate.baselines import FILTERS, SHIPPED, TUNING_CROP_PX, TUNING_CROPS, Baseline, tune
 from care_bridge.evaluate.planes import Plane, plane_of
 from care_bridge.evaluate.scores import fields
 from care_bridge.images import Image
@@ -191,11 +191,21 @@ def _grid(**values: Sequence[Any]) -> tuple[Setting, ...]:
 
 
 def _few(pairs: Sequence[Pair]) -> list[Pair]:
-    """Some of the pairs from first to last: a tuning optimum is flat."""
+    """The middles of some of the pairs from first to last: a tuning optimum is flat."""
     if not pairs:
         raise InputError("no training pair to tune on")
     places = np.unique(np.linspace(0, len(pairs) - 1, min(TUNING_CROPS, len(pairs))).astype(int))
-    return [pairs[place] for place in places]
+    found = [pairs[place] for place in places]
+    return [replace(pair, source=_middle(pair.source), target=_middle(pair.target)) for pair in found]
+
+
+def _middle(image: Image) -> Image:
+    cut = [slice(None)] * image.data.ndim
+    for letter in "YX":
+        size = image.size(letter)
+        start = max(0, size - TUNING_CROP_PX) // 2
+        cut[image.axes.index(letter)] = slice(start, start + TUNING_CROP_PX)
+    return image.replace(data=image.data[tuple(cut)])
 
 
 def _stack(image: Image) -> Volume:
@@ -231,7 +241,7 @@ def _filled(tuning: Sequence[Pair], *, factor: float, tuned_on: str, sliced: boo
         ALONG_Z,
         deconvolved,
         _grid(
-            sigma_z_px=[factor * share for share in (0.3, 0.5, 0.7, 0.9, 1.1)],
+            sigma_z_px=[factor * share for share in (0.4, 0.6, 0.8, 1.1)],
             iterations=(5, 15, 40),
             sigma_px=(0.0, 0.6, 1.0),
         ),
@@ -307,12 +317,12 @@ def _projected(tuning: Sequence[Pair], *, tuned_on: str) -> Rivals:
     smoothed = _Method(
         SMOOTHED,
         lambda stack, sigma_px, sigma_z_px: _smooth(stack, sigma_px, sigma_z_px).max(axis=0),
-        _grid(sigma_px=(0.6, 1.0, 1.4, 2.0), sigma_z_px=(0.0, 0.7, 1.2, 2.0)),
+        _grid(sigma_px=(0.6, 1.0, 1.5), sigma_z_px=(0.0, 0.7, 1.4)),
     ).tuned(few)
     surface = _Method(
         SURFACE,
         surface_projection,
-        _grid(reach_px=(4.0, 8.0, 16.0, 30.0), planes=(0, 1, 2), sigma_px=(0.0, 0.6, 1.0, 1.4)),
+        _grid(reach_px=(6.0, 12.0, 25.0), planes=(0, 1), sigma_px=(0.6, 1.0, 1.5)),
     ).tuned(few)
     best = f"{SURFACE}, best for each truth"
     return Rivals(
