@@ -17,7 +17,16 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.simulate import isotropic, structures
-from care_bridge.simulate.steps import AxialBlur, Closed, FibreBundle, NotNegative, Positive, Share, Step, draw
+from care_bridge.simulate.steps import (
+    AxialBlur,
+    Closed,
+    FibreBundle,
+    NotNegative,
+    Positive,
+    Share,
+    Step,
+    draw,
+)
 from care_bridge.text import MOST_YAML_BYTES, parse
 
 ORDER = ("psf", "poisson", "gaussian", "intensity", "round")

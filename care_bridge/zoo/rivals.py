@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 
 from care_bridge.errors import InputError
 from care_bridge.evaluate import Pair
-from care_bridge.evaluate.baselines import FILTERS, SHIPPED, TUNING_CROP_PX, TUNING_CROPS, Baseline, tune
+from care_bridge.evaluate.baselines import (
+    BETWEEN_CORES,
+    FILTERS,
+    SHIPPED,
+    TUNING_CROP_PX,
+    TUNING_CROPS,
+    Baseline,
+    shows_cores,
+    tune,
+    tuning_pieces,
+)
 from care_bridge.evaluate.planes import Plane, plane_of
 from care_bridge.evaluate.scores import fields
 from care_bridge.images import Image
@@ -119,8 +129,10 @@ def error_of(image: Image, truth: Image) -> float:
 
 
 def _filters(pairs: Sequence[tuple[Image, Image]], tuned_on: str) -> list[Baseline]:
-    # What is shipped alone, so that a card is the same wherever it is measured.
-    return tune(pairs, tuned_on=tuned_on, names=SHIPPED)
+    names = SHIPPED  # so that a card is the same wherever it is measured
+    if shows_cores([source for source, _ in tuning_pieces(pairs)]):
+        names = (*names, BETWEEN_CORES)
+    return tune(pairs, tuned_on=tuned_on, names=names)
 
 
 def _settings(filters: Iterable[Baseline]) -> str:
