@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -120,10 +121,10 @@ def write_package(
 
     Notes
     -----
-    Weights: `keras_hdf5`, `tensorflow_saved_model_bundle` (opens in "Run your network" as it is) and `onnx`,
-    with the `.keras` file attached. Output stays in normalised units: no reader can undo percentiles. A mean and
-    deviation of the network's own (Noise2Void) are stated as `fixed_zero_mean_unit_variance`, and undone by
-    `scale_linear`; those of several channels stay in the network.
+    Weights: `keras_hdf5` (not of ensembles and projections, whose HDF5 Keras cannot read), `onnx` and
+    `tensorflow_saved_model_bundle` (opens in "Run your network" as it is), with the `.keras` file attached. Output stays
+    in normalised units: no reader can undo percentiles. A mean and deviation of the network's own (Noise2Void) are stated
+    as `fixed_zero_mean_unit_variance`, and undone by `scale_linear`; those of several channels stay in the network.
     """
     subject = _subject(model, metadata, pmin, pmax, custom_objects)
     trial = _tried(subject, test_image, ground_truth)
@@ -238,8 +239,10 @@ def _write_weights(
     """Every weights format into `folder`: the entries for the description, and what each makes of the image."""
     source, graph, geometry = subject.source, subject.graph, subject.geometry
     # A clone without its training: compiled models do not open elsewhere.
+    whole = not _operates(source.network)
     with _quiet_keras():
-        source.network.save(folder / f"{source.name}.h5", include_optimizer=False)
+        if whole:
+            source.network.save(folder / f"{source.name}.h5", include_optimizer=False)
         source.network.save(folder / f"{source.name}.keras", include_optimizer=False)
     _undate(folder / f"{source.name}.keras")
     bundle = folder / f"{source.name}.zip"
@@ -276,7 +279,19 @@ def _write_weights(
             "comment": f"Differs from Keras by {to_onnx:.1g} of the range.",
         },
     }
+    if not whole:
+        # Keras writes such a network to HDF5 and does not read it again; the .keras file is attached all the same.
+        del entries["keras_hdf5"], entries["tensorflow_saved_model_bundle"]["parent"]
+        entries["onnx"]["parent"] = "tensorflow_saved_model_bundle"
     return entries, others
+
+
+def _operates(network: keras.Model) -> bool:
+    """Whether a network, or one in it, holds operations that are no layers (ensembles' means, projections' sums)."""
+    return any(
+        not isinstance(one, keras.layers.Layer) or (isinstance(one, keras.Model) and _operates(one))
+        for one in network.operations
+    )
 
 
 @contextmanager
@@ -297,6 +312,13 @@ def _undate(keras_file: Path) -> None:
     told = json.loads(parts["metadata.json"])
     told.pop("date_saved", None)
     parts["metadata.json"] = json.dumps(told).encode()
+    # Where the parts of nested networks lay in memory, in the order in which they are named.
+    numbers: dict[bytes, int] = {}
+    parts["config.json"] = re.sub(
+        rb'("shared_object_id": )(\d+)',
+        lambda found: found[1] + str(numbers.setdefault(found[2], len(numbers))).encode(),
+        parts["config.json"],
+    )
     _write_zip(keras_file, parts, zipfile.ZIP_STORED)
 
 

@@ -16,7 +16,7 @@ from care_bridge import __version__
 from care_bridge.export import facts
 from care_bridge.export.graph import signature
 from care_bridge.export.metadata import ModelCard
-from care_bridge.export.sample import EPS, ranks_agree
+from care_bridge.export.sample import EPS, halos, ranks_agree
 from care_bridge.export.source import Source
 from care_bridge.export.zoo_spec import FORMAT_VERSION
 from care_bridge.reach import Geometry
@@ -106,29 +106,6 @@ def _tags(card: ModelCard, n_dim: int) -> list[str]:
     task = [card.task] if card.task != "denoising" else ["denoising"]
     tags = [*fixed, *task, "image-restoration", "care", "csbdeep", *card.more.get("tags", [])]
     return list(dict.fromkeys(tags))
-
-
-def halos(source: Source, geometry: Geometry) -> dict[str, int]:
-    """Halo a space axis: the receptive field up to the next multiple of the step, one step along Z.
-
-    Notes
-    -----
-    deepImageJ needs multiples of the step (others shift the pooling grid), and fails on stacks thinner than
-    about the halo: so Z gets a small one of its own.
-    """
-    found = {}
-    for axis, multiple, reach in zip(
-        source.space, geometry.size_multiple, geometry.receptive_field, strict=True
-    ):
-        if source.space.index(axis) == geometry.dropped or reach is None:
-            found[axis.lower()] = 0
-        elif axis in "ZT":
-            found[axis.lower()] = min(round_up(reach, multiple), max(multiple, 2))
-        else:
-            found[axis.lower()] = round_up(reach, multiple)
-    return {
-        axis: round_up(halo, m) for (axis, halo), m in zip(found.items(), geometry.size_multiple, strict=True)
-    }
 
 
 def _input(subject: Subject, space: str, shape: Any, halo: Mapping[str, int]) -> dict[str, Any]:

@@ -107,8 +107,34 @@ def _crop(
 
 def _test_sizes(source: Source, geometry: Geometry) -> dict[str, int]:
     wanted = {"Z": 16, "Y": 128, "X": 128} if len(source.space) == 3 else {"Y": 256, "X": 256}
-    multiples = zip(source.space, geometry.size_multiple, strict=True)
-    return {axis: round_up(wanted.get(axis, 16), multiple) for axis, multiple in multiples}
+    least = halos(source, geometry)
+    return {
+        axis: round_up(max(wanted.get(axis, 16), 2 * least[axis.lower()] + 1), multiple)
+        for axis, multiple in zip(source.space, geometry.size_multiple, strict=True)
+    }
+
+
+def halos(source: Source, geometry: Geometry) -> dict[str, int]:
+    """Halo a space axis: the receptive field up to the next multiple of the step, one step along Z.
+
+    Notes
+    -----
+    deepImageJ needs multiples of the step (others shift the pooling grid), and fails on stacks thinner than
+    about the halo: so Z gets a small one of its own.
+    """
+    found = {}
+    for axis, multiple, reach in zip(
+        source.space, geometry.size_multiple, geometry.receptive_field, strict=True
+    ):
+        if source.space.index(axis) == geometry.dropped or reach is None:
+            found[axis.lower()] = 0
+        elif axis in "ZT":
+            found[axis.lower()] = min(round_up(reach, multiple), max(multiple, 2))
+        else:
+            found[axis.lower()] = round_up(reach, multiple)
+    return {
+        axis: round_up(halo, m) for (axis, halo), m in zip(found.items(), geometry.size_multiple, strict=True)
+    }
 
 
 def drawn_test_image(source: Source, geometry: Geometry, low: float, high: float) -> Image:

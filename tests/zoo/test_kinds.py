@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -171,9 +172,14 @@ def test_an_ensemble_is_built_twice_to_the_same_bytes_with_a_bundle_of_its_means
     ensemble: Path, tmp_path: Path
 ) -> None:
     from care_bridge.zoo.building import build_model
+    from care_bridge.zoo.checking import different_parts
 
     one, two = (build_model(find("tiny-ensemble"), tmp_path / name) for name in ("one", "two"))
-    assert one.package.read_bytes() == two.package.read_bytes()
+    assert different_parts(one.package, two.package) == []
+    # Keras writes what holds operations to HDF5 and cannot read it again: "Unknown layer: 'Sqrt'" (3.15).
+    held = zipfile.ZipFile(one.package).namelist()
+    assert not [name for name in held if name.endswith(".h5")]
+    assert {"tiny-ensemble.keras", "tiny-ensemble.onnx", "tiny-ensemble.zip"} < set(held)
     assert one.means is not None
     assert one.means.is_file()
     assert f"wrote {one.means}" in one.lines()
