@@ -266,7 +266,10 @@ def stated_noise(path: str | os.PathLike[str]) -> NoiseRange:
         config = read_config(folder)
     made_of = (read_meta(path).provenance if config is None else config.provenance).get("data")
     data = made_of if isinstance(made_of, Mapping) else {}
-    found = _simulated(data.get("recipe")).filled(NoiseRange.from_dict(data.get("noise")))
+    # Sources of an isotropic network are planes that were blurred on purpose: their noise is not that of a stack.
+    isotropic = config is not None and config.kind == "IsotropicCARE"
+    measured = NoiseRange() if isotropic else NoiseRange.from_dict(data.get("noise"))
+    found = _simulated(data.get("recipe")).filled(measured)
     if config is not None and config.method == "n2v" and config.n2v_structmask is None:
         # Whatever it was trained on: what neighbours or rows share is not hidden by single blind spots, and stays.
         found = replace(found, correlation=(0.0, 0.0), rows=(0.0, 0.0))

@@ -15,7 +15,7 @@ from care_bridge.cli import app
 from care_bridge.images import Image, write_image
 from care_bridge.model_files import stated_noise
 from care_bridge.model_names import named_models
-from care_bridge.noise import NoiseRange, unlike
+from care_bridge.noise import NoiseRange, measure_channels, measure_some, unlike
 
 CAMERA = {"step": "camera", "photons": [5, 200], "bright_photons": [200, 2000], "bright_share": 0.15,
           "neighbours": [0.0, 0.8], "neighbours_share": 0.0, "rows": [0.05, 0.5], "rows_share": 0.3}  # fmt: skip
@@ -90,6 +90,39 @@ def test_a_data_sheet_says_what_config_json_leaves_open(tmp_path: Path) -> None:
         sheet = f'noise = "{name}"\nphotons = [1, 9]\nneighbour_correlation = [0.0, 0.1]\n'
         (folder / "datasheet.toml").write_text(sheet, encoding="utf-8")
         assert stated_noise(folder) == NoiseRange(photons=(7.0, 70.0), correlation=said)
+
+
+def test_training_on_pairs_writes_down_the_noise_of_its_sources(made: Path, tmp_path: Path) -> None:
+    from care_bridge.training.data import data_from_folders
+
+    for name in ("a", "b"):
+        write_image(tmp_path / "source" / f"{name}.tif", noisy(shared=True))
+        write_image(tmp_path / "target" / f"{name}.tif", noisy(shared=False))
+    data = data_from_folders(tmp_path / "source", tmp_path / "target", patch_size=(64, 64))
+    measured = NoiseRange.of(measure_channels(noisy(shared=True)))
+    assert data.provenance["noise"] == measured.as_dict()
+    for kind, known in (("CARE", NoiseRange.from_dict(measured.as_dict())), ("IsotropicCARE", NoiseRange())):
+        folder = tmp_path / kind
+        folder.mkdir()
+        values: dict[str, Any] = {"axes": "YXC", "n_channel_in": 1, "n_channel_out": 1}
+        values["care_bridge"] = {"provenance": {"data": data.provenance}, "class": kind}
+        (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
+        # An isotropic network's sources were blurred on purpose: their noise is not that of the stacks it restores.
+        assert stated_noise(folder) == known
+
+
+@pytest.mark.parametrize(
+    ("count", "asked"), [(0, []), (1, [0]), (3, [0, 1, 2]), (15, [0, 2, 4, 6, 8, 10, 12, 14])]
+)
+def test_of_many_images_eight_evenly_spread_are_measured(count: int, asked: list[int]) -> None:
+    seen: list[int] = []
+
+    def image(number: int) -> Image:
+        seen.append(number)
+        return Image(np.zeros((2, 8, 8), np.float32), "CYX")
+
+    assert len(measure_some(count, image)) == 2 * len(asked)
+    assert seen == asked
 
 
 @pytest.mark.tf

@@ -9,7 +9,7 @@ show is said to be unknown.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,9 @@ from care_bridge.noise.curve import BLOCK, Array, Curve, fit_curve, flattest
 from care_bridge.noise.value import Noise, NoiseRange
 
 MOST_PLANES = 8
+
+MOST_IMAGES = 8
+"""Of many images so many are measured, spread over all."""
 
 _MOST_PIXELS = 1 << 22
 
@@ -89,6 +92,25 @@ def measure_noise(image: Image, *, channel: int | None = None) -> Noise:
 def measure_channels(image: Image) -> tuple[Noise, ...]:
     """Measure the noise of each channel of an image by itself, as `measure_noise`."""
     return tuple(measure_noise(image, channel=number) for number in range(image.size("C")))
+
+
+def measure_some(count: int, image: Callable[[int], Image]) -> list[Noise]:
+    """Measure the noise of a few of many images: what a data set's noise is.
+
+    Parameters
+    ----------
+    count : int
+        How many images there are.
+    image : callable
+        Gives the image of a number below `count`; asked for those that are measured alone, `MOST_IMAGES` spread over all.
+
+    Returns
+    -------
+    list of Noise
+        One for each channel of each image that was measured.
+    """
+    chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_IMAGES)).round().astype(int))
+    return [noise for number in chosen for noise in measure_channels(image(int(number)))]
 
 
 def unlike(image: Image, trained: NoiseRange, *, measured: Sequence[Noise] | None = None) -> str:

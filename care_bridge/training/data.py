@@ -16,6 +16,8 @@ from care_bridge.axes import SPACE, check_axes
 from care_bridge.defaults import PATCHES_PER_IMAGE, SEED, TargetScale
 from care_bridge.errors import InputError
 from care_bridge.files import sha256
+from care_bridge.images import Image
+from care_bridge.noise import NoiseRange, measure_some
 from care_bridge.patches import (
     ChosenScale,
     Foreground,
@@ -27,7 +29,7 @@ from care_bridge.patches import (
     pairs_from_folders,
     sample_patches,
 )
-from care_bridge.patches.pairs import EQUAL_PIXELS, equal_pixels
+from care_bridge.patches.pairs import EQUAL_PIXELS, ImagePair, equal_pixels
 from care_bridge.progress import Progress, silent
 from care_bridge.training.batches import Arrays, Batch, BatchSource, PatchSource
 
@@ -178,6 +180,7 @@ def data_from_folders(
         "validation_fraction": validation_fraction,
         "n_training": len(training),
         "n_validation": len(validation),
+        "noise": _noise(pairs).as_dict(),
         "split": "no validation pixel is a training pixel",
     }
     if percentiles is not None:
@@ -196,6 +199,14 @@ def data_from_folders(
     if 4 * math.prod(size.values()) * sum(channels) * len(patches) <= IN_MEMORY_BYTES:
         parts = [Arrays(*part.batch(np.arange(len(part)))) for part in parts]
     return TrainingData(parts[0], parts[1], space + "C", *channels, provenance, scale.scale)
+
+
+def _noise(pairs: Sequence[ImagePair]) -> NoiseRange:
+    def source(number: int) -> Image:
+        stored = pairs[number].source
+        return Image(np.asarray(stored.open()), stored.axes)
+
+    return NoiseRange.of(measure_some(len(pairs), source))
 
 
 def network_axes(

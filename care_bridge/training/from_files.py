@@ -15,9 +15,8 @@ from care_bridge.config import TARGET_SCALES, CareConfig, read_config
 from care_bridge.defaults import KIND, METHOD, PATCHES_PER_IMAGE, PRESET, TargetScale
 from care_bridge.errors import InputError
 from care_bridge.files import sha256, writable_folder
-from care_bridge.images import read_image
 from care_bridge.model_names import model_path
-from care_bridge.noise import Noise, NoiseRange, measure_channels
+from care_bridge.noise import NoiseRange
 from care_bridge.patches import Foreground, PatchPercentiles, pairs_from_folders
 from care_bridge.progress import Progress, silent
 from care_bridge.simulate.recipe import Recipe
@@ -267,8 +266,7 @@ def train_from_files(
         if members > 1
         else _train_one(config, data, folder, start, **how)
     )
-    sources = source if simulate is None and target is not None else None
-    remember_familiar(folder, data, sources=sources, image_axes=image_axes)
+    remember_familiar(folder, data)
     tempered = temper(folder, [data.validation])
     if tempered is None:
         return model
@@ -276,13 +274,7 @@ def train_from_files(
     return load_model(folder)
 
 
-def remember_familiar(
-    folder: str | os.PathLike[str],
-    data: TrainingData,
-    *,
-    sources: str | os.PathLike[str] | None = None,
-    image_axes: str | None = None,
-) -> Path | None:
+def remember_familiar(folder: str | os.PathLike[str], data: TrainingData) -> Path | None:
     """Write into a model's folder what it was trained on, for the guard that notices what it does not know.
 
     Parameters
@@ -290,11 +282,7 @@ def remember_familiar(
     folder : path
         Of a trained model, or of an ensemble.
     data : TrainingData
-        What it was trained on.
-    sources : path, optional
-        Folder of the source images, whose noise is measured.
-    image_axes : str, optional
-        Of these files, where they do not say.
+        What it was trained on, and the noise of its sources.
 
     Returns
     -------
@@ -312,7 +300,7 @@ def remember_familiar(
         config,
         data.training,
         data.validation,
-        noise=_noise_of(Path(sources), image_axes, data) if sources is not None else NoiseRange(),
+        noise=NoiseRange.from_dict(data.provenance.get("noise")),
         weights=weights_hashes(folder),
     )
     if found is None:
@@ -388,11 +376,11 @@ def familiar_from_files(
             f"the images have {counted(data.n_channel_in, 'channel')}, and the network takes {config.n_channel_in}; name "
             "the images that it was trained on"
         )
-    return _remembered(folder, data, sources=source, image_axes=image_axes)
+    return _remembered(folder, data)
 
 
-def _remembered(folder: str | os.PathLike[str], data: TrainingData, **measured: Any) -> Path:
-    written = remember_familiar(folder, data, **measured)
+def _remembered(folder: str | os.PathLike[str], data: TrainingData) -> Path:
+    written = remember_familiar(folder, data)
     if written is None:
         raise InputError(
             "the images give too few patches to know anything of; name more of them, or larger ones"
@@ -557,28 +545,6 @@ def _simulated_again(
             else f"the model was trained on {counted(len(wanted), 'clean image')}, e.g. {names[0]}; name their folder"
         )
     return data
-
-
-MOST_MEASURED = 8
-"""Source images whose noise is measured."""
-
-
-def _noise_of(sources: Path, axes: str | None, data: TrainingData) -> NoiseRange:
-    names = sorted(data.provenance.get("source", {}))
-    files = [sources / name for name in names if (sources / name).is_file()]
-    found: list[Noise] = []
-    for number in sorted({round(place) for place in _even(len(files), MOST_MEASURED)}):
-        try:
-            found += measure_channels(read_image(files[number], axes))
-        except InputError:
-            continue  # too small to be measured
-    return NoiseRange.of(found)
-
-
-def _even(count: int, most: int) -> list[float]:
-    """Places spread over so many."""
-    shown = min(count, most)
-    return [place * (count - 1) / max(shown - 1, 1) for place in range(shown)]
 
 
 def _percentiles(preset: Preset, made_of: Mapping[str, Any]) -> PatchPercentiles:

@@ -14,8 +14,8 @@ from care_bridge.axes import move_axes
 from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
 from care_bridge.files import sha256
-from care_bridge.images import list_images, only_channel, read_image
-from care_bridge.noise import CORRELATED, Noise, NoiseRange, measure_channels
+from care_bridge.images import Image, list_images, only_channel, read_image
+from care_bridge.noise import CORRELATED, Noise, NoiseRange, measure_some
 from care_bridge.progress import Progress, silent
 from care_bridge.training.batches import Arrays
 from care_bridge.training.blind_spots import (
@@ -35,9 +35,6 @@ SPLIT_BY_FILE = 8
 """From so many files on whole ones validate; of fewer the last rows of each image."""
 
 VALIDATION_PATCHES = 64
-
-MEASURED_IMAGES = 3
-"""Images, evenly chosen, whose noise is looked at before a training."""
 
 ROWS_DIFFER = 0.2
 """From here on offsets of whole rows, as shares of a pixel's noise, are worth a warning."""
@@ -128,9 +125,14 @@ def data_from_noisy(
     training, validation, least = _split(images, config, patch_size[-2], validation_fraction)
     means, stds = _scale(training, len(space))
     scaled = config.replace(means=means, stds=stds)
+
+    def measured(number: int) -> Image:
+        image = read_image(files[number], image_axes, mapped=True)
+        return image if channel is None else only_channel(image, channel)
+
     held_out = BlindSpots(validation, scaled, [*patch_size[:-2], least, patch_size[-1]])
     fixed = held_out.batch_at(0, size=VALIDATION_PATCHES, seed=config.seed, purpose=VALIDATION)
-    found = _noise(files, image_axes, channel)
+    found = measure_some(len(files), measured)
     for sentence in shared_noise(found, config):
         warnings.warn(sentence, stacklevel=2)
     provenance: dict[str, Any] = {
@@ -262,15 +264,6 @@ def _scale(images: Sequence[NoisyImage], n_space: int) -> tuple[tuple[float, ...
 
 
 # --- is it for this noise?
-
-
-def _noise(files: Sequence[Path], image_axes: str | None, channel: int | None) -> list[Noise]:
-    chosen = np.unique(np.linspace(0, len(files) - 1, MEASURED_IMAGES).astype(int))
-    found: list[Noise] = []
-    for number in chosen:
-        image = read_image(files[number], image_axes, mapped=True)
-        found.extend(measure_channels(image if channel is None else only_channel(image, channel)))
-    return found
 
 
 def shared_noise(found: Sequence[Noise], config: CareConfig) -> list[str]:
