@@ -118,10 +118,6 @@ import net.imglib2.RandomAccess
 import net.imglib2.RandomAccessibleInterval
 import net.imglib2.type.numeric.RealType
 
-class Refused extends RuntimeException {
-    Refused(String message) { super(message) }
-}
-
 // What can be said about an image that was restored; grey level of the input = scale * restored value + offset.
 class Restored {
     ImagePlus image
@@ -131,16 +127,6 @@ class Restored {
     double offset = 0
     double clippedShare = 0
     String how = ''
-}
-
-// How a script ended; the message stands in the sentinel file too, what is said more only in the log.
-class Ending {
-    String message
-    String more = ''
-    String status = 'done'
-    int done = 1
-    int skipped = 0
-    int failed = 0
 }
 
 // The percentiles as they were given, before -1 was exchanged for those of a model.
@@ -164,29 +150,12 @@ void attempt(String script, boolean mayAsk = false, Closure<Ending> steps) {
     writeSentinel(script, ending)
 }
 
-void say(String text) {
-    IJ.log('CARE bridge: ' + text)
-}
-
-// A small file that tells another program how the script ended; only written where sentinel was given.
-void writeSentinel(String script, Ending ending) {
-    if (!sentinel) return
-    def plain = ending.message.replace('\\', '/').replace('"', "'").replace('\n', ' ')
-    new File(sentinel).setText('{"macro": "' + script + '", "status": "' + ending.status + '", "done": ' + ending.done
-        + ', "skipped": ' + ending.skipped + ', "failed": ' + ending.failed + ', "message": "' + plain + '"}\n', 'UTF-8')
-}
-
 Class pluginCommand() {
     try {
         return getClass().classLoader.loadClass('de.csbdresden.csbdeep.commands.GenericNetwork')
     } catch (ClassNotFoundException e) {
         throw new Refused('the CSBDeep plugin is not installed; Help > Update... > Manage Update Sites > CSBDeep')
     }
-}
-
-// Where models lie by name.
-File modelsFolder() {
-    return new File(fijiFolder(), 'models/CARE_bridge')
 }
 
 // A model of that folder by its name, with or without its ending and what it restores; null where there is none.
@@ -752,12 +721,48 @@ String nameOf(ImagePlus image) {
     return plainName(image?.title ?: '')
 }
 
+// ---- The same in every script of this folder: end ---------------------------------------------------------
+// ---- How a script ends
+
+class Refused extends RuntimeException {
+    Refused(String message) { super(message) }
+}
+
+// How a script ended; the message stands in the sentinel file too, what is said more only in the log.
+class Ending {
+    String message
+    String more = ''
+    String status = 'done'
+    int done = 1
+    int skipped = 0
+    int failed = 0
+}
+
+void say(String text) {
+    IJ.log('CARE bridge: ' + text)
+}
+
+// A small file that tells another program how the script ended; only written where sentinel was given.
+void writeSentinel(String script, Ending ending) {
+    if (!sentinel) return
+    def plain = ending.message.replace('\\', '/').replace('"', "'").replace('\n', ' ')
+    new File(sentinel).setText('{"macro": "' + script + '", "status": "' + ending.status + '", "done": ' + ending.done
+        + ', "skipped": ' + ending.skipped + ', "failed": ' + ending.failed + ', "message": "' + plain + '"}\n', 'UTF-8')
+}
+
+File fijiFolder() {
+    return new File(System.getProperty('ij.dir') ?: IJ.getDirectory('imagej') ?: '.')
+}
+
+// Where models lie by name.
+File modelsFolder() {
+    return new File(fijiFolder(), 'models/CARE_bridge')
+}
+
 String plainName(String name) {
     int dot = name.lastIndexOf('.')
     return dot > 0 ? name.substring(0, dot) : name
 }
-
-// ---- The same in every script of this folder: end ---------------------------------------------------------
 
 // ---- The engine onnx: the network that lies in the model's zip beside TensorFlow's ----------------------
 
@@ -863,6 +868,9 @@ OnnxModel openOnnx(File file) {
     try {
         // With it, memory for the largest tile so far is kept: 1.9 instead of 1.15 GB for 1024x1024 pixels.
         options.setMemoryPatternOptimization(false)
+        // Without the arena what a tile took is given back: 1.07 instead of 1.55 GB, and none of it kept until Fiji ends.
+        if (onGpu(ort, options)) opened.runtime += ' with CUDA'
+        else options.addCPU(false)
         opened.session = ort.environment.createSession(network, options)
     } catch (Exception e) {
         throw new NoOnnx("ONNX Runtime does not open ${file.name} (${firstLine(e)}); export it again")
@@ -871,6 +879,26 @@ OnnxModel openOnnx(File file) {
     }
     modelsOpen[file.path] = opened
     return opened
+}
+
+// Whether a jar of a person's own was made for CUDA and CUDA is here; the pinned jar knows the processor alone. Where it was
+// made for CUDA and there is none, that is said once and the processor computes.
+boolean onGpu(Map ort, Object options) {
+    if (new File((String) ort.jar).name == Pinned.JAR || ort.gpu == false) return false
+    ort.gpu = false
+    def built = ort.loader.loadClass('ai.onnxruntime.OrtEnvironment').getMethod('getAvailableProviders').invoke(null)*.toString()
+    if (!('CUDA' in built)) {
+        say("${ort.jar} was not made for CUDA (onnxruntime_gpu is); the processor computes")
+        return false
+    }
+    try {
+        options.addCUDA(0)
+        ort.gpu = true
+        return true
+    } catch (Exception e) {
+        say("CUDA cannot be used (${firstLine(e)}); the processor computes")
+        return false
+    }
 }
 
 void closeOnnx() {
@@ -908,10 +936,6 @@ File onnxJar() {
     def named = System.getProperty('care_bridge.onnxruntime') ?: Prefs.get('care_bridge.onnxruntime', '')
     if (named) return new File(named)
     return new File(fijiFolder(), 'lib/CARE_bridge/' + Pinned.JAR)
-}
-
-File fijiFolder() {
-    return new File(System.getProperty('ij.dir') ?: IJ.getDirectory('imagej') ?: '.')
 }
 
 void checkJar(File jar) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,7 +93,8 @@ def install(
 ) -> int:
     """Put the scripts under Plugins > CARE bridge, and the macros in the macros folder.
 
-    An earlier version is replaced. Models go to models/CARE_bridge, ONNX Runtime to lib/CARE_bridge.
+    An earlier version is replaced. Models go to models/CARE_bridge, ONNX Runtime to lib/CARE_bridge. The scripts Train,
+    Evaluate and Check Model run this Python.
     """
     from care_bridge.macros import fiji_root, install_onnx
     from care_bridge.macros import install as install_into
@@ -104,7 +106,7 @@ def install(
     if engine == "onnx":
         _fetch_onnx(quiet=quiet)
     with _bundles(models) as bundles:
-        written = install_into(fiji)
+        written = install_into(fiji, python=sys.executable)
         if engine == "onnx":
             written += install_onnx(fiji)
         if bundles:

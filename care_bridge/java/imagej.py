@@ -154,6 +154,11 @@ class ImageJ:
         return versions
 
     @property
+    def fiji_folder(self) -> Path:
+        """What scripts take for the folder of their Fiji (`ij.dir`); it goes with this process."""
+        return self._home
+
+    @property
     def remembered_model(self) -> str:
         """The model that the plugin would take whatever a macro says; "" when none is remembered."""
         return str(self.worker.call("preference").values["remembered"])

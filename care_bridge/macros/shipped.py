@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import os
 import shutil
@@ -57,6 +58,9 @@ COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER I
 ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 """
 """Its jar holds the notices of what it is built of, but not its own licence."""
+
+PYTHON_FILE = "python.txt"
+"""Beside the scripts: the Python that installed them, which Train, Evaluate and Check Model run."""
 
 INSTALLED_LIST = ".care_bridge_installed.json"
 
@@ -126,13 +130,16 @@ def find_shipped(name: str) -> Shipped:
     )
 
 
-def install(fiji: str | os.PathLike[str]) -> list[Path]:
+def install(fiji: str | os.PathLike[str], *, python: str | os.PathLike[str] | None = None) -> list[Path]:
     """Put our scripts into a Fiji, under Plugins > CARE bridge, and our macros beside it; an earlier version is replaced.
 
     Parameters
     ----------
     fiji : path
         The folder that holds `jars` and `plugins`, or one around it.
+    python : path, optional
+        The interpreter that the scripts Train, Evaluate and Check Model run; it must have this package. None: they say that
+        none is known.
 
     Returns
     -------
@@ -145,18 +152,22 @@ def install(fiji: str | os.PathLike[str]) -> list[Path]:
         If this is no Fiji, it cannot be written to, or a file of the same name there is not ours (it is left).
     """
     root = fiji_root(fiji)
-    targets = {root / _folder_of(entry) / entry.path.name: entry for entry in shipped()}
+    texts = {
+        root / _folder_of(entry) / entry.path.name: entry.path.read_text(encoding="ascii")
+        for entry in shipped()
+    }
+    if python is not None:
+        texts[root / MENU_FOLDER / PYTHON_FILE] = f"{os.fspath(python)}\n"
+    new = {target: hashlib.sha256(text.encode()).hexdigest() for target, text in texts.items()}
     foreign = [
         str(target)
-        for target, entry in targets.items()
-        if target.exists()
-        and sha256(target) not in {*_installed(target.parent).get(target.name, ()), sha256(entry.path)}
+        for target, coming in new.items()
+        if target.exists() and sha256(target) not in {*_installed(target.parent).get(target.name, ()), coming}
     ]
     if foreign:
         raise InputError(
             f"{', '.join(foreign)} changed by somebody; move it elsewhere or rename it, then run again"
         )
-    new = {target: sha256(entry.path) for target, entry in targets.items()}
     for folder in _folders(root):
         # First, with what is there and what comes: wherever this ends, `uninstall` knows both.
         listed = {name: {*hashes} for name, hashes in _installed(folder).items()}
@@ -165,14 +176,14 @@ def install(fiji: str | os.PathLike[str]) -> list[Path]:
                 listed.setdefault(target.name, set()).add(coming)
         _write_list(folder, {name: sorted(hashes) for name, hashes in listed.items()})
     for folder in _folders(root):
-        _remove_listed(folder, keep={target.name for target in targets if target.parent == folder})
-    for target, entry in targets.items():
-        write_text(target, entry.path.read_text(encoding="ascii"))
+        _remove_listed(folder, keep={target.name for target in new if target.parent == folder})
+    for target, text in texts.items():
+        write_text(target, text)
     for folder in _folders(root):
         _write_list(
             folder, {target.name: coming for target, coming in new.items() if target.parent == folder}
         )
-    return list(targets)
+    return list(new)
 
 
 def install_models(fiji: str | os.PathLike[str], bundles: Collection[str | os.PathLike[str]]) -> list[Path]:

@@ -88,4 +88,5 @@ double[] extreme(float[] plane) {
 }
 
 // include: shared.groovy
+// include: ending.groovy
 // include: onnx.groovy

@@ -20,4 +20,5 @@ attempt('Restore', true) {
 }
 
 // include: shared.groovy
+// include: ending.groovy
 // include: onnx.groovy

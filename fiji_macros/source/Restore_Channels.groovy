@@ -78,4 +78,5 @@ ImagePlus restoreChannels(Map<Integer, File> wanted) {
 }
 
 // include: shared.groovy
+// include: ending.groovy
 // include: onnx.groovy

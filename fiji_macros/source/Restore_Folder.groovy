@@ -155,4 +155,5 @@ String quoted(String text) {
 }
 
 // include: shared.groovy
+// include: ending.groovy
 // include: onnx.groovy

@@ -25,4 +25,5 @@ attempt('Restore_Image') {
 }
 
 // include: shared.groovy
+// include: ending.groovy
 // include: onnx.groovy

@@ -80,4 +80,5 @@ ImagePlus scaled(ImagePlus frame, double[] grey) {
 }
 
 // include: shared.groovy
+// include: ending.groovy
 // include: onnx.groovy

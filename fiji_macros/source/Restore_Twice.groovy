@@ -25,4 +25,5 @@ attempt('Restore_Twice') {
 }
 
 // include: shared.groovy
+// include: ending.groovy
 // include: onnx.groovy

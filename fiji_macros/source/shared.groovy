@@ -23,10 +23,6 @@ import net.imglib2.RandomAccess
 import net.imglib2.RandomAccessibleInterval
 import net.imglib2.type.numeric.RealType
 
-class Refused extends RuntimeException {
-    Refused(String message) { super(message) }
-}
-
 // What can be said about an image that was restored; grey level of the input = scale * restored value + offset.
 class Restored {
     ImagePlus image
@@ -36,16 +32,6 @@ class Restored {
     double offset = 0
     double clippedShare = 0
     String how = ''
-}
-
-// How a script ended; the message stands in the sentinel file too, what is said more only in the log.
-class Ending {
-    String message
-    String more = ''
-    String status = 'done'
-    int done = 1
-    int skipped = 0
-    int failed = 0
 }
 
 // The percentiles as they were given, before -1 was exchanged for those of a model.
@@ -69,29 +55,12 @@ void attempt(String script, boolean mayAsk = false, Closure<Ending> steps) {
     writeSentinel(script, ending)
 }
 
-void say(String text) {
-    IJ.log('CARE bridge: ' + text)
-}
-
-// A small file that tells another program how the script ended; only written where sentinel was given.
-void writeSentinel(String script, Ending ending) {
-    if (!sentinel) return
-    def plain = ending.message.replace('\\', '/').replace('"', "'").replace('\n', ' ')
-    new File(sentinel).setText('{"macro": "' + script + '", "status": "' + ending.status + '", "done": ' + ending.done
-        + ', "skipped": ' + ending.skipped + ', "failed": ' + ending.failed + ', "message": "' + plain + '"}\n', 'UTF-8')
-}
-
 Class pluginCommand() {
     try {
         return getClass().classLoader.loadClass('de.csbdresden.csbdeep.commands.GenericNetwork')
     } catch (ClassNotFoundException e) {
         throw new Refused('the CSBDeep plugin is not installed; Help > Update... > Manage Update Sites > CSBDeep')
     }
-}
-
-// Where models lie by name.
-File modelsFolder() {
-    return new File(fijiFolder(), 'models/CARE_bridge')
 }
 
 // A model of that folder by its name, with or without its ending and what it restores; null where there is none.
@@ -655,9 +624,4 @@ ImagePlus openWhole(File file) {
 
 String nameOf(ImagePlus image) {
     return plainName(image?.title ?: '')
-}
-
-String plainName(String name) {
-    int dot = name.lastIndexOf('.')
-    return dot > 0 ? name.substring(0, dot) : name
 }

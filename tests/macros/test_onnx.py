@@ -365,6 +365,23 @@ def test_a_jar_that_is_missing_or_cut_or_changed_is_told(
     assert words in ending["message"]
 
 
+def test_a_jar_of_a_persons_own_without_cuda_computes_on_the_processor_and_says_so(
+    bundles, write_image, tmp_path, monkeypatch
+):
+    from care_bridge.java.imagej import ImageJ
+
+    # Tried by hand too: onnxruntime_gpu 1.18.0 on a machine without CUDA says "CUDA cannot be used (...)" and goes on.
+    jar = tmp_path / "my own.jar"
+    shutil.copyfile(runtimes.onnx_jar(), jar)
+    monkeypatch.setattr(runtimes, "onnx_jar", lambda: jar)
+    with ImageJ(onnx=True, timeout_s=120) as running:
+        result, ending = run(
+            running, "Restore_Image", tmp_path, write_image("cell.tif"), model=bundles.planes
+        )
+    assert ending["status"] == "done"
+    assert "was not made for CUDA (onnxruntime_gpu is); the processor computes" in result.log
+
+
 def test_the_scripts_hold_the_pin_of_the_jar():
     text = (MACROS / "source" / "onnx.groovy").read_text(encoding="ascii")
     (jar,) = (artifact for artifact in runtimes.artifacts("onnx") if artifact.name == "onnxruntime")

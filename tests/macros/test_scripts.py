@@ -27,6 +27,9 @@ SCRIPTS = (
     "Restore_Twice",
     "Compare_With_Python",
     "Forget_Remembered_Model",
+    "Train",
+    "Evaluate",
+    "Check_Model",
 )
 ONCE, TWICE = 1e-5, 5e-5
 

@@ -1,0 +1,180 @@
+// CARE bridge: Evaluate
+//
+// Measures a model in the Python that installed these scripts: against the truth, beside its input and the best of six filters,
+// once and twice in a row; the report opens in the browser. The images must not be those that it was trained on. The
+// model is one that Train made, or one of the zoo, by name. From macros:
+//   run("Evaluate", "model=[my model] source=[/data/test/noisy] target=[/data/test/clean] report=[] options=[] sentinel=[]");
+
+#@ String (label="Model (a name, or a model folder)", value="", required=false, persist=false) model
+#@ File (label="Folder of noisy test images", style="directory", persist=false) source
+#@ File (label="Folder of their truths", style="directory", persist=false) target
+#@ String (label="Report (.html; empty: beside the truths)", value="", required=false, persist=false) report
+#@ String (label="More options of care-bridge evaluate (may stay empty)", value="", required=false, persist=false) options
+#@ String (label="Sentinel file (empty: none)", value="", visibility="INVISIBLE", required=false, persist=false) sentinel
+
+attempt('Evaluate') {
+    checkFolder('noisy test images', source)
+    checkFolder('their truths', target)
+    def named = new File(modelsFolder(), plainZip(model))
+    def folder = new File(named, 'config.json').isFile() ? named.path : plainZip(model)
+    def page = new File(report ?: new File(target.parentFile, "evaluation of ${new File(folder).name}.html").path)
+    def ran = careBridge(['evaluate', folder, source.path, target.path, '--out', page.path] + wordsOf(options))
+    if (ran.stopped) return new Ending(message: 'stopped; there is no report', status: 'stopped', done: 0)
+    // 1 is a finding: the model does not beat its input, or a filter does.
+    if (!(ran.code in [0, 1])) throw new Refused(ran.last())
+    show(page)
+    return new Ending(message: "${ran.last()} (${page})")
+}
+
+// ---- Below this line: how
+
+String plainZip(String name) {
+    return name.toLowerCase().endsWith('.zip') ? plainName(name) : name
+}
+
+void show(File page) {
+    if (java.awt.GraphicsEnvironment.isHeadless()) return
+    try {
+        java.awt.Desktop.getDesktop().browse(page.toURI())
+    } catch (IOException | RuntimeException e) {
+        ij.plugin.BrowserLauncher.openURL(page.toURI().toString())
+    }
+}
+
+// ---- How a script ends
+
+class Refused extends RuntimeException {
+    Refused(String message) { super(message) }
+}
+
+// How a script ended; the message stands in the sentinel file too, what is said more only in the log.
+class Ending {
+    String message
+    String more = ''
+    String status = 'done'
+    int done = 1
+    int skipped = 0
+    int failed = 0
+}
+
+void say(String text) {
+    IJ.log('CARE bridge: ' + text)
+}
+
+// A small file that tells another program how the script ended; only written where sentinel was given.
+void writeSentinel(String script, Ending ending) {
+    if (!sentinel) return
+    def plain = ending.message.replace('\\', '/').replace('"', "'").replace('\n', ' ')
+    new File(sentinel).setText('{"macro": "' + script + '", "status": "' + ending.status + '", "done": ' + ending.done
+        + ', "skipped": ' + ending.skipped + ', "failed": ' + ending.failed + ', "message": "' + plain + '"}\n', 'UTF-8')
+}
+
+File fijiFolder() {
+    return new File(System.getProperty('ij.dir') ?: IJ.getDirectory('imagej') ?: '.')
+}
+
+// Where models lie by name.
+File modelsFolder() {
+    return new File(fijiFolder(), 'models/CARE_bridge')
+}
+
+String plainName(String name) {
+    int dot = name.lastIndexOf('.')
+    return dot > 0 ? name.substring(0, dot) : name
+}
+import ij.IJ
+import java.nio.charset.StandardCharsets
+import java.util.concurrent.ConcurrentLinkedQueue
+import java.util.concurrent.TimeUnit
+
+// ---- The Python that these scripts came from, and what it is asked to do
+
+void attempt(String script, Closure<Ending> steps) {
+    Ending ending
+    try {
+        ending = steps()
+    } catch (Refused e) {
+        ending = new Ending(message: e.message, status: 'failed', done: 0, failed: 1)
+    }
+    say(ending.message + ending.more)
+    writeSentinel(script, ending)
+}
+
+// As `care-bridge macros install` wrote it beside the scripts; a property of Java, or of ImageJ, names another.
+String python() {
+    def named = System.getProperty('care_bridge.python') ?: ij.Prefs.get('care_bridge.python', '')
+    def written = new File(fijiFolder(), 'scripts/Plugins/CARE_bridge/python.txt')
+    if (!named && !written.isFile())
+        throw new Refused("training needs Python, and no Python installed these scripts (no ${written}); install care-bridge there "
+            + "(pip install care-bridge), then run: care-bridge macros install \"${fijiFolder()}\"")
+    def path = named ?: written.getText('UTF-8').trim()
+    if (!new File(path).isFile())
+        throw new Refused("the Python that installed these scripts is gone (${path}); run again: care-bridge macros install "
+            + "\"${fijiFolder()}\"")
+    return path
+}
+
+// How a command of care-bridge ended.
+class Ran {
+    int code
+    boolean stopped = false
+    List<String> lines = []
+    // The last that it said: its error where it ended with one.
+    String last() { return lines ? lines[-1] : 'it said nothing' }
+}
+
+// Runs a command of care-bridge; its lines come into the status bar, and are given on. Esc ends it, and it may be gone on with.
+Ran careBridge(List<String> words, Closure each = { String line -> }) {
+    def builder = new ProcessBuilder([python(), '-X', 'utf8', '-m', 'care_bridge'] + words)
+    builder.redirectErrorStream(true)
+    builder.environment().put('PYTHONUNBUFFERED', '1')
+    // What a line is wrapped at where there is no window to wrap it.
+    builder.environment().put('COLUMNS', '1000')
+    def process = builder.start()
+    process.outputStream.close()
+    def said = new ConcurrentLinkedQueue<String>()
+    def reader = Thread.start {
+        try {
+            process.inputStream.eachLine('UTF-8') { String line -> said.add(line) }
+        } catch (IOException e) {
+            // It was ended.
+        }
+    }
+    def ran = new Ran()
+    try {
+        while (true) {
+            boolean ended = process.waitFor(200, TimeUnit.MILLISECONDS)
+            if (ended) reader.join(5000)
+            for (String line = said.poll(); line != null; line = said.poll()) {
+                if (!line.trim()) continue
+                ran.lines << line
+                IJ.showStatus(line)
+                def share = (line =~ /, (\d+) of (\d+)/)
+                if (share.find()) IJ.showProgress(share.group(1) as int, share.group(2) as int)
+                each(line)
+            }
+            if (ended) break
+            if (IJ.escapePressed() || Thread.currentThread().isInterrupted()) {
+                ran.stopped = true
+                break
+            }
+        }
+    } finally {
+        if (process.isAlive()) {
+            process.destroy()
+            if (!process.waitFor(20, TimeUnit.SECONDS)) process.destroyForcibly()
+        }
+        IJ.showProgress(1, 1)
+    }
+    ran.code = ran.stopped ? -1 : process.exitValue()
+    return ran
+}
+
+void checkFolder(String what, File folder) {
+    if (!folder.isDirectory()) throw new Refused("the folder of ${what} ${folder} does not exist; choose a folder of TIFF files")
+}
+
+// The words of a line as a shell takes them apart, double quotes around blanks.
+List<String> wordsOf(String line) {
+    return (line =~ /"([^"]*)"|(\S+)/).collect { it[1] != null ? it[1] : it[2] }
+}
