@@ -1,15 +1,15 @@
 """What the fast network costs and how good it gets, beside csbdeep's default and a small one of csbdeep's layers.
 
     python benchmarks/architectures.py cost [--size 1024] [--turns 5] [--what onnx tf1 keras]
-    python benchmarks/architectures.py quality CLEAN/ --test SOURCE TARGET --recipe RECIPE --minutes 30 --out DIR
+    python benchmarks/architectures.py quality CLEAN/ --test SOURCE TARGET --recipe RECIPE --cpu-seconds 180 --out DIR
     python benchmarks/architectures.py table DIR
 
 `cost`: every network runs the same image by turns in one process, in ONNX Runtime, in TensorFlow 1.15.0 (the worker
 that stands for Fiji), and in Keras with float32 and bfloat16. Printed are the fastest wall time and the ratio of that to
 the default's. Wall time is what a person waits for; turns and the fastest of them keep another program's load out.
 
-`quality`: trains each network for the same number of minutes on patches that are simulated while it trains, three seeds,
-and scores test images that it never saw. A network and seed whose score is in DIR is not trained again, so the
+`quality`: trains each network for the same CPU seconds (steps by what a step of each costs here, so that another program's
+load counts for little) on patches that are simulated while it trains, three seeds, and scores test images that it never saw. A network and seed whose score is in DIR is not trained again, so the
 command can be stopped and given again. `table` prints the means, and the range of the seeds.
 """
 
@@ -37,6 +37,13 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "fast, kernel 3, 32 features": {"architecture": "fast"},
 }
 FIRST = next(iter(NETWORKS))
+EPOCHS = 5
+SHORT: dict[str, Any] = {
+    "train_batch_size": 16,
+    "train_schedule": "cosine",
+    "train_average": 0.999,
+    "train_learning_rate": 1e-3,
+}
 Run = Callable[[np.ndarray], Any]
 
 
@@ -103,48 +110,97 @@ def cost(size: int, turns: int, kinds: list[str]) -> None:
                 )
 
 
-def quality(
-    clean: Path, test: tuple[Path, Path], out: Path, minutes: float, seeds: list[int], recipe: str
-) -> None:
+def step_cost(settings: dict[str, Any], folder: Path) -> float:
+    """CPU seconds of a training step: 22 steps less 2, without what begins and ends a training."""
+    from care_bridge.config import CareConfig
+    from care_bridge.training.fit import train
+
+    rng = np.random.default_rng(0)
+    patches = (rng.random((64, 64, 64, 1), np.float32), rng.random((64, 64, 64, 1), np.float32))
+    spent = []
+    for steps in (2, 22):
+        config = CareConfig("YX", **SHORT, **settings, seed=1, train_epochs=1, train_steps_per_epoch=steps)
+        start = time.process_time()
+        train(config, patches, patches, folder / str(steps))
+        spent.append(time.process_time() - start)
+    return (spent[1] - spent[0]) / 20
+
+
+def quality(given: argparse.Namespace) -> None:
     """Train and score what is not scored yet; each in a process of its own, through the command line."""
-    out.mkdir(parents=True, exist_ok=True)
-    for seed in seeds:
-        for number, (label, settings) in enumerate(NETWORKS.items()):
-            place = out / f"{number}-{seed}"
+    given.out.mkdir(parents=True, exist_ok=True)
+    costs = given.out / "costs.json"
+    if not costs.is_file():
+        with tempfile.TemporaryDirectory() as name:
+            found = {
+                label: step_cost(sizes_of(label), Path(name, str(n))) for n, label in enumerate(NETWORKS)
+            }
+        costs.write_text(json.dumps(found))
+    cost_of = json.loads(costs.read_text())
+    care_bridge = [sys.executable, "-m", "care_bridge"]
+    for seed in given.seeds:
+        for number, label in enumerate(NETWORKS):
+            place = given.out / f"{number}-{seed}"
             if (place / "score.json").is_file():
                 continue
-            care_bridge = [sys.executable, "-m", "care_bridge"]
-            command = [*care_bridge, "train", "--simulate", recipe, clean, "--out", place / "model"]
-            command += ["--minutes", minutes, "--schedule", "cosine", "--seed", seed]
-            # Each size is given: what --minutes would choose by itself is not what is compared.
-            sizes = {"architecture": "care", "unet_n_first": 32, "unet_kern_size": 5, **settings}
-            if sizes["architecture"] == "fast":
-                sizes |= {"unet_kern_size": 3, "unet_n_depth": 3}
-            for key, value in sizes.items():
+            steps = round(given.cpu_seconds / cost_of[label] / EPOCHS)
+            command = [
+                *care_bridge,
+                "train",
+                "--simulate",
+                given.recipe,
+                given.clean,
+                "--out",
+                place / "model",
+            ]
+            command += ["--epochs", EPOCHS, "--steps", steps, "--seed", seed]
+            for key, value in {**SHORT, **sizes_of(label)}.items():
                 command += ["--set", f"{key}={value}"]
             # What a stopped run left goes on; a network that never began begins.
             subprocess.run([*map(str, command), "--resume"], check=True)
             found = place / "evaluation.json"
-            evaluated = [*care_bridge, "evaluate", place / "model", *test, "--out", place / "report.html"]
+            evaluated = [
+                *care_bridge,
+                "evaluate",
+                place / "model",
+                *given.test,
+                "--out",
+                place / "report.html",
+            ]
+            evaluated += ["--json", found, "--no-baselines", "--applications", 1]
+            evaluated += ["--source-suffix", given.source_suffix] if given.source_suffix else []
+            evaluated += ["--target-suffix", given.target_suffix] if given.target_suffix else []
             # Exit code 1 is a network that does not beat its input: a finding here, and no fault.
-            subprocess.run([*map(str, evaluated), "--json", str(found), "--no-baselines"], check=False)
+            subprocess.run([*map(str, evaluated)], check=False)
             once = json.loads(found.read_text())["summary"]["once"]
-            score = {"network": label, "seed": seed, "minutes": minutes}
+            score = {
+                "network": label,
+                "seed": seed,
+                "cpu_seconds": given.cpu_seconds,
+                "steps": EPOCHS * steps,
+            }
             score |= {key: once[key]["mean"] for key in ("psnr", "ssim")}
             (place / "score.json").write_text(json.dumps(score))
+            print(json.dumps(score), flush=True)
+
+
+def sizes_of(label: str) -> dict[str, Any]:
+    """Each size is given: what a command would choose by itself is not what is compared."""
+    sizes = {"architecture": "care", "unet_n_first": 32, "unet_kern_size": 5, **NETWORKS[label]}
+    return sizes | ({"unet_kern_size": 3, "unet_n_depth": 3} if sizes["architecture"] == "fast" else {})
 
 
 def table(out: Path) -> None:
     """Print what the scores in a folder say, a row a network, ready for docs/training.md."""
     scores = [json.loads(path.read_text()) for path in sorted(out.glob("*/score.json"))]
-    print("| network | minutes | seeds | PSNR, mean (range of the seeds) | SSIM |\n|---|---|---|---|---|")
+    print("| network | steps | seeds | PSNR, mean (range of the seeds) | SSIM |\n|---|---|---|---|---|")
     for label in NETWORKS:
         of = [one for one in scores if one["network"] == label]
         if not of:
             continue
         psnr, ssim = ([one[key] for one in of] for key in ("psnr", "ssim"))
         print(
-            f"| {label} | {of[0]['minutes']:g} | {len(of)} | {statistics.mean(psnr):.2f} "
+            f"| {label} | {of[0]['steps']} | {len(of)} | {statistics.mean(psnr):.2f} "
             f"({min(psnr):.2f} to {max(psnr):.2f}) | {statistics.mean(ssim):.3f} |"
         )
 
@@ -162,7 +218,9 @@ def main() -> None:
     one.add_argument("clean", type=Path)
     one.add_argument("--test", type=Path, nargs=2, required=True, metavar=("SOURCE", "TARGET"))
     one.add_argument("--out", type=Path, required=True)
-    one.add_argument("--minutes", type=float, default=30)
+    one.add_argument("--cpu-seconds", type=float, default=180)
+    one.add_argument("--source-suffix", help="as evaluate has it")
+    one.add_argument("--target-suffix")
     one.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     one.add_argument("--recipe", required=True)
     one = parts.add_parser("table")
@@ -172,7 +230,7 @@ def main() -> None:
         for size in given.size:
             cost(size, given.turns, given.what)
     elif given.part == "quality":
-        quality(given.clean, tuple(given.test), given.out, given.minutes, given.seeds, given.recipe)
+        quality(given)
     else:
         table(given.out)
 

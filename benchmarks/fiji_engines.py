@@ -1,6 +1,6 @@
 """What the engine onnx of the scripts for Fiji costs beside the plugin's TensorFlow, by turns, in the same Java.
 
-    python benchmarks/fiji_engines.py [--size 1024] [--turns 3] [--versions 1.15.0 1.12.0] [--kernel 5]
+    python benchmarks/fiji_engines.py [--size 1024] [--turns 3] [--versions 1.15.0 1.12.0] [--kernel 5] [--planes 64]
 
 Each engine runs the same image through csbdeep's default network (fresh weights) in a worker of its own with the same
 Java runtime: the whole script Restore_Image (percentiles, tiles and the result as an image included) by ONNX Runtime, and
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--versions", nargs="*", default=["1.15.0", "1.12.0"])
     parser.add_argument("--kernel", type=int, default=5)
+    parser.add_argument("--planes", type=int, default=1, help="a stack of so many; give no --versions then")
     given = parser.parse_args()
 
     from care_bridge.comparing.sides import recommended_options
@@ -58,7 +59,8 @@ def main() -> None:
         save_model(folder / "net", config, build(config))
         bundle = write_bundle(folder / "net", folder / "net.zip", how_to=False)
         pixels = np.random.default_rng(0).poisson(200, (given.size, given.size)).astype(np.uint16)
-        image = Image(pixels, "YX")
+        stack_of = np.broadcast_to(pixels, (given.planes, *pixels.shape))
+        image = Image(pixels, "YX") if given.planes == 1 else Image(np.ascontiguousarray(stack_of), "ZYX")
         imagej = stack.enter_context(ImageJ(onnx=True))
         onnx = ImageJOnnxPredictor(bundle, recommended_options(bundle), imagej=imagej)
         engines: dict[str, tuple[int, Callable[[], object]]] = {
@@ -73,7 +75,7 @@ def main() -> None:
                 session.worker.pid,
                 lambda network=network: network(tensor),
             )
-        for _, run in engines.values():
+        for _, run in engines.values() if given.planes == 1 else ():
             run()  # loading, and Java's compiler
         spent: dict[str, list[float]] = {name: [] for name in engines}
         for _ in range(given.turns):
@@ -83,7 +85,7 @@ def main() -> None:
                 spent[name].append(cpu_seconds(pid) - start)
         first = min(next(iter(spent.values())))
         print(
-            f"{given.size} x {given.size}, kernel {given.kernel}, CPU seconds, fewest of {given.turns} by turns"
+            f"{given.planes} x {given.size} x {given.size}, kernel {given.kernel}, CPU seconds, least of {given.turns}"
         )
         for name, (pid, _) in engines.items():
             least = min(spent[name])

@@ -33,7 +33,7 @@ Map<Integer, File> wantedChannels() {
     if (channels.trim().toLowerCase() != 'all') {
         def given = channels.split(',')*.trim()
         if (!given.every { it.isInteger() }) throw new Refused("channels=${channels} is no list of numbers; write channels=1,3")
-        if (!given.every { it as int in numbers })
+        if (!given.every { numbers.contains(it as int) })
             throw new Refused("channels=${channels}: '${imp.title}' has channels 1 to ${imp.NChannels}")
         numbers = given.collect { it as int }
     }
