@@ -9,8 +9,9 @@ that stands for Fiji), and in Keras with float32 and bfloat16. Printed are the f
 the default's. Wall time is what a person waits for; turns and the fastest of them keep another program's load out.
 
 `quality`: trains each network for the same CPU seconds (steps by what a step of each costs here, so that another program's
-load counts for little) on patches that are simulated while it trains, three seeds, and scores test images that it never saw. A network and seed whose score is in DIR is not trained again, so the
-command can be stopped and given again. `table` prints the means, and the range of the seeds.
+load counts for little) on patches that are simulated while it trains, three seeds, and scores test images that it never
+saw. A network and seed whose score is in DIR is not trained again, so the command can be stopped and given again. `table`
+prints the means, and the range of the seeds.
 """
 
 from __future__ import annotations
