@@ -342,3 +342,21 @@ def test_a_folder_of_csbdeep_has_temperature_1_until_it_is_calibrated(trained: P
     where = pairs(tmp_path / "large", range(40, 44), size=256)
     done(["calibrate", str(tmp_path / "model"), *where, "--quiet"])
     assert read_config(tmp_path / "model").temperature is not None
+
+
+@pytest.mark.tf
+def test_a_model_of_simulated_patches_is_calibrated_from_the_clean_images_alone(tmp_path: Path) -> None:
+    clean = tmp_path / "clean"
+    for seed in range(3):
+        write_image(
+            clean / f"{seed}.tif", Image(np.rint(100 + 1000 * dots(seed, 160)).astype(np.uint16), "YX")
+        )
+    short = [word for word in SHORT if word not in ("--patches-per-image", "16")]
+    done(["train", "--simulate", "denoise", str(clean), "--out", str(tmp_path / "model"), *short])
+    config = read_config(tmp_path / "model")
+    assert config.temperature is not None
+    write_config(tmp_path / "model", config.replace(temperature=None))
+    done(["calibrate", str(tmp_path / "model"), str(clean), "--quiet"])
+    assert read_config(tmp_path / "model").temperature == pytest.approx(config.temperature, rel=1e-3)
+    said = done(["calibrate", str(tmp_path / "model"), str(clean), str(clean)], code=2)
+    assert "name their folder alone" in said
