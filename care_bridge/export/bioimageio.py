@@ -37,7 +37,7 @@ from care_bridge.export.sample import (
     test_pair,
     write_tensors,
 )
-from care_bridge.export.savedmodel import bundle_bytes, check_written, describe
+from care_bridge.export.savedmodel import bundle_bytes, check_written, describe, is_probabilistic
 from care_bridge.export.source import Model, Source, open_source, own_percentiles, without_scale
 from care_bridge.export.zoo_spec import RDF, as_yaml, save_package, validate
 from care_bridge.files import atomic_file, scratch_folder
@@ -341,6 +341,8 @@ def _results(
         found = facts.validation_result(source, rows)
         return [] if found is None else [found]
     wanted = np.asarray(move_axes(truth.data, truth.axes, source.space + "C")[None], np.float32)
+    if source.config is not None and is_probabilistic(source):
+        output = output[..., : source.config.n_channel_out]  # the means
     if not normalised.shape == output.shape == wanted.shape:
         raise InputError(
             f"a ground truth of shape {wanted.shape} cannot be held against an input of {normalised.shape} and an "

@@ -135,7 +135,7 @@ def mean_of(
     average = keras.layers.Average
     inputs = keras.layers.Input(networks[0].input_shape[1:], name="input")
     outputs = [
-        keras.Model(network.inputs, network.outputs[0], name=_MEMBER.format(number + 1))(inputs)
+        keras.Model(network.inputs[0], network.outputs[0], name=_MEMBER.format(number + 1))(inputs)
         for number, network in enumerate(networks)
     ]
     if not probabilistic:

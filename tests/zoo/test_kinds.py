@@ -161,6 +161,9 @@ def ensemble(zoo: Path) -> Path:
     write_config(folder, config.replace(provenance={MEMBERS: ["member_1", "member_2"]}))
     for file in ("model.toml", "datasheet.toml", "recipe.toml", "sample.tif"):
         shutil.copy(zoo / file, folder / file)
+    # The means are what is held against it.
+    truth = read_image(zoo / "sample.tif")
+    write_image(folder / "sample_truth.tif", truth.replace(data=truth.data + (truth.data > 9)))
     text = (folder / "model.toml").read_text(encoding="utf-8")
     (folder / "model.toml").write_text(
         text.replace("denoising of blobs", "ensemble of blobs"), encoding="utf-8"
