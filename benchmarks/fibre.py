@@ -1,7 +1,7 @@
 r"""Do networks take the honeycomb off real fibre bundles, and better than interpolation between the cores?
 
-    python benchmarks/fibre.py --data ../shared/data/second/clean/fibre_bundle --models "1500 steps=MODEL" \
-        --tuning PAIRS --out fibre
+    python benchmarks/fibre.py --data ../shared/data/second/clean/fibre_bundle --tuning PAIRS --out fibre \
+        --models "any bundle=MODEL" "like this bundle=OWN"
 
 Twelve frames of one target, moved between them, were taken through one bundle (class A: Michael Hughes, PyFibreBundle,
 MIT). Each core sees another place of the target in each frame, so eleven frames together sample it 3.3 times as densely
@@ -21,7 +21,14 @@ The network of docs/simulate.md came from bundles of any pitch (benchmarks/bundl
         --patch-size 64,64 --batch-size 8 --learning-rate 1.6e-3 --schedule cosine --set train_average=0.995 \
         --set train_loss=mse --epochs 15 --steps 100 --seed 1
 
-with as CLEAN the images of the data sheet of fluorescence-denoise-2d but the HeLa cells.
+with as CLEAN the images of the data sheet of fluorescence-denoise-2d but the HeLa cells. The other went on from it, like the
+bundle's flat field alone, with half of the patches dark on bright (inverted_share: 0.5) and half of 8 bits
+(bits_8_share: 0.5, white_8: [20, 80]) written into own.yaml:
+
+    care-bridge simulate fibre --like super_res_background.tif --flat super_res_background.tif --show > own.yaml
+    care-bridge train --simulate own.yaml CLEAN --out OWN --start MODEL --architecture fast --features 24 \
+        --patch-size 64,64 --batch-size 8 --learning-rate 1e-3 --schedule cosine --set train_average=0.99 \
+        --set train_loss=mse --epochs 9 --steps 100 --seed 1
 
 Writes scores.csv, honeycomb.csv, fibre.png; and in raw/, even/ and references/ the pairs, for `zoo card`.
 """
