@@ -332,7 +332,8 @@ def test_a_mistake_ends_in_one_line_that_tells_what_to_do(
 
 def test_what_all_scripts_share_is_the_same_in_each():
     parts = set()
-    for name in SCRIPTS[:-1]:
+    alone = ("Forget_Remembered_Model", "Train", "Evaluate", "Check_Model")  # they restore nothing themselves
+    for name in set(SCRIPTS).difference(alone):
         text = (MACROS / f"{name}.groovy").read_text(encoding="ascii")
         _, begin, rest = text.partition("// ---- The same in every script of this folder: begin")
         shared, end, _ = rest.partition("// ---- The same in every script of this folder: end")
