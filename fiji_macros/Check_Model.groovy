@@ -8,8 +8,7 @@
 #@ String (label="Sentinel file (empty: none)", value="", visibility="INVISIBLE", required=false, persist=false) sentinel
 
 attempt('Check Model') {
-    def zips = [new File(model), new File(modelsFolder(), model), new File(modelsFolder(), model + '.zip')]
-    def zip = zips.find { it.isFile() }
+    def zip = [new File(model), modelNamed(model)].find { it?.isFile() }
     if (zip == null) throw new Refused("there is no model ${model} in ${modelsFolder()}, nor a file of that name; give a .zip")
     def ran = careBridge(['check', zip.path])
     if (ran.stopped) return new Ending(message: 'stopped; nothing is known', status: 'stopped', done: 0)
@@ -38,6 +37,18 @@ class Ending {
     int failed = 0
 }
 
+// Runs the steps of a script, says how it went, and says what was refused instead of ending in an exception.
+void attempt(String script, Closure<Ending> steps) {
+    Ending ending
+    try {
+        ending = steps()
+    } catch (Refused e) {
+        ending = new Ending(message: e.message, status: 'failed', done: 0, failed: 1)
+    }
+    say(ending.message + ending.more)
+    writeSentinel(script, ending)
+}
+
 void say(String text) {
     IJ.log('CARE bridge: ' + text)
 }
@@ -59,6 +70,13 @@ File modelsFolder() {
     return new File(fijiFolder(), 'models/CARE_bridge')
 }
 
+// A model of that folder by its name, with or without its ending and what it restores; null where there is none.
+File modelNamed(String name) {
+    def plain = name.contains(' - ') ? name.substring(0, name.indexOf(' - ')) : name
+    def zips = (modelsFolder().listFiles() ?: []).findAll { it.name.toLowerCase().endsWith('.zip') }
+    return zips.find { it.name == name || it.name == name + '.zip' || it.name == plain + '.zip' }
+}
+
 String plainName(String name) {
     int dot = name.lastIndexOf('.')
     return dot > 0 ? name.substring(0, dot) : name
@@ -69,17 +87,6 @@ import java.util.concurrent.ConcurrentLinkedQueue
 import java.util.concurrent.TimeUnit
 
 // ---- The Python that these scripts came from, and what it is asked to do
-
-void attempt(String script, Closure<Ending> steps) {
-    Ending ending
-    try {
-        ending = steps()
-    } catch (Refused e) {
-        ending = new Ending(message: e.message, status: 'failed', done: 0, failed: 1)
-    }
-    say(ending.message + ending.more)
-    writeSentinel(script, ending)
-}
 
 // As `care-bridge macros install` wrote it beside the scripts; a property of Java, or of ImageJ, names another.
 String python() {

@@ -25,7 +25,7 @@
 #@ PrefService prefs
 #@ DatasetService datasets
 
-attempt('Compare_With_Python') {
+attemptToRestore('Compare_With_Python') {
     def there = fromPython(python)
     def here = restore(imp, normalizeInput, nameOf(imp) + '_fiji').image
     checkSizes(here, there)
@@ -140,22 +140,20 @@ class Restored {
 // The percentiles as they were given, before -1 was exchanged for those of a model.
 @Field List<Double> percentilesGiven = null
 
-// Runs the steps of a script, says how it went, and says what was refused instead of ending in an exception.
-void attempt(String script, boolean mayAsk = false, Closure<Ending> steps) {
-    Ending ending
-    try {
-        if (mayAsk) askForModel()
-        checkSettings()
-        engineOf(model)
-        ending = steps()
-    } catch (Refused e) {
-        ending = new Ending(message: e.message, status: 'failed', done: 0, failed: 1)
-    } finally {
-        closeOnnx()
+// `attempt` with a model that is there and an engine that runs it.
+void attemptToRestore(String script, boolean mayAsk = false, Closure<Ending> steps) {
+    attempt(script) {
+        try {
+            if (mayAsk) askForModel()
+            checkSettings()
+            engineOf(model)
+            def ending = steps()
+            if (ending.status != 'failed') enginesTold.each { say(it) }
+            return ending
+        } finally {
+            closeOnnx()
+        }
     }
-    if (ending.status != 'failed') enginesTold.each { say(it) }
-    say(ending.message + ending.more)
-    writeSentinel(script, ending)
 }
 
 Class pluginCommand() {
@@ -164,13 +162,6 @@ Class pluginCommand() {
     } catch (ClassNotFoundException e) {
         throw new Refused('the CSBDeep plugin is not installed; Help > Update... > Manage Update Sites > CSBDeep')
     }
-}
-
-// A model of that folder by its name, with or without its ending and what it restores; null where there is none.
-File modelNamed(String name) {
-    def plain = name.contains(' - ') ? name.substring(0, name.indexOf(' - ')) : name
-    def zips = (modelsFolder().listFiles() ?: []).findAll { it.name.toLowerCase().endsWith('.zip') }
-    return zips.find { it.name == name || it.name == name + '.zip' || it.name == plain + '.zip' }
 }
 
 // Each model of the folder with what it restores, as its zip says.
@@ -746,6 +737,18 @@ class Ending {
     int failed = 0
 }
 
+// Runs the steps of a script, says how it went, and says what was refused instead of ending in an exception.
+void attempt(String script, Closure<Ending> steps) {
+    Ending ending
+    try {
+        ending = steps()
+    } catch (Refused e) {
+        ending = new Ending(message: e.message, status: 'failed', done: 0, failed: 1)
+    }
+    say(ending.message + ending.more)
+    writeSentinel(script, ending)
+}
+
 void say(String text) {
     IJ.log('CARE bridge: ' + text)
 }
@@ -765,6 +768,13 @@ File fijiFolder() {
 // Where models lie by name.
 File modelsFolder() {
     return new File(fijiFolder(), 'models/CARE_bridge')
+}
+
+// A model of that folder by its name, with or without its ending and what it restores; null where there is none.
+File modelNamed(String name) {
+    def plain = name.contains(' - ') ? name.substring(0, name.indexOf(' - ')) : name
+    def zips = (modelsFolder().listFiles() ?: []).findAll { it.name.toLowerCase().endsWith('.zip') }
+    return zips.find { it.name == name || it.name == name + '.zip' || it.name == plain + '.zip' }
 }
 
 String plainName(String name) {
@@ -892,21 +902,20 @@ OnnxModel openOnnx(File file) {
 // Whether a jar of a person's own was made for CUDA and CUDA is here; the pinned jar knows the processor alone. Where it was
 // made for CUDA and there is none, that is said once and the processor computes.
 boolean onGpu(Map ort, Object options) {
-    if (new File((String) ort.jar).name == Pinned.JAR || ort.gpu == false) return false
-    ort.gpu = false
+    if (new File((String) ort.jar).name == Pinned.JAR || ort.noGpu) return false
     def built = ort.loader.loadClass('ai.onnxruntime.OrtEnvironment').getMethod('getAvailableProviders').invoke(null)*.toString()
-    if (!('CUDA' in built)) {
-        say("${ort.jar} was not made for CUDA (onnxruntime_gpu is); the processor computes")
-        return false
+    def why = 'CUDA' in built ? '' : "${ort.jar} was not made for CUDA (onnxruntime_gpu is)"
+    if (!why) {
+        try {
+            options.addCUDA(0)
+            return true
+        } catch (Exception e) {
+            why = "CUDA cannot be used (${firstLine(e)})"
+        }
     }
-    try {
-        options.addCUDA(0)
-        ort.gpu = true
-        return true
-    } catch (Exception e) {
-        say("CUDA cannot be used (${firstLine(e)}); the processor computes")
-        return false
-    }
+    say("${why}; the processor computes")
+    ort.noGpu = true
+    return false
 }
 
 void closeOnnx() {

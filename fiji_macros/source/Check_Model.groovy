@@ -8,8 +8,7 @@
 // include: sentinel.groovy
 
 attempt('Check Model') {
-    def zips = [new File(model), new File(modelsFolder(), model), new File(modelsFolder(), model + '.zip')]
-    def zip = zips.find { it.isFile() }
+    def zip = [new File(model), modelNamed(model)].find { it?.isFile() }
     if (zip == null) throw new Refused("there is no model ${model} in ${modelsFolder()}, nor a file of that name; give a .zip")
     def ran = careBridge(['check', zip.path])
     if (ran.stopped) return new Ending(message: 'stopped; nothing is known', status: 'stopped', done: 0)

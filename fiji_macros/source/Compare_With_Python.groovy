@@ -13,7 +13,7 @@
 // include: parameters.groovy
 // include: services.groovy
 
-attempt('Compare_With_Python') {
+attemptToRestore('Compare_With_Python') {
     def there = fromPython(python)
     def here = restore(imp, normalizeInput, nameOf(imp) + '_fiji').image
     checkSizes(here, there)

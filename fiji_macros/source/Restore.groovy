@@ -11,7 +11,7 @@
 #@ String (label="Save as", value="", visibility="INVISIBLE", required=false, persist=false) output
 // include: services.groovy
 
-attempt('Restore', true) {
+attemptToRestore('Restore', true) {
     def result = restore(imp, normalizeInput, nameOf(imp) + '_restored')
     if (output) saveWhole(result.image, new File(output))
     result.image.show()

@@ -13,7 +13,7 @@
 #@ String (label="Save as (empty: do not)", value="", required=false, persist=false) output
 // include: services.groovy
 
-attempt('Restore_Channels') {
+attemptToRestore('Restore_Channels') {
     def wanted = wantedChannels()
     def result = restoreChannels(wanted)
     if (output) saveWhole(result, new File(output))

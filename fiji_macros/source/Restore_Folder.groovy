@@ -15,7 +15,7 @@
 #@ String (label="Bits of the results", choices={"32", "16"}, value="32", required=false, persist=false) bits
 // include: services.groovy
 
-attempt('Restore_Folder') {
+attemptToRestore('Restore_Folder') {
     checkFolders()
     def files = filesToRestore()
     def counts = startLog(files)

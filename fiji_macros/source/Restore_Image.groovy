@@ -14,7 +14,7 @@
 #@ String (label="Save as (empty: do not)", value="", required=false, persist=false) output
 // include: services.groovy
 
-attempt('Restore_Image') {
+attemptToRestore('Restore_Image') {
     def result = restore(imp, normalizeInput, nameOf(imp) + '_restored')
     if (bits == '16') toGreyLevels(result)
     if (output) saveWhole(result.image, new File(output))

@@ -13,7 +13,7 @@
 #@ String (label="Save as (empty: do not)", value="", required=false, persist=false) output
 // include: services.groovy
 
-attempt('Restore_Time_Series') {
+attemptToRestore('Restore_Time_Series') {
     checkSeries()
     def result = restoreFrames()
     if (output) saveWhole(result, new File(output))

@@ -13,7 +13,7 @@
 #@ String (label="Folder to save in (empty: do not)", value="", required=false, persist=false) output
 // include: services.groovy
 
-attempt('Restore_Twice') {
+attemptToRestore('Restore_Twice') {
     def once = restore(imp, normalizeInput, nameOf(imp) + '_once').image
     if (output) saveWhole(once, new File(output, once.title + '.tif'))
     def twice = restore(meanChannels(once, imp.NChannels), normalizeAgain, nameOf(imp) + '_twice').image

@@ -14,6 +14,18 @@ class Ending {
     int failed = 0
 }
 
+// Runs the steps of a script, says how it went, and says what was refused instead of ending in an exception.
+void attempt(String script, Closure<Ending> steps) {
+    Ending ending
+    try {
+        ending = steps()
+    } catch (Refused e) {
+        ending = new Ending(message: e.message, status: 'failed', done: 0, failed: 1)
+    }
+    say(ending.message + ending.more)
+    writeSentinel(script, ending)
+}
+
 void say(String text) {
     IJ.log('CARE bridge: ' + text)
 }
@@ -33,6 +45,13 @@ File fijiFolder() {
 // Where models lie by name.
 File modelsFolder() {
     return new File(fijiFolder(), 'models/CARE_bridge')
+}
+
+// A model of that folder by its name, with or without its ending and what it restores; null where there is none.
+File modelNamed(String name) {
+    def plain = name.contains(' - ') ? name.substring(0, name.indexOf(' - ')) : name
+    def zips = (modelsFolder().listFiles() ?: []).findAll { it.name.toLowerCase().endsWith('.zip') }
+    return zips.find { it.name == name || it.name == name + '.zip' || it.name == plain + '.zip' }
 }
 
 String plainName(String name) {

@@ -119,21 +119,20 @@ OnnxModel openOnnx(File file) {
 // Whether a jar of a person's own was made for CUDA and CUDA is here; the pinned jar knows the processor alone. Where it was
 // made for CUDA and there is none, that is said once and the processor computes.
 boolean onGpu(Map ort, Object options) {
-    if (new File((String) ort.jar).name == Pinned.JAR || ort.gpu == false) return false
-    ort.gpu = false
+    if (new File((String) ort.jar).name == Pinned.JAR || ort.noGpu) return false
     def built = ort.loader.loadClass('ai.onnxruntime.OrtEnvironment').getMethod('getAvailableProviders').invoke(null)*.toString()
-    if (!('CUDA' in built)) {
-        say("${ort.jar} was not made for CUDA (onnxruntime_gpu is); the processor computes")
-        return false
+    def why = 'CUDA' in built ? '' : "${ort.jar} was not made for CUDA (onnxruntime_gpu is)"
+    if (!why) {
+        try {
+            options.addCUDA(0)
+            return true
+        } catch (Exception e) {
+            why = "CUDA cannot be used (${firstLine(e)})"
+        }
     }
-    try {
-        options.addCUDA(0)
-        ort.gpu = true
-        return true
-    } catch (Exception e) {
-        say("CUDA cannot be used (${firstLine(e)}); the processor computes")
-        return false
-    }
+    say("${why}; the processor computes")
+    ort.noGpu = true
+    return false
 }
 
 void closeOnnx() {

@@ -37,22 +37,20 @@ class Restored {
 // The percentiles as they were given, before -1 was exchanged for those of a model.
 @Field List<Double> percentilesGiven = null
 
-// Runs the steps of a script, says how it went, and says what was refused instead of ending in an exception.
-void attempt(String script, boolean mayAsk = false, Closure<Ending> steps) {
-    Ending ending
-    try {
-        if (mayAsk) askForModel()
-        checkSettings()
-        engineOf(model)
-        ending = steps()
-    } catch (Refused e) {
-        ending = new Ending(message: e.message, status: 'failed', done: 0, failed: 1)
-    } finally {
-        closeOnnx()
+// `attempt` with a model that is there and an engine that runs it.
+void attemptToRestore(String script, boolean mayAsk = false, Closure<Ending> steps) {
+    attempt(script) {
+        try {
+            if (mayAsk) askForModel()
+            checkSettings()
+            engineOf(model)
+            def ending = steps()
+            if (ending.status != 'failed') enginesTold.each { say(it) }
+            return ending
+        } finally {
+            closeOnnx()
+        }
     }
-    if (ending.status != 'failed') enginesTold.each { say(it) }
-    say(ending.message + ending.more)
-    writeSentinel(script, ending)
 }
 
 Class pluginCommand() {
@@ -61,13 +59,6 @@ Class pluginCommand() {
     } catch (ClassNotFoundException e) {
         throw new Refused('the CSBDeep plugin is not installed; Help > Update... > Manage Update Sites > CSBDeep')
     }
-}
-
-// A model of that folder by its name, with or without its ending and what it restores; null where there is none.
-File modelNamed(String name) {
-    def plain = name.contains(' - ') ? name.substring(0, name.indexOf(' - ')) : name
-    def zips = (modelsFolder().listFiles() ?: []).findAll { it.name.toLowerCase().endsWith('.zip') }
-    return zips.find { it.name == name || it.name == name + '.zip' || it.name == plain + '.zip' }
 }
 
 // Each model of the folder with what it restores, as its zip says.

@@ -5,17 +5,6 @@ import java.util.concurrent.TimeUnit
 
 // ---- The Python that these scripts came from, and what it is asked to do
 
-void attempt(String script, Closure<Ending> steps) {
-    Ending ending
-    try {
-        ending = steps()
-    } catch (Refused e) {
-        ending = new Ending(message: e.message, status: 'failed', done: 0, failed: 1)
-    }
-    say(ending.message + ending.more)
-    writeSentinel(script, ending)
-}
-
 // As `care-bridge macros install` wrote it beside the scripts; a property of Java, or of ImageJ, names another.
 String python() {
     def named = System.getProperty('care_bridge.python') ?: ij.Prefs.get('care_bridge.python', '')
