@@ -38,13 +38,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "fast, kernel 3, 32 features": {"architecture": "fast"},
 }
 FIRST = next(iter(NETWORKS))
-EPOCHS = 5
-SHORT: dict[str, Any] = {
-    "train_batch_size": 16,
-    "train_schedule": "cosine",
-    "train_average": 0.999,
-    "train_learning_rate": 1e-3,
-}
+EPOCHS, BATCH = 5, 16
 Run = Callable[[np.ndarray], Any]
 
 
@@ -115,12 +109,20 @@ def step_cost(settings: dict[str, Any], folder: Path) -> float:
     """CPU seconds of a training step: 22 steps less 2, without what begins and ends a training."""
     from care_bridge.config import CareConfig
     from care_bridge.training.fit import train
+    from care_bridge.training.presets import SHORT
 
     rng = np.random.default_rng(0)
     patches = (rng.random((64, 64, 64, 1), np.float32), rng.random((64, 64, 64, 1), np.float32))
     spent = []
     for steps in (2, 22):
-        config = CareConfig("YX", **SHORT, **settings, seed=1, train_epochs=1, train_steps_per_epoch=steps)
+        config = CareConfig(
+            "YX",
+            **{**SHORT, **settings},
+            train_batch_size=BATCH,
+            seed=1,
+            train_epochs=1,
+            train_steps_per_epoch=steps,
+        )
         start = time.process_time()
         train(config, patches, patches, folder / str(steps))
         spent.append(time.process_time() - start)
@@ -129,6 +131,8 @@ def step_cost(settings: dict[str, Any], folder: Path) -> float:
 
 def quality(given: argparse.Namespace) -> None:
     """Train and score what is not scored yet; each in a process of its own, through the command line."""
+    from care_bridge.training.presets import SHORT
+
     given.out.mkdir(parents=True, exist_ok=True)
     costs = given.out / "costs.json"
     if not costs.is_file():
@@ -154,7 +158,7 @@ def quality(given: argparse.Namespace) -> None:
                 "--out",
                 place / "model",
             ]
-            command += ["--epochs", EPOCHS, "--steps", steps, "--seed", seed]
+            command += ["--batch-size", BATCH, "--epochs", EPOCHS, "--steps", steps, "--seed", seed]
             for key, value in {**SHORT, **sizes_of(label)}.items():
                 command += ["--set", f"{key}={value}"]
             # What a stopped run left goes on; a network that never began begins.
