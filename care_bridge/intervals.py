@@ -6,6 +6,7 @@ Means and scales are arrays of any shape; those of an ensemble have the members 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,6 +114,11 @@ class Mixture:
         """
         mean = self.mean
         return Mixture(mean + factor * (self.means - mean), factor * self.scales)
+
+    def coverage(self, truth: Array, levels: Sequence[float]) -> tuple[float, ...]:
+        """Share of the pixels whose truth lies in the central interval of each mass: where |F(truth) - 1/2| <= mass / 2."""
+        distance = np.abs(self.cdf(truth) - 0.5)
+        return tuple(float(np.mean(distance <= level / 2)) for level in levels)
 
     def interval(self, level: float) -> tuple[Array, Array]:
         """Central interval of a share of the mixture's mass."""

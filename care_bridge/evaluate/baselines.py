@@ -91,12 +91,21 @@ def richardson_lucy(plane: Plane, *, sigma_px: float, iterations: int) -> Plane:
     low = float(plane.min())
     observed = plane - low
     tiny = 1e-6 * (float(observed.max()) or 1.0)
-    estimate = gaussian_filter(observed, sigma_px, mode="reflect") + tiny
-    for _ in range(iterations):
-        ratio = observed / (gaussian_filter(estimate, sigma_px, mode="reflect") + tiny)
-        # A Gaussian is its own mirror image, so the same filter serves both ways.
-        estimate = estimate * gaussian_filter(ratio, sigma_px, mode="reflect")
+
+    def blur(data: Plane) -> Plane:
+        return np.asarray(gaussian_filter(data, sigma_px, mode="reflect"))
+
+    estimate = lucy_steps(observed, blur(observed) + tiny, blur, iterations=iterations, tiny=tiny)
     return np.asarray(estimate + low, np.float32)
+
+
+def lucy_steps(
+    observed: Plane, estimate: Plane, blur: Callable[[Plane], Plane], *, iterations: int, tiny: float
+) -> Plane:
+    """Richardson's and Lucy's steps from an estimate, with a blur that is its own mirror image, as a Gaussian is."""
+    for _ in range(iterations):
+        estimate = estimate * blur(observed / (blur(estimate) + tiny))
+    return estimate
 
 
 def between_cores(plane: Plane, *, sigma_px: float) -> Plane:
@@ -319,7 +328,7 @@ def tuning_pieces(pairs: Sequence[tuple[Image, Image]]) -> list[tuple[Plane, Pla
     """The pieces that filters are tuned on: of evenly chosen pairs, the brightest piece of a middle plane."""
     if not pairs:
         raise InputError("no training pair to tune the baselines on")
-    places = np.unique(np.linspace(0, len(pairs) - 1, min(TUNING_CROPS, len(pairs))).astype(int))
+    places = tuning_places(len(pairs))
     share = -(-TUNING_CROPS // len(places))
     pieces = []
     for place in places:
@@ -329,6 +338,13 @@ def tuning_pieces(pairs: Sequence[tuple[Image, Image]]) -> list[tuple[Plane, Pla
     if not usable:
         raise InputError("the training pairs hold no piece with structure to tune the baselines on")
     return usable
+
+
+def tuning_places(count: int) -> list[int]:
+    """Which of so many pairs settings are tuned on: some, from first to last."""
+    return [
+        int(place) for place in np.unique(np.linspace(0, count - 1, min(TUNING_CROPS, count)).astype(int))
+    ]
 
 
 def _brightest(plane: Plane, count: int) -> list[tuple[slice, slice]]:

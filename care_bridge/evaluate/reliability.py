@@ -168,21 +168,15 @@ def calibrate(
     scale : str
         What the intensity scale is called.
     levels : sequence of float
-
-    Notes
-    -----
-    A pixel lies inside the interval of mass p exactly where |F(truth) - 1/2| <= p / 2, F the predicted
-    distribution.
     """
     truth, means, scales = (np.asarray(a, np.float64) for a in (truth, means, scales))
     mixture = Mixture(means[None], scales[None]) if means.shape == truth.shape else Mixture(means, scales)
-    distance = np.abs(mixture.cdf(truth) - 0.5)
     spread = mixture.scales[0] if mixture.means.shape[0] == 1 else np.sqrt(mixture.variance / 2)
     error = truth - mixture.mean
     return Calibration(
         scale=scale,
         levels=tuple(float(level) for level in levels),
-        coverage=tuple(float(np.mean(distance <= level / 2)) for level in levels),
+        coverage=mixture.coverage(truth, levels),
         factor=float(np.mean(np.abs(error) / spread)),
         bias=float(error.mean() / spread.mean()),
     )

@@ -103,7 +103,11 @@ def find_temperature(
     if not math.isfinite(found):
         return None
     found = float(f"{found:.4g}")
-    return Tempered(found, _coverage(truth, mixture), _coverage(truth, mixture.stretched(found)), len(truth))
+    before, after = (
+        dict(zip(_LEVELS, one.coverage(truth, _LEVELS), strict=True))
+        for one in (mixture, mixture.stretched(found))
+    )
+    return Tempered(found, before, after, len(truth))
 
 
 def _pixels(
@@ -127,11 +131,6 @@ def _pixels(
             means.append(given[..., :half].reshape(flat)[..., here].reshape(len(networks), -1))
             scales.append(given[..., half:].reshape(flat)[..., here].reshape(len(networks), -1))
     return np.concatenate(truths), np.concatenate(means, axis=1), np.concatenate(scales, axis=1)
-
-
-def _coverage(truth: NDArray[np.float64], mixture: Mixture) -> dict[float, float]:
-    distance = np.abs(mixture.cdf(truth) - 0.5)
-    return {level: float(np.mean(distance <= level / 2)) for level in _LEVELS}
 
 
 def temper(folder: str | os.PathLike[str], validation: Sequence[PatchSource]) -> Tempered | None:

@@ -21,11 +21,12 @@ from care_bridge.evaluate.baselines import (
     FILTERS,
     SHIPPED,
     TUNING_CROP_PX,
-    TUNING_CROPS,
     Baseline,
+    lucy_steps,
     shows_cores,
     tune,
     tuning_pieces,
+    tuning_places,
 )
 from care_bridge.evaluate.planes import Plane, plane_of
 from care_bridge.evaluate.scores import fields
@@ -206,8 +207,7 @@ def _few(pairs: Sequence[Pair]) -> list[Pair]:
     """The middles of some of the pairs from first to last: a tuning optimum is flat."""
     if not pairs:
         raise InputError("no training pair to tune on")
-    places = np.unique(np.linspace(0, len(pairs) - 1, min(TUNING_CROPS, len(pairs))).astype(int))
-    found = [pairs[place] for place in places]
+    found = [pairs[place] for place in tuning_places(len(pairs))]
     return [replace(pair, source=_middle(pair.source), target=_middle(pair.target)) for pair in found]
 
 
@@ -299,10 +299,11 @@ def sharper_along_z(stack: Volume, *, sigma_z_px: float, iterations: int, sigma_
     low = float(stack.min())
     observed = stack - low
     tiny = 1e-6 * (float(observed.max()) or 1.0)
-    estimate = observed + tiny
-    for _ in range(iterations):
-        ratio = observed / (gaussian_filter1d(estimate, sigma_z_px, axis=0) + tiny)
-        estimate = estimate * gaussian_filter1d(ratio, sigma_z_px, axis=0)
+
+    def blur(data: Volume) -> Volume:
+        return np.asarray(gaussian_filter1d(data, sigma_z_px, axis=0))
+
+    estimate = lucy_steps(observed, observed + tiny, blur, iterations=iterations, tiny=tiny)
     return np.asarray(estimate + low, np.float32)
 
 
