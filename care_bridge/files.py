@@ -234,7 +234,12 @@ def _remove(path: Path) -> None:
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file, as 64 hexadecimal digits."""
+    """SHA-256 of a file, or of the names and contents of all files of a folder, as 64 hexadecimal digits."""
+    folder = Path(path)
+    if folder.is_dir():
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        lines = [f"{sha256(file)}  {file.relative_to(folder).as_posix()}" for file in files]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -32,3 +32,10 @@ def hold_to_free_memory(least_bytes: int = 1 << 30) -> None:
     wanted = used + max(free, least_bytes)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard < 0 else min(wanted, hard), hard))
+
+
+def free_bytes() -> int:
+    """How much memory can be taken now, without what is swapped out."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)

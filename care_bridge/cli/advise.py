@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 def advise(
     model: Path = typer.Argument(..., help="Model folder, a bundle (.zip), or a name of `zoo list`."),
-    image: Path = typer.Argument(..., help="TIFF that is to be restored in Fiji."),
+    image: Path = typer.Argument(..., help="TIFF or OME-Zarr that is to be restored in Fiji."),
     *,
     image_axes: options.ImageAxes = None,
     memory: str = typer.Option("2GiB", "--memory", help="What the network may take, e.g. 900MB or 4GiB."),

@@ -40,7 +40,7 @@ def compare(
             help="Fiji's side: a bundle (.zip), a model folder with one in it, or a name of `zoo list`."
         ),
     ],
-    image: Annotated[Path, Argument(help="A TIFF.")],
+    image: Annotated[Path, Argument(help="A TIFF or OME-Zarr.")],
     *,
     applications: options.Applications = APPLICATIONS,
     level: options.Level = LEVEL,

@@ -32,8 +32,10 @@ def evaluate(
         Path,
         Argument(help="Model folder (one net or several; ours or csbdeep's), or a name of `zoo list`."),
     ],
-    source: Annotated[Path, Argument(help="Folder of images to restore, or one TIFF.")],
-    target: Annotated[Path, Argument(help="Folder of their ground truths, same names; or one TIFF.")],
+    source: Annotated[Path, Argument(help="Folder of images to restore, or one TIFF or OME-Zarr.")],
+    target: Annotated[
+        Path, Argument(help="Folder of their ground truths, same names; or one TIFF or OME-Zarr.")
+    ],
     *,
     out: Annotated[Path, Option(help="The report; its CSVs go into a folder beside it.")] = Path(
         "report.html"

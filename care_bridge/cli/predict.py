@@ -71,7 +71,7 @@ def predict(
             help="Model folder; a bundle (.zip) or .onnx for runtimes that need one; a name of `zoo list`."
         ),
     ] = None,
-    images: Annotated[list[Path] | None, Argument(help="TIFFs, or folders of them.")] = None,
+    images: Annotated[list[Path] | None, Argument(help="TIFFs or OME-Zarrs, or folders of them.")] = None,
     *,
     out: Annotated[Path, Option(help="Folder for the results.")],
     applications: options.Applications = 1,
@@ -219,7 +219,7 @@ def _named(
     if input_dir is not None:
         paths.append(input_dir)
     if not paths:
-        raise InputError("no images; give TIFFs or a folder of them, or --input-dir")
+        raise InputError("no images; give TIFFs, OME-Zarrs or a folder of them, or --input-dir")
     return model, paths
 
 

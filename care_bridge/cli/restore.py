@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def restore(
-    images: Annotated[list[Path], Argument(help="TIFFs, or folders of them.")],
+    images: Annotated[list[Path], Argument(help="TIFFs or OME-Zarrs, or folders of them.")],
     *,
     out: Annotated[Path, Option(help="Folder for the results.")] = Path("restored"),
     model: Annotated[

@@ -21,7 +21,7 @@ def simulate(
     words: list[str] = typer.Argument(
         None,
         metavar="RECIPE [IMAGE...]",
-        help="A recipe that comes with the package (see --list), then clean TIFF images or folders of them. "
+        help="A recipe that comes with the package (see --list), then clean images (TIFF, OME-Zarr) or folders of them. "
         "With --recipe only the images.",
     ),
     out: Path = typer.Option(None, "--out", help="Folder for the pairs: new or empty."),

@@ -15,7 +15,7 @@ from care_bridge.errors import InputError
 from care_bridge.evaluate.conditions import SUBFOLDERS, condition_folders, read_conditions
 from care_bridge.evaluate.scores import Mask, fields
 from care_bridge.files import sha256
-from care_bridge.images import PATTERN, Image, only_channel, read_image
+from care_bridge.images import PATTERN, Image, is_zarr, only_channel, read_image
 from care_bridge.model_files import stated_config
 from care_bridge.patches.pairing import same_place
 from care_bridge.patches.pairs import equal_pixels, pairs_from_folders, refuse_own_truths
@@ -125,8 +125,8 @@ def _read_all(
 ) -> list[Pair]:
     """Read the pairs of two folders, or of two files."""
     first, second = Path(source), Path(target)
-    if first.is_dir():
-        if second.is_file():
+    if first.is_dir() and not is_zarr(first):
+        if second.is_file() or is_zarr(second):
             raise InputError(f"{str(first)!r} is a folder and {str(second)!r} a file; give two of a kind")
         # Checks names, readability, shapes and that pixels differ, of all files before the first is read.
         found = pairs_from_folders(
@@ -141,7 +141,7 @@ def _read_all(
         )
         files = [(pair.files[0], pair.files[1]) for pair in found[:limit]]
     else:
-        if first.is_file() and second.is_dir():
+        if first.exists() and second.is_dir() and not is_zarr(second):
             raise InputError(f"{str(first)!r} is a file and {str(second)!r} a folder; give two of a kind")
         missing = [str(path) for path in (first, second) if not path.exists()]
         if missing:
@@ -154,6 +154,7 @@ def _read_all(
     if (
         masks is not None
         and Path(masks).is_dir()
+        and not is_zarr(masks)
         and not any((Path(masks) / one.name).exists() for one, _ in files)
     ):
         raise InputError(
@@ -204,10 +205,11 @@ def _read(
     high = only_channel(high, channel if "C" in high.axes else None)
     mask = None
     if masks is not None:
-        file = Path(masks) / source.name if Path(masks).is_dir() else Path(masks)
-        if file.is_file():
+        several = Path(masks).is_dir() and not is_zarr(masks)
+        file = Path(masks) / source.name if several else Path(masks)
+        if file.is_file() or is_zarr(file):
             mask = _mask(read_image(file, None), high, file)
-        elif not Path(masks).is_dir():
+        elif not several:
             raise InputError(f"no mask at {str(masks)!r}")
     return Pair(low, high, source.name, mask, (sha256(source), sha256(target)))
 

@@ -14,6 +14,22 @@ from care_bridge.axes import check_axes, move_axes
 from care_bridge.errors import InputError
 
 
+@dataclass(frozen=True)
+class Channel:
+    """What a file says of a channel.
+
+    Attributes
+    ----------
+    name : str
+        E.g. of the dye; "" where nobody says.
+    colour : str
+        RRGGBB as viewers show it; "" where nobody says.
+    """
+
+    name: str = ""
+    colour: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class Image:
     """Pixels with their meaning.
@@ -37,6 +53,8 @@ class Image:
         predicted says so; counting channels cannot tell them from those of a network that gives twice as many.
     normalized : bool
         Whether the values lie on a network's scale (about 0 to 1) and not on the raw range of what was restored.
+    channels : tuple of Channel
+        What is known of each channel; empty where nothing is, or where there are more or fewer channels than that.
     """
 
     data: NDArray[Any]
@@ -47,6 +65,7 @@ class Image:
     name: str = ""
     has_widths: bool = False
     normalized: bool = False
+    channels: tuple[Channel, ...] = ()
 
     def __post_init__(self) -> None:
         data = np.asarray(self.data)
@@ -56,6 +75,8 @@ class Image:
             raise InputError(f"image {self.name!r} holds {data.dtype}; integers or floats can be restored")
         object.__setattr__(self, "data", data)
         object.__setattr__(self, "axes", check_axes(self.axes, ndim=data.ndim))
+        if len(self.channels) != self.size("C"):
+            object.__setattr__(self, "channels", ())
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -102,7 +123,11 @@ def only_channel(image: Image, channel: int | None) -> Image:
     if "C" not in image.axes:
         return image
     index = tuple(channel if letter == "C" else slice(None) for letter in image.axes)
-    return image.replace(data=image.data[index], axes=image.axes.replace("C", ""))
+    return image.replace(
+        data=image.data[index],
+        axes=image.axes.replace("C", ""),
+        channels=image.channels[channel : channel + 1],
+    )
 
 
 def check_channel(channel: int, n: int, *, name: str) -> None:

@@ -261,7 +261,7 @@ def named(
                 f"axes={''.join(letter for letter, _ in short)!r} (--image-axes) reads the numbers as they are"
             )
         letters, sizes = _said(short, shape, path, imagej=imagej)
-    _check_planes(letters, sizes, path)
+    check_planes(letters, sizes, path)
     return letters, sizes
 
 
@@ -333,7 +333,7 @@ def _said(
     return letters, tuple(size for _, size in short)
 
 
-def _check_planes(letters: str, sizes: tuple[int, ...], path: Path) -> None:
+def check_planes(letters: str, sizes: tuple[int, ...], path: Path) -> None:
     """Refuse stacks of lines: what has a 1 where Y or X should be was written with its axes in another order."""
     thin = [letter for letter, size in zip(letters, sizes, strict=True) if size == 1]
     if len(letters) > 2 and thin:

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from care_bridge.errors import InputError
+from care_bridge.images.ome_zarr import ZARR, is_zarr
 
 TIFF = (".tif", ".tiff")
 """Ends of names of images, in small letters; files are taken whatever the case."""
 
 PATTERN = "*.tif*"
-"""Files of a folder that are looked at when nobody says which."""
+"""Files of a folder that are looked at when nobody says which; stands for folders ``*.zarr`` too."""
 
 _NAMED = 5
 _OF_SYSTEMS = ("thumbs.db", "desktop.ini")
@@ -33,7 +34,8 @@ def list_images(
     ----------
     folder : path
     pattern : str
-        As for `Path.glob`, whatever the case of letters; with ``**/`` also in folders below.
+        As for `Path.glob`, whatever the case of letters; with ``**/`` also in folders below. One that ends in
+        ``*.tif*`` takes OME-Zarr too, which are folders whose names end in .zarr; nothing is looked for within.
     suffixes : tuple of str
         What else than TIFF is an image.
 
@@ -50,7 +52,12 @@ def list_images(
     """
     folder = Path(folder)
     try:
-        fitting = sorted(folder.glob(_of_any_case(pattern)))
+        fitting = sorted(
+            path
+            for one in _patterns(pattern)
+            for path in folder.glob(_of_any_case(one))
+            if not _within_zarr(path, folder)
+        )
     except (ValueError, NotImplementedError):
         raise InputError(
             f"pattern {pattern!r} is not understood; give e.g. '*.tif' or 'cell_*.tif'"
@@ -68,8 +75,20 @@ def _why_not(path: Path, folder: Path, suffixes: tuple[str, ...]) -> str:
     if any(part.startswith(".") for part in path.relative_to(folder).parts):
         return "hidden"
     if not path.is_file():
+        if path.suffix.lower() == ZARR and is_zarr(path):
+            return ""
         return "a folder" if path.is_dir() else "no file"
     return "" if path.suffix.lower() in suffixes else "no TIFF by its name"
+
+
+def _patterns(pattern: str) -> Iterator[str]:
+    yield pattern
+    if pattern.endswith(PATTERN):
+        yield pattern[: -len(PATTERN)] + "*" + ZARR
+
+
+def _within_zarr(path: Path, folder: Path) -> bool:
+    return any(part.lower().endswith(ZARR) for part in path.relative_to(folder).parts[:-1])
 
 
 def _besides(folder: Path) -> Iterator[Path]:

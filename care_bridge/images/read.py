@@ -1,4 +1,4 @@
-"""TIFF, OME-TIFF and ImageJ hyperstacks, read."""
+"""TIFF, OME-TIFF, ImageJ hyperstacks and OME-Zarr, read."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from care_bridge.images.calibration import calibration
 from care_bridge.images.claims import check_claims, check_pixels
 from care_bridge.images.image import Image
 from care_bridge.images.layout import HeaderWarning, Layout, full_size, layout, named
+from care_bridge.images.ome_zarr import is_zarr, open_ome_zarr
+from care_bridge.images.volume import Volume
 from care_bridge.images.whole import check_imagej_stack, check_whole
 
 Shape = tuple[int, ...]
@@ -29,7 +31,7 @@ Shape = tuple[int, ...]
 def read_image(
     path: str | os.PathLike[str], axes: str | None = None, *, series: int | None = None, mapped: bool = False
 ) -> Image:
-    """Read a TIFF, an OME-TIFF or an ImageJ hyperstack.
+    """Read a TIFF, an OME-TIFF, an ImageJ hyperstack or an OME-Zarr.
 
     Parameters
     ----------
@@ -39,10 +41,10 @@ def read_image(
         None takes what the file says; needed where it says nothing. A letter that the file lacks has size 1.
     series : int, optional
         Which of several image series to read, from 0. None reads all, but for those marked as smaller copies
-        (thumbnails) or masks; those of an OME-TIFF become the axis S.
+        (thumbnails) or masks; those of an OME-TIFF become the axis S. Of an OME-Zarr one has to be chosen.
     mapped : bool
         Leave the pixels on the disk and map them into memory (read-only) where the file allows it: one
-        uncompressed block. Otherwise they are read.
+        uncompressed block. Otherwise they are read; an OME-Zarr always.
 
     Returns
     -------
@@ -50,17 +52,19 @@ def read_image(
         Pixels as stored, in the machine's byte order unless mapped. Dimensions of size 1 other than Y and X
         are left out, since files do not tell them from missing ones. Several samples a pixel are channels, where
         the file does not call them colours; one bit a pixel becomes 0 and 255. `pixel_size_um` is empty for an
-        uncalibrated file.
+        uncalibrated file. Of an OME-Zarr the largest of its pyramid, with the names and colours of channels.
 
     Warns
     -----
     HeaderWarning
-        If the header promises other planes than the file holds; those that are there are taken.
+        If the header promises other planes than the file holds; those that are there are taken. If an OME-Zarr lacks
+        smaller copies, says a version that is not its own, or gives sizes without a unit.
 
     Raises
     ------
     InputError
-        If the file is no TIFF, is cut short, cannot be decoded, holds colours, or `axes` does not fit.
+        If the file is no TIFF or OME-Zarr, is cut short or unfinished, cannot be decoded, holds colours, is larger than
+        memory, or `axes` does not fit.
     FileNotFoundError
         If it is not there.
 
@@ -72,10 +76,12 @@ def read_image(
     signed 16-bit images as unsigned ones with an offset of -32768; they come back signed.
     """
     path = Path(path)
+    if is_zarr(path):
+        return open_ome_zarr(path, axes, series=series).read()
     with _opened(path) as file:
         data, file_axes = _pixels(file, path, axes, series, mapped)
         pixel_size_um, unit, frame_interval_s = calibration(file)
-        data = _signed(file, data)
+        data = _unsigned(data, _is_signed(file, data.dtype))
     return Image(
         data=data,
         axes=file_axes,
@@ -88,6 +94,107 @@ def read_image(
         unit=unit,
         name=path.name,
     )
+
+
+def open_volume(
+    path: str | os.PathLike[str], axes: str | None = None, *, series: int | None = None
+) -> Volume:
+    """An image of any size, whose pixels stay on the disk until a box of them is asked for.
+
+    Parameters
+    ----------
+    path, axes, series
+        As for `read_image`, whose result a volume's `read` gives.
+
+    Returns
+    -------
+    Volume
+        Sliced like an array. Of an uncompressed TIFF the box alone is read, of any other whole planes.
+
+    Raises
+    ------
+    InputError
+        As `read_image`; also if a TIFF's images would become an axis S.
+    """
+    path = Path(path)
+    if is_zarr(path):
+        return open_ome_zarr(path, axes, series=series)
+    with _opened(path) as file:
+        found, letters, shape = _series(file, path, axes, series)
+        if len(found) > 1:
+            raise InputError(
+                f"{str(path)!r} holds {len(found)} images; choose one with series=0 (predict --series 0)"
+            )
+        pixel_size_um, unit, frame_interval_s = calibration(file)
+        signed = _is_signed(file, found[0].dtype)
+        stored = found[0]
+        page = tuple(stored.series.keyframe.shape)
+        offset = stored.series.dataoffset
+        mappable = (
+            stored.planes is None
+            and stored.series.dtype.kind != "b"
+            and offset is not None
+            and stored.series.keyframe.is_memmappable
+        )
+    dtype = np.dtype(np.int16) if signed else stored.dtype
+    dtype = np.dtype(np.uint8) if dtype.kind == "b" else dtype
+
+    def mapped(box: tuple[slice, ...]) -> NDArray[Any]:
+        kind = stored.series.dtype.newbyteorder(stored.series.keyframe.parent.byteorder)
+        # Mapped anew, so that what was read does not count as memory of this process.
+        whole = np.memmap(path, kind, mode="r", offset=offset, shape=shape)
+        return _unsigned(np.array(whole[box], kind.newbyteorder("=")), signed)
+
+    def decoded(box: tuple[slice, ...]) -> NDArray[Any]:
+        return _unsigned(_planes_in(path, series, box, shape), signed)
+
+    return Volume(
+        path=path,
+        axes=letters,
+        shape=shape,
+        dtype=dtype,
+        read_box=mapped if mappable else decoded,
+        block=tuple(
+            size if not mappable and len(shape) - number <= _page_dimensions(shape, page) else 1
+            for number, size in enumerate(shape)
+        ),
+        pixel_size_um={
+            letter: pixel_size_um[letter] for letter in SPACE if letter in pixel_size_um and letter in letters
+        },
+        frame_interval_s=frame_interval_s if "T" in letters else None,
+        unit=unit,
+        name=path.name,
+    )
+
+
+def _page_dimensions(shape: Shape, page: Shape) -> int:
+    """How many of the last dimensions one page fills."""
+    n = 0
+    while n < len(shape) and prod(shape[len(shape) - n :]) < prod(page):
+        n += 1
+    return n
+
+
+def _planes_in(path: Path, series: int | None, box: tuple[slice, ...], shape: Shape) -> NDArray[Any]:
+    """A box of an image whose planes have to be decoded whole."""
+    with _opened(path) as file:
+        found = _series(file, path, None, series)[0][0] if series is not None else None
+        found = found or layout(file, full_size(file)[0], path)
+        pages = found.planes if found.planes is not None else found.series.pages
+        n = _page_dimensions(shape, tuple(found.series.keyframe.shape))
+        leading, inner = box[: len(shape) - n], box[len(shape) - n :]
+        counts = shape[: len(shape) - n]
+        out: NDArray[Any] | None = None
+        for place in np.ndindex(*(part.stop - part.start for part in leading)):
+            where = tuple(part.start + number for part, number in zip(leading, place, strict=True))
+            plane = pages[int(np.ravel_multi_index(where, counts)) if counts else 0].asarray()
+            data = plane.reshape(shape[len(shape) - n :])[inner]
+            if out is None:
+                sizes = tuple(part.stop - part.start for part in box)
+                out = np.empty(sizes, np.uint8 if data.dtype.kind == "b" else data.dtype.newbyteorder("="))
+            out[place] = data * np.uint8(255) if data.dtype.kind == "b" else data
+    assert out is not None
+    return out
 
 
 @dataclass(frozen=True)
@@ -109,8 +216,11 @@ class ImageHeader:
 def read_header(
     path: str | os.PathLike[str], axes: str | None = None, *, series: int | None = None
 ) -> ImageHeader:
-    """Axes, shape and type of a TIFF, with the checks of `read_image` but without reading its pixels."""
+    """Axes, shape and type of an image, with the checks of `read_image` but without reading its pixels."""
     path = Path(path)
+    if is_zarr(path):
+        volume = open_ome_zarr(path, axes, series=series)
+        return ImageHeader(volume.axes, volume.shape, volume.dtype)
     with _opened(path) as file:
         found, letters, shape = _series(file, path, axes, series)
         dtype = found[0].dtype
@@ -118,11 +228,13 @@ def read_header(
 
 
 def stored_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
-    """Shape of a TIFF's first image, whatever its dimensions mean.
+    """Shape of a TIFF's first image, whatever its dimensions mean, or of an OME-Zarr.
 
     Dimensions of size 1 other than Y and X are left out.
     """
     path = Path(path)
+    if is_zarr(path):
+        return open_ome_zarr(path).shape
     with _opened(path) as file:
         found = layout(file, full_size(file)[0], path)
         check_pixels([found], path)
@@ -200,16 +312,16 @@ def _array(found: Layout, path: Path, mapped: bool) -> NDArray[Any]:
     return data.astype(np.uint8) * np.uint8(255) if data.dtype.kind == "b" else data
 
 
-def _signed(file: Any, data: NDArray[Any]) -> NDArray[Any]:
+def _is_signed(file: Any, dtype: np.dtype[Any]) -> bool:
     meta = file.imagej_metadata or {}
-    if (
-        data.dtype == np.uint16
-        and meta.get("cf", 0) == 0
-        and meta.get("c0") == -32768
-        and meta.get("c1") == 1
-    ):
-        return (data.astype(np.int32) - 32768).astype(np.int16)
-    return data
+    return bool(
+        dtype == np.uint16 and meta.get("cf", 0) == 0 and meta.get("c0") == -32768 and meta.get("c1") == 1
+    )
+
+
+def _unsigned(data: NDArray[Any], signed: bool) -> NDArray[Any]:
+    """Pixels that ImageJ stored with an offset as what they are."""
+    return (data.astype(np.int32) - 32768).astype(np.int16) if signed else data
 
 
 @contextmanager

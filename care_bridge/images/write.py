@@ -1,4 +1,4 @@
-"""TIFF, OME-TIFF and ImageJ hyperstacks, written, and what happened to the values on the way."""
+"""TIFF, OME-TIFF, ImageJ hyperstacks and OME-Zarr, written, and what happened to the values on the way."""
 
 from __future__ import annotations
 
@@ -11,8 +11,18 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from care_bridge.axes import move_axes
-from care_bridge.files import atomic_file
+from care_bridge.files import atomic_file, atomic_folder
 from care_bridge.images.image import Image
+from care_bridge.images.ome_zarr import ZARR
+from care_bridge.images.ome_zarr_write import (
+    STORED,
+    VERSION,
+    check_replaceable,
+    create_level,
+    plan_ome_zarr,
+    write_metadata,
+    write_pyramid,
+)
 from care_bridge.images.storage import for_storage, kept_dtype, scaled_to_type
 from care_bridge.images.units import OME_UNIT, UM_PER_UNIT
 
@@ -33,7 +43,7 @@ class WriteReport:
     ----------
     path : Path
     format : str
-        `imagej-tiff` or `ome-tiff`.
+        `imagej-tiff`, `ome-tiff`, `ome-zarr-0.4` or `ome-zarr-0.5`.
     dtype : str
         Type in the file.
     clipped_low, clipped_high : float
@@ -82,13 +92,15 @@ def write_image(
     compression: str | None = None,
     provenance: str = "",
     scale: bool = False,
+    ome_zarr: str = VERSION,
 ) -> WriteReport:
-    """Save an image as a TIFF that Fiji opens as it was, whole or not at all.
+    """Save an image as a TIFF that Fiji opens as it was, or as OME-Zarr, whole or not at all.
 
     Parameters
     ----------
     path : path
-        A name ending in .ome.tif or .ome.tiff gives an OME-TIFF. Any other gives an ImageJ hyperstack where
+        A name ending in .ome.tif or .ome.tiff gives an OME-TIFF, one ending in .zarr an OME-Zarr with its smaller
+        copies, in the place of an OME-Zarr that was there. Any other gives an ImageJ hyperstack where
         ImageJ's format can hold the image, and an OME-TIFF (said in the notes) where it cannot.
     image : Image
     dtype : dtype, optional
@@ -96,12 +108,16 @@ def write_image(
         image's own type where TIFF readers know it; float16 and float64 become float32, bool becomes
         uint8 with 0 and 255, int64 and uint64 become int32 and uint32 if the values fit.
     compression : str, optional
-        As tifffile spells it, e.g. "zlib". None does not compress, so that the file can be mapped.
+        As tifffile spells it, e.g. "zlib". None does not compress, so that the file can be mapped. An OME-Zarr is
+        always compressed.
     provenance : str
-        How the image came to be; kept as ImageJ's Info (Image > Show Info...) or OME's Description.
+        How the image came to be; kept as ImageJ's Info (Image > Show Info...), OME's Description, or beside what
+        OME-Zarr says.
     scale : bool
         For integers: map the image's least and greatest value to the ends of the type first, instead of clipping, as
         Fiji's "Scale when converting". How to get the values back stands in the notes and in the file.
+    ome_zarr : str
+        Version of OME-Zarr: "0.4" lies in zarr 2, "0.5" in zarr 3.
 
     Returns
     -------
@@ -129,9 +145,13 @@ def write_image(
         provenance = "; ".join(part for part in (provenance, said) if part)
     stored = for_storage(image, None if dtype is None else np.dtype(dtype))
     form, otherwise = _kind(path, image, stored.data)
-    write = _write_imagej if form == IMAGEJ else _write_ome
-    with atomic_file(path) as part:
-        write(part, image, stored.data, compression, provenance)
+    if path.suffix.lower() == ZARR:
+        form = f"ome-zarr-{ome_zarr}"
+        _write_zarr(path, image, stored.data, ome_zarr, provenance)
+    else:
+        write = _write_imagej if form == IMAGEJ else _write_ome
+        with atomic_file(path) as part:
+            write(part, image, stored.data, compression, provenance)
     return WriteReport(
         path=path,
         format=form,
@@ -145,7 +165,7 @@ def write_image(
 
 def _kind(path: Path, image: Image, data: NDArray[Any]) -> tuple[str, tuple[str, ...]]:
     """The kind of TIFF that is written, and a sentence where it is not the one that the name asks for."""
-    if path.name.lower().endswith((".ome.tif", ".ome.tiff")):
+    if path.name.lower().endswith((".ome.tif", ".ome.tiff", ZARR)):
         return OME, ()
     if reason := _imagej_cannot(image, data):
         return OME, (
@@ -192,6 +212,30 @@ def _write_ome(
                 compression=compression,
                 metadata=_ome_metadata(image, provenance),
             )
+
+
+def _write_zarr(path: Path, image: Image, data: NDArray[Any], version: str, provenance: str) -> None:
+    check_replaceable(path)
+    if image.size("S") == 1:
+        axes = "".join(letter for letter in STORED if letter in image.axes)
+        data = move_axes(data, image.axes, axes)
+    else:
+        axes = image.axes
+    plan = plan_ome_zarr(
+        axes,
+        data.shape,
+        data.dtype,
+        version=version,
+        pixel_size_um=image.pixel_size_um,
+        frame_interval_s=image.frame_interval_s,
+        unit=_unit(image),
+        name=image.name,
+        channels=image.channels,
+    )
+    with atomic_folder(path) as part:
+        create_level(part, plan)[...] = data
+        write_pyramid(part, plan)
+        write_metadata(part, plan, provenance=provenance)
 
 
 def _unit(image: Image) -> str:

@@ -17,9 +17,11 @@ from care_bridge.guard import Likeness
 from care_bridge.images import (
     PATTERN,
     TIFF,
+    ZARR,
     Image,
     WriteReport,
     check_levels,
+    is_zarr,
     kept_dtype,
     list_images,
     only_channel,
@@ -85,7 +87,9 @@ def find_images(paths: Sequence[str | os.PathLike[str]], *, pattern: str = PATTE
     found: list[Path] = []
     problems = []
     for path in map(Path, paths):
-        if path.is_dir():
+        if is_zarr(path):
+            found.append(path)
+        elif path.is_dir():
             inside = list_images(path, pattern)
             found += inside
             if not inside:
@@ -145,10 +149,10 @@ def result_name(
             "{file_ext}, {model_name} and {model_weights}"
         ) from None
     result = Path(filled)
-    if result.is_absolute() or ".." in result.parts or result.suffix.lower() not in TIFF:
+    if result.is_absolute() or ".." in result.parts or result.suffix.lower() not in (*TIFF, ZARR):
         raise InputError(
             f"--output-name {pattern!r} gives {filled!r} for {file.name}; give a name within --out that ends "
-            "in .tif or .tiff"
+            "in .tif, .tiff or .zarr"
         )
     return result
 

@@ -57,7 +57,7 @@ def same_place(first: str | os.PathLike[str], second: str | os.PathLike[str]) ->
 def stem(file: Path) -> str:
     """A file's name without what says that it is an image."""
     name = file.name
-    for ending in (".ome.tif", ".ome.tiff"):
+    for ending in (".ome.tif", ".ome.tiff", ".ome.zarr"):
         if name.lower().endswith(ending):
             return name[: -len(ending)]
     return file.stem

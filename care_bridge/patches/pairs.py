@@ -1,4 +1,4 @@
-"""Pairs of a source image and its target, where they lie: in memory, in TIFF folders, in zarr."""
+"""Pairs of a source image and its target, where they lie: in memory, in folders of images, in zarr."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from care_bridge.axes import check_axes, move_axes
 from care_bridge.errors import InputError
-from care_bridge.images import PATTERN, check_channel, list_images, only_channel, read_header, read_image
+from care_bridge.images import (
+    PATTERN,
+    check_channel,
+    is_zarr,
+    list_images,
+    only_channel,
+    open_volume,
+    read_header,
+    read_image,
+)
 from care_bridge.patches.pairing import pair_files, same_place
 from care_bridge.words import counted
 
@@ -95,8 +104,10 @@ def in_memory(data: ArrayLike, axes: str) -> Stored:
     return Stored(lambda: array, check_axes(axes, ndim=array.ndim), array.shape, array.dtype)
 
 
-def in_tiff(path: str | os.PathLike[str], axes: str | None = None, *, channel: int | None = None) -> Stored:
-    """A TIFF, or one channel of it; opened, it is mapped into memory where it is uncompressed, else read.
+def in_file(path: str | os.PathLike[str], axes: str | None = None, *, channel: int | None = None) -> Stored:
+    """An image file, or one channel of it; opened, a TIFF is mapped into memory where it is uncompressed, else read.
+
+    An OME-Zarr stays on the disk, and what is asked for is read.
 
     Parameters
     ----------
@@ -106,6 +117,9 @@ def in_tiff(path: str | os.PathLike[str], axes: str | None = None, *, channel: i
     channel : int, optional
         From 0, as `images.only_channel` takes it.
     """
+    if is_zarr(path):
+        volume = open_volume(path, axes).only_channel(channel)
+        return Stored(lambda: volume, volume.axes, volume.shape, volume.dtype)
     header = read_header(path, axes)
     letters, shape = header.axes, header.shape
     if channel is not None:
@@ -228,8 +242,8 @@ def pairs_from_folders(
             continue
         try:
             pair = ImagePair(
-                in_tiff(file, axes, channel=channel),
-                _target_in_tiff(partner, target_axes or axes, channel),
+                in_file(file, axes, channel=channel),
+                _target_in_file(partner, target_axes or axes, channel),
                 file.name,
                 image=images.get(file.stem, ""),
                 files=(file, partner),
@@ -245,10 +259,10 @@ def pairs_from_folders(
     return pairs
 
 
-def _target_in_tiff(path: Path, axes: str | None, channel: int | None) -> Stored:
+def _target_in_file(path: Path, axes: str | None, channel: int | None) -> Stored:
     """A target, whose one channel is right whichever channel of the source it belongs to."""
-    whole = in_tiff(path, axes)
-    return whole if channel is None or "C" not in whole.axes else in_tiff(path, axes, channel=channel)
+    whole = in_file(path, axes)
+    return whole if channel is None or "C" not in whole.axes else in_file(path, axes, channel=channel)
 
 
 EQUAL_PIXELS = (

@@ -252,8 +252,8 @@ def check_clean(recipe: Recipe, image: Image) -> tuple[Image, dict[str, Any]]:
 
 
 def stem(name: str) -> str:
-    """A file's name without .tif, .tiff or .ome.tif."""
-    return re.sub(r"(\.ome)?\.tiff?$", "", name, flags=re.IGNORECASE)
+    """A file's name without .tif, .tiff or .zarr, and .ome before it."""
+    return re.sub(r"(\.ome)?\.(tiff?|zarr)$", "", name, flags=re.IGNORECASE)
 
 
 def _name_key(name: str) -> int:

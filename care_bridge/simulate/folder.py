@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from care_bridge.axes import SPACE
 from care_bridge.errors import InputError
 from care_bridge.files import atomic_file, sha256, writable_folder, write_text
-from care_bridge.images import Image, list_images, read_image, write_image
+from care_bridge.images import Image, is_zarr, list_images, read_image, write_image
 from care_bridge.pools import pool
 from care_bridge.progress import Progress, silent
 from care_bridge.simulate.dataset import check_clean, draw_clean, make_sets, stem
@@ -76,12 +76,12 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     found: list[Path] = []
     for given in paths:
         path = Path(given)
-        if path.is_dir():
+        if path.is_dir() and not is_zarr(path):
             inside = list_images(path)
             if not inside:
-                raise InputError(f"folder {str(path)!r} holds no .tif or .tiff image")
+                raise InputError(f"folder {str(path)!r} holds no .tif, .tiff or .zarr image")
             found += inside
-        elif path.is_file():
+        elif path.exists():
             found.append(path)
         else:
             raise InputError(f"image {str(path)!r} is not there")

@@ -14,7 +14,7 @@ from care_bridge.axes import move_axes
 from care_bridge.config import CareConfig
 from care_bridge.errors import InputError
 from care_bridge.files import sha256
-from care_bridge.images import Image, list_images, only_channel, read_image
+from care_bridge.images import Image, is_zarr, list_images, only_channel, read_image
 from care_bridge.noise import CORRELATED, Noise, NoiseRange, measure_some
 from care_bridge.progress import Progress, silent
 from care_bridge.training.batches import Arrays
@@ -50,10 +50,12 @@ def noisy_files(noisy: str | os.PathLike[str]) -> list[Path]:
     """
     path = Path(noisy)
     if not path.exists():
-        raise InputError(f"no noisy images at {str(path)!r}; name a folder of .tif images, or one image")
-    found = [path] if path.is_file() else list_images(path)
+        raise InputError(
+            f"no noisy images at {str(path)!r}; name a folder of .tif or .zarr images, or one image"
+        )
+    found = [path] if path.is_file() or is_zarr(path) else list_images(path)
     if not found:
-        raise InputError(f"folder {str(path)!r} holds no .tif or .tiff image")
+        raise InputError(f"folder {str(path)!r} holds no .tif, .tiff or .zarr image")
     return found
 
 

@@ -22,7 +22,7 @@ from care_bridge.axes import move_axes
 from care_bridge.defaults import SEED
 from care_bridge.errors import InputError
 from care_bridge.files import sha256
-from care_bridge.images import Image, list_images, read_image
+from care_bridge.images import Image, is_zarr, list_images, read_image
 from care_bridge.patches import PatchPercentiles
 from care_bridge.progress import Progress, silent
 from care_bridge.simulate.camera import expected, expose
@@ -358,13 +358,15 @@ def clean_files(clean: str | os.PathLike[str]) -> list[Path]:
         If there is none.
     """
     path = Path(clean)
-    if path.is_file():
+    if path.is_file() or is_zarr(path):
         return [path]
     if not path.is_dir():
         raise InputError(f"no clean images at {str(path)!r}; name a folder of .tif images")
     files = list_images(path, "**/*.tif*")
     if not files:
-        raise InputError(f"folder {str(path)!r} holds no .tif or .tiff image, nor do the folders in it")
+        raise InputError(
+            f"folder {str(path)!r} holds no .tif, .tiff or .zarr image, nor do the folders in it"
+        )
     return files
 
 
@@ -400,7 +402,9 @@ class _Opening:
                 problems.append(str(error))
                 continue
             name = (
-                file.relative_to(folder).as_posix() if folder is not None and folder.is_dir() else file.name
+                file.relative_to(folder).as_posix()
+                if folder not in (None, file) and folder.is_dir()
+                else file.name
             )
             hashes[name] = sha256(file)
         progress(len(files), len(files), "reading clean images")
