@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from care_bridge import text
+from care_bridge import n2v_keys, text
 from care_bridge.axes import check_axes
 from care_bridge.bundle import OwnNormalisation
 from care_bridge.defaults import ARCHITECTURE, KIND, METHOD, PRECISION, SEED, TargetScale
@@ -39,7 +39,16 @@ Architecture = Literal["care", "fast"]
 Method = Literal["care", "n2v"]
 """How a network learns: from pairs, or from noisy images alone (Noise2Void)."""
 
-Manipulator = Literal["uniform_withCP", "uniform_withoutCP", "normal_fitted", "mean", "median"]
+Manipulator = Literal[
+    "uniform_withCP",
+    "uniform_withoutCP",
+    "normal_withoutCP",
+    "normal_additive",
+    "normal_fitted",
+    "mean",
+    "median",
+    "identity",
+]
 """What stands in a blind spot while Noise2Void trains, under the names of n2v; see `training.blind_spots`."""
 
 CSBDEEP_CANNOT = "this network is not csbdeep's: open it with care_bridge.csbdeep.models.CARE(None, name)"
@@ -80,12 +89,16 @@ _OWN_N2V = {
     "method": "method",
     "means": "means",
     "stds": "stds",
+    "unet_batch_norm": "unet_batch_norm",
     "unet_blurpool": "unet_blurpool",
+    "unet_narrow_up": "unet_narrow_up",
+    "unet_per_channel": "unet_per_channel",
     "unet_top_skip": "unet_top_skip",
     "n2v_perc_pix": "n2v_perc_pix",
     "n2v_manipulator": "n2v_manipulator",
     "n2v_neighborhood_radius": "n2v_neighborhood_radius",
     "n2v_structmask": "n2v_structmask",
+    "n2v_patch_shape": "n2v_patch_shape",
 }
 
 
@@ -126,8 +139,14 @@ class CareConfig(BaseModel):
     unet_n_first : int
         Features of the first level; doubled a level.
     unet_last_activation : {"linear", "relu"}
-    unet_blurpool : bool
-        Blur before every second pixel is dropped on the way down (N2V2).
+    unet_batch_norm : bool
+        Batch normalisation behind every convolution but the last, as the package n2v has it.
+    unet_blurpool : bool or "n2v"
+        Blur before every second pixel is dropped on the way down (N2V2); "n2v" as that package does, in 2-D.
+    unet_narrow_up : bool
+        The first convolution of each level on the way up has `unet_n_first` features, as the package n2v builds it.
+    unet_per_channel : bool
+        A U-Net for each channel alone, side by side in one network.
     unet_top_skip : bool
         Whether the finest level is handed over to the way up; N2V2 leaves it out.
     n2v_perc_pix : float
@@ -138,6 +157,8 @@ class CareConfig(BaseModel):
         Pixels a side that it is taken from.
     n2v_structmask : nested tuples of 0 and 1, optional
         Pixels around a blind spot that are hidden with it (structN2V), of odd sizes, the spot in the middle.
+    n2v_patch_shape : tuple of int, optional
+        Pixels of the patches that train, ([z,] y, x); None: as the call that trains says.
     unet_input_shape : tuple
         None for free sizes, channels last.
     train_loss : {"mae", "mse", "laplace"}
@@ -207,7 +228,10 @@ class CareConfig(BaseModel):
     unet_pool: tuple[int, ...]
     unet_n_first: int = Field(32, ge=1)
     unet_last_activation: Literal["linear", "relu"] = "linear"
-    unet_blurpool: bool = False
+    unet_batch_norm: bool = False
+    unet_blurpool: bool | Literal["n2v"] = False
+    unet_narrow_up: bool = False
+    unet_per_channel: bool = False
     unet_top_skip: bool = True
     unet_input_shape: tuple[int | None, ...]
 
@@ -215,6 +239,7 @@ class CareConfig(BaseModel):
     n2v_manipulator: Manipulator = "uniform_withCP"
     n2v_neighborhood_radius: int = Field(5, ge=1, le=_MOST_KERNEL)
     n2v_structmask: Any = None
+    n2v_patch_shape: tuple[int, ...] | None = None
 
     train_loss: Literal["mae", "mse", "laplace"]
     train_epochs: int = Field(100, ge=1)
@@ -385,6 +410,7 @@ class CareConfig(BaseModel):
                 f"temperature={self.temperature:g} is of the scales of probabilistic networks; this one has none"
             )
         self._check_scale()
+        self._check_variants()
         if self.method == "n2v":
             self._check_blind_spots()
         if self.kind == "IsotropicCARE" and self.n_dim != 2:
@@ -408,13 +434,19 @@ class CareConfig(BaseModel):
         if self.probabilistic or self.kind != KIND:
             raise ValueError(f"means and stds are for {KIND} networks that are not probabilistic")
 
+    def _check_variants(self) -> None:
+        if self.unet_blurpool == n2v_keys.BLURPOOL and (self.n_dim != 2 or set(self.unet_pool) != {2}):
+            raise ValueError("unet_blurpool 'n2v' is for 2-D networks with unet_pool (2, 2); True blurs any")
+        several = self.kind != KIND or self.architecture != ARCHITECTURE or self.probabilistic
+        if self.unet_per_channel and (several or self.n_channel_in != self.n_channel_out):
+            raise ValueError(
+                f"unet_per_channel is for {KIND} networks of architecture {ARCHITECTURE!r} that are not probabilistic and "
+                "give back the channels that go in"
+            )
+
     def _check_blind_spots(self) -> None:
         if self.kind != KIND or self.probabilistic:
             raise ValueError(f"method 'n2v' trains {KIND} networks that are not probabilistic")
-        if self.unet_residual:
-            raise ValueError(
-                "unet_residual hands the noise of a pixel to the result; method 'n2v' needs it off"
-            )
         if self.n_channel_in != self.n_channel_out:
             raise ValueError(
                 f"method 'n2v' restores the channels that it sees: {self.n_channel_in} in, {self.n_channel_out} out"
@@ -423,6 +455,9 @@ class CareConfig(BaseModel):
             raise ValueError("train_loss_bg_thresh weighs a target's background; method 'n2v' has no targets")
         if "intensity" in self.train_augment:
             raise ValueError("train_augment 'intensity' is for percentiles, which method 'n2v' does not use")
+        patch = self.n2v_patch_shape
+        if patch is not None and (len(patch) != self.n_dim or min(patch) < 1):
+            raise ValueError(f"n2v_patch_shape={patch} needs {self.n_dim} numbers of at least 1")
         shape = () if self.n2v_structmask is None else _mask_of(self.n2v_structmask)[0]
         if shape and len(shape) != self.n_dim:
             raise ValueError(
@@ -488,7 +523,7 @@ class CareConfig(BaseModel):
             here = features << level
             # Down: twice a convolution; up: one of both halves together, one back. The lowest level lies in between.
             count += here * here * (1 + 2 + 2 + 1)
-        return 4 * area * count
+        return 4 * area * count * (self.n_channel_in if self.unet_per_channel else 1)
 
     @property
     def size_multiple(self) -> dict[str, int]:
@@ -561,13 +596,22 @@ class CareConfig(BaseModel):
         # csbdeep would build another network, or feed percentiles to one that has a mean and a deviation.
         ours = (
             self.architecture == "fast"
-            or self.unet_blurpool
+            or any((self.unet_blurpool, self.unet_batch_norm, self.unet_narrow_up, self.unet_per_channel))
             or not self.unet_top_skip
             or self.means is not None
         )
         plain = set(self.unet_pool) == {2} and not ours
         told = {CSBDEEP_CANNOT: True} if ours else {}
+        if n2v_keys.builds(vars(self)):
+            values |= n2v_keys.keys_of(vars(self), self.n2v_patch_shape or self._patch_size)
         return {"n_dim": self.n_dim, **values, **other, **told, "allow_new_parameters": plain, BLOCK: block}
+
+    @property
+    def _patch_size(self) -> list[int]:
+        """Of the patches that were trained on, where the provenance tells; else n2v's usual."""
+        made_of = self.provenance.get("data")
+        given = made_of.get("patch_size") if isinstance(made_of, Mapping) else None
+        return list(given) if isinstance(given, list | tuple) else [64] * self.n_dim
 
 
 TARGET_SCALES: Mapping[TargetScale, str] = {
@@ -588,7 +632,7 @@ def too_large(config: CareConfig) -> str:
 
 
 def read_config(path: str | os.PathLike[str]) -> CareConfig:
-    """Settings of a model folder, ours or csbdeep's.
+    """Settings of a model folder: ours, csbdeep's or n2v's.
 
     Parameters
     ----------
@@ -604,8 +648,8 @@ def read_config(path: str | os.PathLike[str]) -> CareConfig:
     Raises
     ------
     InputError
-        If there is no config.json, or it is not JSON, or a value is impossible, or it is of Noise2Void, whose networks
-        have a mean and a standard deviation where csbdeep's have percentiles.
+        If there is no config.json, or it is not JSON, or a value is impossible, or it has a mean and a standard deviation
+        where csbdeep's have percentiles and is not of Noise2Void.
 
     Warns
     -----
@@ -624,17 +668,25 @@ def read_config(path: str | os.PathLike[str]) -> CareConfig:
     return config_of(content, name=repr(str(file)))
 
 
-def _refuse_noise2void(content: dict[str, Any], name: str) -> None:
-    """Refuse a network that was trained on another scale than percentiles give: nothing here would say so later."""
-    mean, std = (content.get(key, content.get(f"{key}s")) for key in ("mean", "std"))
-    if not any(key.startswith("n2v_") for key in content) and (mean is None or std is None):
-        return
-    scale = "" if mean is None else f" ({text.shown(mean)} and {text.shown(std)})"
-    raise InputError(
-        f"{name} is of Noise2Void (n2v), whose networks expect images minus their own mean, over their own standard "
-        f"deviation{scale}; care_bridge normalises by percentiles, which would feed it another scale. "
-        "Restore with the package n2v or the N2V plugin"
-    )
+def _of_noise2void(content: dict[str, Any], block: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The same under our names where it is of n2v; where it is ours, without what is there for n2v alone."""
+    if not n2v_keys.is_of_n2v(content):
+        mean, std = (content.get(key, content.get(f"{key}s")) for key in ("mean", "std"))
+        if mean is None or std is None:
+            return content
+        raise InputError(
+            f"{name} has a mean and a standard deviation of its own ({text.shown(mean)} and {text.shown(std)}), but no "
+            "n2v_... of Noise2Void: percentiles would feed its network another scale; restore with the program that "
+            "trained it"
+        )
+    if "method" not in block:
+        n2v_keys.check_channels(content, name)
+        return n2v_keys.settings_of(content, name)
+    return {
+        key: value
+        for key, value in content.items()
+        if key not in n2v_keys.NAMES and key not in n2v_keys.OTHERS
+    }
 
 
 def config_of(content: Any, *, name: str) -> CareConfig:
@@ -655,7 +707,7 @@ def config_of(content: Any, *, name: str) -> CareConfig:
         raise InputError(
             f"{name}: {BLOCK} is {text.shown(block)}; it must be a block of keys and values, or be left out"
         )
-    _refuse_noise2void(content, name)
+    content = _of_noise2void(content, block, name)
     content.pop("allow_new_parameters", None)
     content.pop(CSBDEEP_CANNOT, None)
     version = block.get("format_version", FORMAT_VERSION)

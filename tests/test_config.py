@@ -248,18 +248,26 @@ def test_members_are_names_of_folders_in_the_ensembles_own(names: object) -> Non
 
 
 @pytest.mark.parametrize(
-    "keys",
+    ("keys", "why"),
     [
-        {"means": ["149.9"], "stds": ["7.1"], "n2v_perc_pix": 0.198},
-        {"mean": "149.9", "std": "7.1"},
-        {"n2v_patch_shape": [64, 64]},
+        ({"mean": "149.9", "std": "7.1"}, "a mean and a standard deviation of its own"),
+        ({"n2v_patch_shape": [64, 64]}, r"of Noise2Void \(n2v\).*its means are None"),
+        ({"n2v_perc_pix": 1.5, "means": ["1"], "stds": ["high"]}, r"its stds are \['high'\]"),
     ],
-    ids=["means", "mean", "n2v"],
 )
-def test_a_folder_of_noise2void_is_refused_by_name(tmp_path, keys):
+def test_a_folder_on_a_scale_of_its_own_that_is_not_told_is_refused(tmp_path, keys, why):
     settings = {"axes": "YXC", "n_channel_in": 1, "n_channel_out": 1, "n_dim": 2, **keys}
     (tmp_path / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(
-        InputError, match=r"config\.json' is of Noise2Void \(n2v\).*mean, over their own standard"
-    ):
+    with pytest.raises(InputError, match=rf"config\.json'.*{why}"):
         read_config(tmp_path)
+
+
+def test_folders_of_the_first_versions_of_n2v_have_one_mean_as_text(tmp_path):
+    # Keys of n2v's first commit on GitHub (074397b, 2019): no single_net_per_channel, mean and std alone.
+    settings = {"axes": "YXC", "n_channel_in": 3, "n_channel_out": 3, "n_dim": 2, "unet_residual": False}
+    settings |= {"mean": "149.9", "std": "7.5", "n2v_perc_pix": 1.5, "train_loss": "mae"}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    config = read_config(tmp_path)
+    assert config.means == (149.9,) * 3
+    assert config.stds == (7.5,) * 3
+    assert (config.unet_batch_norm, config.unet_per_channel, config.unet_narrow_up) == (True, False, False)

@@ -23,6 +23,7 @@ STEPS, VALIDATION, SPLIT = range(6, 9)
 """Second entry of the seeds, as in `batches` (0, 1) and `streams` (2 to 5)."""
 
 _MOST_TRIES = 64
+_NEAR = 4.0
 _AT_ONCE = 1 << 12
 
 Float32 = NDArray[np.float32]
@@ -137,14 +138,15 @@ def hide(patches: Float32, config: CareConfig, rng: np.random.Generator) -> Batc
     places in all channels: noise that channels share is hidden with it. n2v draws places for each channel, and takes
     boxes of sqrt(100 / n2v_perc_pix) in 3-D too, which hides fewer than it says; here the share is right in both.
     """
-    spots = _spots(patches.shape, config.n2v_perc_pix, rng)
+    spots = draw_spots(patches.shape, config.n2v_perc_pix, rng)
     target = np.concatenate([patches, np.zeros_like(patches)], axis=-1)
     mask: Any = (*spots, slice(patches.shape[-1], None))
     target[mask] = 1
     source = patches.copy()
     hidden = struct_offsets(config)
-    around = neighbourhood(config)
-    source[spots] = _MANIPULATORS[config.n2v_manipulator](patches, spots, around, rng)
+    source[spots] = stand_ins(
+        patches, spots, config.n2v_manipulator, radius=config.n2v_neighborhood_radius, hidden=hidden, rng=rng
+    )
     if len(hidden):
         index, inside = _around(patches.shape, spots, hidden)
         places = tuple(axis[inside] for axis in index)
@@ -171,17 +173,26 @@ def struct_offsets(config: CareConfig) -> NDArray[np.intp]:
 def neighbourhood(config: CareConfig) -> NDArray[np.intp]:
     """From where a manipulator takes what it puts into a blind spot, as offsets, shape (n, n_dim).
 
+    Empty for those that look at no neighbourhood of `n2v_neighborhood_radius`.
+
     Raises
     ------
     InputError
         If a mask of structN2V hides all of it.
     """
-    radius, n_dim = config.n2v_neighborhood_radius, config.n_dim
+    return _neighbourhood(
+        config.n2v_manipulator, config.n2v_neighborhood_radius, struct_offsets(config), config.n_dim
+    )
+
+
+def _neighbourhood(manipulator: str, radius: int, hidden: NDArray[np.intp], n_dim: int) -> NDArray[np.intp]:
+    if manipulator not in _MANIPULATORS:
+        return np.empty((0, n_dim), np.intp)
     offsets = np.indices((2 * radius + 1,) * n_dim).reshape(n_dim, -1).T - radius
-    hidden = {tuple(one) for one in struct_offsets(config).tolist()}
-    if config.n2v_manipulator in _WITHOUT_CENTRE:
-        hidden.add((0,) * n_dim)
-    kept = np.array([one for one in offsets.tolist() if tuple(one) not in hidden], np.intp)
+    left_out = {tuple(one) for one in hidden.tolist()}
+    if manipulator in _WITHOUT_CENTRE:
+        left_out.add((0,) * n_dim)
+    kept = np.array([one for one in offsets.tolist() if tuple(one) not in left_out], np.intp)
     if not len(kept):
         raise InputError(
             f"n2v_structmask hides all pixels within n2v_neighborhood_radius={radius}, so nothing is left to put into a "
@@ -190,14 +201,67 @@ def neighbourhood(config: CareConfig) -> NDArray[np.intp]:
     return kept
 
 
-def _spots(shape: tuple[int, ...], perc_pix: float, rng: np.random.Generator) -> tuple[NDArray[np.intp], ...]:
-    """Indices of blind spots: of the patch, then of the pixel."""
+Spots = tuple[NDArray[np.intp], ...]
+"""Indices of blind spots: of the patch, then of the pixel."""
+
+
+def draw_spots(shape: tuple[int, ...], perc_pix: float, rng: np.random.Generator) -> Spots:
+    """One pixel a box, at random places.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (n, [z,] y, x, channel).
+    perc_pix : float
+        Percent of the pixels.
+    rng : numpy.random.Generator
+    """
     space = shape[1:-1]
     box = blind_box(perc_pix, len(space))
     boxes = np.indices((shape[0], *(-(-size // box) for size in space))).reshape(1 + len(space), -1)
     places = boxes[1:] * box + rng.integers(0, box, (len(space), boxes.shape[1]))
     inside = (places < np.asarray(space)[:, None]).all(axis=0)
     return tuple(np.concatenate([boxes[:1], places])[:, inside])
+
+
+def stand_ins(
+    patches: Float32,
+    spots: Spots,
+    manipulator: str,
+    *,
+    radius: int,
+    hidden: NDArray[np.intp],
+    rng: np.random.Generator,
+) -> Float32:
+    """What is put into blind spots, shape (spots, channel).
+
+    Parameters
+    ----------
+    patches : ndarray, shape (n, [z,] y, x, channel)
+        Normalised.
+    spots : tuple of ndarray
+        As `draw_spots` gives them.
+    manipulator : str
+        One of `config.Manipulator`.
+    radius : int
+        Pixels a side that it looks at; for `normal_additive` the deviation of what is added.
+    hidden : ndarray of int, shape (n, n_dim)
+        Offsets of pixels that are hidden with a spot, so that none of them is taken.
+    rng : numpy.random.Generator
+
+    Notes
+    -----
+    Names and what they do are those of n2v, utils/n2v_utils.py.
+    """
+    own: Float32 = patches[spots]
+    if manipulator == "identity":
+        return own
+    if manipulator == "normal_additive":
+        return np.asarray(own + radius * rng.standard_normal(own.shape), np.float32)
+    if manipulator == "normal_withoutCP":
+        return _near(patches, spots, hidden, rng)
+    around = _neighbourhood(manipulator, radius, hidden, patches.ndim - 2)
+    return _MANIPULATORS[manipulator](patches, spots, around, rng)
 
 
 def _around(
@@ -213,7 +277,21 @@ def _around(
     return tuple(index), inside
 
 
-Spots = tuple[NDArray[np.intp], ...]
+def _near(patches: Float32, spots: Spots, hidden: NDArray[np.intp], rng: np.random.Generator) -> Float32:
+    """A pixel about `_NEAR` pixels off, neither the spot itself nor hidden with it; beyond the border is the border."""
+    last = np.asarray(patches.shape[1:-1])[:, None] - 1
+    here = np.stack(spots[1:])
+    found = here.copy()
+    never = np.concatenate([np.zeros((1, len(here)), np.intp), hidden])
+    left = np.arange(here.shape[1])
+    for _ in range(_MOST_TRIES):
+        off = np.round(rng.normal(0, _NEAR, (len(here), len(left)))).astype(np.intp)
+        found[:, left] = np.clip(here[:, left] + off, 0, last)
+        again = (found[:, left] - here[:, left]).T[:, None, :] == never[None]
+        left = left[again.all(axis=2).any(axis=1)]
+        if not len(left):
+            break
+    return np.asarray(patches[(spots[0], *found)])
 
 
 def _uniform(patches: Float32, spots: Spots, offsets: NDArray[np.intp], rng: np.random.Generator) -> Float32:

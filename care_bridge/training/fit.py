@@ -19,6 +19,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 import care_bridge
+from care_bridge import n2v_keys
 from care_bridge.config import BLOCK, CSBDEEP_CANNOT, CareConfig, write_config
 from care_bridge.errors import InputError
 from care_bridge.files import clear_leftovers
@@ -74,8 +75,10 @@ FEW_VALIDATION = 0.05
 
 _RUN_KEYS = ("train_epochs", "provenance")
 # What may differ when a run is taken up again: more epochs, and notes.
-_FOR_CSBDEEP = ("allow_new_parameters", CSBDEEP_CANNOT)
-# What follows from the settings and is told to csbdeep alone.
+_FOR_OTHERS = {"allow_new_parameters", CSBDEEP_CANNOT, *n2v_keys.NAMES, *n2v_keys.OTHERS} - set(
+    CareConfig.model_fields
+)
+# What follows from the settings and is told to csbdeep or n2v; our own names of it are compared.
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,7 +316,8 @@ class _Run:
         self.network = build(config, precision=config.train_precision, scaled=False)
         self.optimizer = keras.optimizers.Adam(learning_rate=config.train_learning_rate)
         self.optimizer.build(self.network.trainable_variables)
-        trained = self.network.trainable_variables if config.train_average else []
+        # What batch normalisation has seen is averaged as well: it belongs to these weights.
+        trained = self.network.weights if config.train_average else []
         self.average = [tf.Variable(np.asarray(weight), trainable=False) for weight in trained]
         self.plateau = None
         if config.train_schedule == "plateau" and config.train_reduce_lr is not None:
@@ -440,7 +444,7 @@ class _Run:
         """Take the weights of another model; their average begins with them."""
         self.network.set_weights(weights)
         if self.average:
-            for average, weight in zip(self.average, self.network.trainable_variables, strict=True):
+            for average, weight in zip(self.average, self.network.weights, strict=True):
                 average.assign(weight)
 
     @contextmanager
@@ -449,13 +453,13 @@ class _Run:
         if not self.average:
             yield
             return
-        own = [np.array(weight) for weight in self.network.trainable_variables]
-        for weight, average in zip(self.network.trainable_variables, self.average, strict=True):
+        own = [np.array(weight) for weight in self.network.weights]
+        for weight, average in zip(self.network.weights, self.average, strict=True):
             weight.assign(average)
         try:
             yield
         finally:
-            for weight, value in zip(self.network.trainable_variables, own, strict=True):
+            for weight, value in zip(self.network.weights, own, strict=True):
                 weight.assign(value)
 
     def _validate(self) -> list[float]:
@@ -550,7 +554,7 @@ def _check_same_run(folder: Path, state: State, settings: dict[str, Any], data: 
     problems = [
         f"{key} was {before.get(key)!r} and is {now[key]!r}"
         for key in sorted(now)
-        if key not in (BLOCK, *_FOR_CSBDEEP, *_RUN_KEYS) and before.get(key) != now[key]
+        if key not in (BLOCK, *_FOR_OTHERS, *_RUN_KEYS) and before.get(key) != now[key]
     ]
     if state.data != data:
         problems.append("the patches are others")

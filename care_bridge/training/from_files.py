@@ -764,7 +764,7 @@ def _noisy(
         raise InputError(
             f"method 'n2v' trains along YX or ZYX; received axes {axes!r}; give --network-axes YX or ZYX"
         )
-    patch_size = patch_size or preset.patch_size.get(len(space))
+    patch_size = patch_size or wanted.get("n2v_patch_shape") or preset.patch_size.get(len(space))
     if patch_size is None:
         raise InputError(
             f"preset {preset.name!r} has no patch size for {space} images; give --patch-size, or --network-axes"

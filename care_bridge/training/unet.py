@@ -11,6 +11,7 @@ import psutil
 
 from care_bridge.config import CareConfig, too_large
 from care_bridge.errors import InputError
+from care_bridge.n2v_keys import BLURPOOL
 
 BLOCKS = "blocks"
 """Name of the layer that takes the fast architecture down to half the resolution; its weights are known by it."""
@@ -65,7 +66,9 @@ def build(
     if config.weight_bytes > memory:
         raise InputError(f"{too_large(config)}; this machine has {memory / 1e9:,.0f} GB")
     make = _Convolutions(
-        config.seed if seed is None else seed, "mixed_bfloat16" if precision == "bfloat16" else None
+        config.seed if seed is None else seed,
+        "mixed_bfloat16" if precision == "bfloat16" else None,
+        normed=config.unet_batch_norm,
     )
     if config.kind == "ProjectionCARE":
         return _projection(config, make)
@@ -169,9 +172,9 @@ def parts_of_mean(network: keras.Model, count: int) -> list[keras.Model]:
 class _Convolutions:
     """Convolution layers with first weights from one seed, the same whatever else was built before."""
 
-    def __init__(self, seed: int, dtype: str | None) -> None:
+    def __init__(self, seed: int, dtype: str | None, *, normed: bool = False) -> None:
         self._random = np.random.default_rng(seed)
-        self.dtype = dtype
+        self.dtype, self.normed = dtype, normed
 
     def __call__(
         self,
@@ -183,22 +186,28 @@ class _Convolutions:
         head: bool = False,
         strides: tuple[int, ...] | int = 1,
         transposed: bool = False,
-    ) -> keras.layers.Layer:
+    ) -> Callable[[Any], Any]:
         layers = keras.layers
+        normed = self.normed and not head
         if len(kernel) == 2:
             layer = layers.Conv2DTranspose if transposed else layers.Conv2D
         else:
             layer = layers.Conv3DTranspose if transposed else layers.Conv3D
-        return layer(
+        convolve: Callable[[Any], Any] = layer(
             features,
             kernel,
             strides=strides,
             padding="same",
-            activation=activation,
+            activation="linear" if normed else activation,
             kernel_initializer=keras.initializers.GlorotUniform(seed=int(self._random.integers(2**31))),
             name=name,
             dtype=None if head else self.dtype,
         )
+        if not normed:
+            return convolve
+        norm = layers.BatchNormalization(name=f"{name}_norm", dtype=self.dtype)
+        activate = layers.Activation(activation, name=f"{name}_{activation}", dtype=self.dtype)
+        return lambda tensor: activate(norm(convolve(tensor)))
 
 
 def _unet(
@@ -207,6 +216,11 @@ def _unet(
     inputs = keras.layers.Input(input_shape, name="input")
     own = config.own_scale if scaled else None
     first = inputs if own is None else _rescaled(inputs, own.means, own.stds, back=False)
+    if config.unet_per_channel and config.n_channel_in > 1:
+        restored = _channel_by_channel(config, make, first)
+        if own is not None:
+            restored = _rescaled(restored, own.means, own.stds, back=True)
+        return _steady(keras.Model(inputs, restored, name="unet"))
     features = _features(config, make, first)
     # A fast network's heads also bring back the full resolution; csbdeep's are convolutions of one pixel.
     block = config.stride
@@ -226,7 +240,21 @@ def _unet(
     return keras.Model(inputs, outputs, name="unet")
 
 
-def _features(config: CareConfig, make: _Convolutions, layer: Any) -> Any:
+def _channel_by_channel(config: CareConfig, make: _Convolutions, layer: Any) -> Any:
+    """A U-Net for each channel, none of which sees another (n2v, nets/unet.py)."""
+    parts = []
+    for number in range(config.n_channel_in):
+        prefix = f"channel_{number}_"
+        channel = layer[..., number : number + 1]
+        features = _features(config, make, channel, prefix)
+        part = make(1, config.stride, "linear", f"{prefix}mean", head=True)(features)
+        if config.unet_residual:
+            part = keras.layers.Add(name=f"{prefix}residual")([part, channel])
+        parts.append(keras.layers.Activation(config.unet_last_activation, name=f"{prefix}activation")(part))
+    return keras.layers.Concatenate(axis=-1, name="channels")(parts)
+
+
+def _features(config: CareConfig, make: _Convolutions, layer: Any, prefix: str = "") -> Any:
     kernel, pool, depth, first = config.kernel, config.unet_pool, config.unet_n_depth, config.unet_n_first
     pooling, upsampling = _pooling(len(kernel))
     skipped = []
@@ -235,26 +263,28 @@ def _features(config: CareConfig, make: _Convolutions, layer: Any) -> Any:
             if config.architecture == "fast" and level == i == 0:
                 layer = _into_blocks(config, make)(layer)
                 continue
-            layer = make(first * 2**level, kernel, "relu", f"down_level_{level}_no_{i}")(layer)
+            layer = make(first * 2**level, kernel, "relu", f"{prefix}down_level_{level}_no_{i}")(layer)
         skipped.append(layer)
         if config.unet_blurpool:
-            layer = _blurred(layer, pool, level, make.dtype)
+            how = _blurred_as_n2v if config.unet_blurpool == BLURPOOL else _blurred
+            layer = how(layer, pool, f"{prefix}{{}}_{level}", make.dtype)
         else:
-            layer = pooling(pool, name=f"max_{level}", dtype=make.dtype)(layer)
-    layer = make(first * 2**depth, kernel, "relu", "middle_0")(layer)
-    layer = make(first * 2 ** max(0, depth - 1), kernel, "relu", "middle_2")(layer)
+            layer = pooling(pool, name=f"{prefix}max_{level}", dtype=make.dtype)(layer)
+    layer = make(first * 2**depth, kernel, "relu", f"{prefix}middle_0")(layer)
+    layer = make(first * 2 ** max(0, depth - 1), kernel, "relu", f"{prefix}middle_2")(layer)
     for level in reversed(range(depth)):
-        raised = upsampling(pool, name=f"up_{level}", dtype=make.dtype)(layer)
+        raised = upsampling(pool, name=f"{prefix}up_{level}", dtype=make.dtype)(layer)
         layer = raised
         if level or config.unet_top_skip:
             both = [raised, skipped[level]]
-            layer = keras.layers.Concatenate(axis=-1, name=f"skip_{level}", dtype=make.dtype)(both)
-        layer = make(first * 2**level, kernel, "relu", f"up_level_{level}_no_0")(layer)
-        layer = make(first * 2 ** max(0, level - 1), kernel, "relu", f"up_level_{level}_no_2")(layer)
+            layer = keras.layers.Concatenate(axis=-1, name=f"{prefix}skip_{level}", dtype=make.dtype)(both)
+        wide = first if config.unet_narrow_up else first * 2**level
+        layer = make(wide, kernel, "relu", f"{prefix}up_level_{level}_no_0")(layer)
+        layer = make(first * 2 ** max(0, level - 1), kernel, "relu", f"{prefix}up_level_{level}_no_2")(layer)
     return layer
 
 
-def _into_blocks(config: CareConfig, make: _Convolutions) -> keras.layers.Layer:
+def _into_blocks(config: CareConfig, make: _Convolutions) -> Callable[[Any], Any]:
     size = tuple(width * stride for width, stride in zip(config.kernel, config.stride, strict=True))
     return make(config.unet_n_first, size, "relu", BLOCKS, strides=config.stride)
 
@@ -293,16 +323,36 @@ def _projection(config: CareConfig, make: _Convolutions) -> keras.Model:
     return keras.Model(inputs, restoring(projecting(inputs)), name="projection_and_unet")
 
 
-def _blurred(layer: Any, pool: tuple[int, ...], level: int, dtype: str | None) -> Any:
+def _blurred(layer: Any, pool: tuple[int, ...], name: str, dtype: str | None) -> Any:
     """Pooling that is blurred, so that no pattern of the pooling grid is left (N2V2)."""
     layers = keras.layers
     largest, average = layers.MaxPooling3D, layers.AveragePooling3D
     if len(pool) == 2:
         largest, average = layers.MaxPooling2D, layers.AveragePooling2D
     wide = tuple(3 if factor > 1 else 1 for factor in pool)
-    layer = largest(wide, strides=1, padding="same", name=f"max_{level}", dtype=dtype)(layer)
-    layer = average(wide, strides=1, padding="same", name=f"blur_{level}", dtype=dtype)(layer)
-    return average(pool, name=f"half_{level}", dtype=dtype)(layer)
+    layer = largest(wide, strides=1, padding="same", name=name.format("max"), dtype=dtype)(layer)
+    layer = average(wide, strides=1, padding="same", name=name.format("blur"), dtype=dtype)(layer)
+    return average(pool, name=name.format("half"), dtype=dtype)(layer)
+
+
+def _blurred_as_n2v(layer: Any, pool: tuple[int, ...], name: str, dtype: str | None) -> Any:
+    """The same as n2v does it, nets/blurpool.py: its largest of two by two, blurred by a kernel that is a weight."""
+    layers = keras.layers
+    layer = layers.MaxPooling2D(pool, strides=1, padding="same", name=name.format("max"), dtype=dtype)(layer)
+    blur = layers.DepthwiseConv2D(
+        3,
+        strides=pool,
+        padding="same",
+        use_bias=False,
+        trainable=False,
+        name=name.format("blur"),
+        dtype=dtype,
+    )
+    blurred = blur(layer)
+    line = np.array([0.25, 0.5, 0.25], np.float32)
+    kernel = np.multiply.outer(line, line)[:, :, None, None]
+    blur.set_weights([np.repeat(kernel, layer.shape[-1], axis=2)])
+    return blurred
 
 
 def _pooling(n_dim: int) -> tuple[Callable[..., Any], Callable[..., Any]]:

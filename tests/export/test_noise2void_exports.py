@@ -31,6 +31,16 @@ KINDS: dict[str, dict[str, Any]] = {
         "means": (500.0, 20000.0),
         "stds": (40.0, 900.0),
     },
+    "N2V2 as n2v builds it": {"unet_blurpool": "n2v", "unet_top_skip": False, "unet_batch_norm": True},
+    "a network for each channel": {
+        "n_channel_in": 2,
+        "n_channel_out": 2,
+        "means": (500.0, 20000.0),
+        "stds": (40.0, 900.0),
+        "unet_batch_norm": True,
+        "unet_per_channel": True,
+        "unet_residual": True,
+    },
 }
 
 
