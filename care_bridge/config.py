@@ -9,14 +9,14 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from care_bridge import n2v_keys, text
 from care_bridge.axes import check_axes
 from care_bridge.bundle import OwnNormalisation
-from care_bridge.defaults import ARCHITECTURE, KIND, METHOD, PRECISION, SEED, TargetScale
+from care_bridge.defaults import KIND, METHOD, PRECISION, SEED, TargetScale
 from care_bridge.errors import InputError
 from care_bridge.files import write_text
 from care_bridge.tiling import receptive_field
@@ -33,11 +33,20 @@ PMIN, PMAX = 2.0, 99.8
 Kind = Literal["CARE", "UpsamplingCARE", "IsotropicCARE", "ProjectionCARE"]
 """csbdeep's classes: plain, upsampled along Z first, two rotated stacks combined, an axis projected away."""
 
-Architecture = Literal["care", "fast"]
-"""csbdeep's U-Net, or one that works at half the resolution along Y and X; see `training.unet.build`."""
+Architecture = Literal["care", "fast", "resnet"]
+"""csbdeep's U-Net, one that works at half the resolution along Y and X, or residual blocks; see `training.unet.build`."""
 
-Method = Literal["care", "n2v"]
-"""How a network learns: from pairs, or from noisy images alone (Noise2Void)."""
+ARCHITECTURE: Final = "care"
+"""csbdeep's network, which every reader of its folders knows."""
+
+Method = Literal["care", "n2v", "cgan"]
+"""How a network learns: from pairs, from noisy images alone (Noise2Void), or with a critic (cgan: from pairs)."""
+
+OF_PAIRS = ("care", "cgan")
+"""Methods whose sources are pieces of what is restored afterwards, and whose targets belong to them pixel by pixel."""
+
+GANS = ("cgan",)
+"""Methods in which a critic learns to tell what the network gives from what it should give."""
 
 Manipulator = Literal[
     "uniform_withCP",
@@ -86,7 +95,6 @@ _OWN = {
 }
 # The same, written for networks of Noise2Void alone.
 _OWN_N2V = {
-    "method": "method",
     "means": "means",
     "stds": "stds",
     "unet_batch_norm": "unet_batch_norm",
@@ -100,6 +108,32 @@ _OWN_N2V = {
     "n2v_structmask": "n2v_structmask",
     "n2v_patch_shape": "n2v_patch_shape",
 }
+# The same, written for residual networks and those that learn with a critic.
+_OWN_GAN = {
+    name: name
+    for name in (
+        "resnet_n_blocks",
+        "resnet_skips",
+        "gan_loss",
+        "gan_adversarial",
+        "gan_l1",
+        "gan_content",
+        "gan_content_net",
+        "gan_content_steps",
+        "gan_critic_n_first",
+        "gan_critic_n_depth",
+        "gan_critic_steps",
+        "gan_freeze",
+    )
+}
+_GAN_USUAL: Mapping[str, Any] = {
+    "architecture": "resnet",
+    "train_learning_rate": 2e-4,
+    "train_batch_size": 8,
+    "train_schedule": "linear",
+}
+"""What a network that learns with a critic has where nothing else is said; the papers' rate and schedule."""
+_KEYS = _OWN | {"method": "method"} | _OWN_N2V | _OWN_GAN
 
 
 class CareConfig(BaseModel):
@@ -119,10 +153,11 @@ class CareConfig(BaseModel):
         Predict a Laplace distribution per pixel: a mean and a scale channel for every output channel.
     kind : str
         csbdeep's class, see `Kind`.
-    architecture : {"care", "fast"}
-        csbdeep's U-Net; or the same at half the resolution along Y and X, which costs a fraction.
-    method : {"care", "n2v"}
-        How it is trained: on pairs, or on noisy images with blind spots.
+    architecture : {"care", "fast", "resnet"}
+        csbdeep's U-Net; the same at half the resolution along Y and X, which costs a fraction; or a residual network, the
+        usual generator of GANs.
+    method : {"care", "n2v", "cgan"}
+        How it is trained: on pairs, on noisy images with blind spots, or on pairs with a critic.
     means, stds : tuple of float, optional
         Of the training pixels, one for each channel; with them the network takes grey levels as they are and gives such
         back, and no percentiles are used. None for networks of percentiles.
@@ -161,6 +196,24 @@ class CareConfig(BaseModel):
         Pixels of the patches that train, ([z,] y, x); None: as the call that trains says.
     unet_input_shape : tuple
         None for free sizes, channels last.
+    resnet_n_blocks : int
+        Residual blocks of two convolutions each, between the ways down and up.
+    resnet_skips : bool
+        Whether each level on the way down is handed over to the way up.
+    gan_loss : {"lsgan", "bce", "wgan-gp"}
+        What the critic learns by: squares, cross entropy, or Wasserstein's distance with a penalty on its gradient.
+    gan_adversarial, gan_l1, gan_content : float
+        Weights of what the generator learns by: to please the critic, the absolute error, and the difference of features
+        of `gan_content_net`.
+    gan_content_net : {"encoder", "filters"}
+        Whose features: an encoder that first learns, on the training targets, to take noise off, or a bank of fixed filters.
+    gan_content_steps : int
+        Steps that the encoder learns.
+    gan_critic_n_first, gan_critic_n_depth, gan_critic_steps : int
+        Features of the critic's first level, how often it goes down, and how many steps it does for one of the generator.
+    gan_freeze : float
+        Share of the training after which the generator normalises by statistics of the training patches, as it does
+        ever after, instead of each patch's own; 0-1. From half of it on it passes over bit by bit.
     train_loss : {"mae", "mse", "laplace"}
     train_epochs, train_steps_per_epoch, train_batch_size : int
     train_learning_rate : float
@@ -182,8 +235,9 @@ class CareConfig(BaseModel):
         as in csbdeep's folders, is 1. Training ignores it.
     seed : int
         Every random draw of training comes from it: first weights, order of patches, augmentation.
-    train_schedule : {"plateau", "cosine"}
-        How the learning rate falls: by `train_reduce_lr`, or as half a cosine to zero at the last planned step.
+    train_schedule : {"plateau", "cosine", "linear"}
+        How the learning rate falls: by `train_reduce_lr`, as half a cosine to zero at the last planned step, or in a line
+        to zero over the second half of the steps.
     train_average : float
         Decay of an exponential average of the weights, 0-1, e.g. 0.999; it is what is validated and kept. 0: none.
     train_minutes : float, optional
@@ -241,6 +295,19 @@ class CareConfig(BaseModel):
     n2v_structmask: Any = None
     n2v_patch_shape: tuple[int, ...] | None = None
 
+    resnet_n_blocks: int = Field(6, ge=0, le=_MOST_LEVELS)
+    resnet_skips: bool = True
+    gan_loss: Literal["lsgan", "bce", "wgan-gp"] = "lsgan"
+    gan_adversarial: float = Field(0.1, ge=0, allow_inf_nan=False)
+    gan_l1: float = Field(10.0, ge=0, allow_inf_nan=False)
+    gan_content: float = Field(1.0, ge=0, allow_inf_nan=False)
+    gan_content_net: Literal["encoder", "filters"] = "encoder"
+    gan_content_steps: int = Field(200, ge=1)
+    gan_critic_n_first: int = Field(32, ge=1, le=_MOST_CHANNELS)
+    gan_critic_n_depth: int = Field(3, ge=1, le=_MOST_LEVELS)
+    gan_critic_steps: int = Field(1, ge=1, le=_MOST_LEVELS)
+    gan_freeze: float = Field(0.5, gt=0, le=1)
+
     train_loss: Literal["mae", "mse", "laplace"]
     train_epochs: int = Field(100, ge=1)
     train_steps_per_epoch: int = Field(400, ge=1)
@@ -259,7 +326,7 @@ class CareConfig(BaseModel):
     temperature: float | None = Field(None, gt=0, allow_inf_nan=False)
     seed: int = Field(SEED, ge=0)
     target_scale: TargetScale = "own"
-    train_schedule: Literal["plateau", "cosine"] = "plateau"
+    train_schedule: Literal["plateau", "cosine", "linear"] = "plateau"
     train_average: float = Field(0.0, ge=0, lt=1, allow_inf_nan=False)
     train_minutes: float | None = Field(None, gt=0, allow_inf_nan=False)
     train_precision: Literal["float32", "bfloat16"] = PRECISION
@@ -301,10 +368,12 @@ class CareConfig(BaseModel):
         n_dim = len(values["axes"]) - 1
         channels = values["n_channel_in"]
         blind = values.get("method") == "n2v"
+        if values.get("method") in GANS:
+            values = {**_GAN_USUAL, **values}
         values.setdefault("unet_residual", channels == values["n_channel_out"] and not blind)
-        fast = values.get("architecture") == "fast"
-        values.setdefault("unet_n_depth", 3 if fast else 2)
-        values.setdefault("unet_kern_size", 5 if n_dim == 2 and not (fast or blind) else 3)
+        plain = values.get("architecture", ARCHITECTURE) == ARCHITECTURE
+        values.setdefault("unet_n_depth", 3 if values.get("architecture") == "fast" else 2)
+        values.setdefault("unet_kern_size", 5 if n_dim == 2 and plain and not blind else 3)
         values.setdefault(
             "train_loss", "mse" if blind else "laplace" if values.get("probabilistic") else "mae"
         )
@@ -413,6 +482,19 @@ class CareConfig(BaseModel):
         self._check_variants()
         if self.method == "n2v":
             self._check_blind_spots()
+        if self.method in GANS:
+            self._check_gan()
+        if self.architecture == "resnet" and (
+            self.kind != KIND
+            or self.probabilistic
+            or any((self.unet_blurpool, self.unet_batch_norm, self.unet_narrow_up, self.unet_per_channel))
+            or not self.unet_top_skip
+            or self.means
+        ):
+            raise ValueError(
+                f"architecture 'resnet' is for {KIND} networks that are not probabilistic, and has no pooling to blur, no "
+                "skip connection to leave out, no batch normalisation and no mean of its own; use 'care'"
+            )
         if self.kind == "IsotropicCARE" and self.n_dim != 2:
             raise ValueError(f"an IsotropicCARE network is 2-D, but axes={self.axes!r}")
         if self.kind == "UpsamplingCARE" and "Z" not in self.axes:
@@ -463,6 +545,21 @@ class CareConfig(BaseModel):
             raise ValueError(
                 f"n2v_structmask has {len(shape)} dimensions; axes {self.axes!r} need {self.n_dim}, channels left out"
             )
+
+    def _check_gan(self) -> None:
+        if self.n_dim != 2:
+            raise ValueError(
+                f"method {self.method!r} trains 2-D networks, but axes={self.axes!r}; give axes 'YX' (--network-axes YX) to "
+                "learn from single planes"
+            )
+        if self.kind != KIND or self.probabilistic or self.means:
+            raise ValueError(f"method {self.method!r} trains {KIND} networks that are not probabilistic")
+        if self.train_loss_bg_thresh:
+            raise ValueError(
+                f"train_loss_bg_thresh belongs to other losses than those of method {self.method!r}"
+            )
+        if not (self.gan_adversarial or self.gan_l1 or self.gan_content):
+            raise ValueError("gan_adversarial, gan_l1 and gan_content are all 0: nothing is left to learn by")
 
     def _check_projection(self) -> None:
         if self.n_dim != 3:
@@ -517,6 +614,15 @@ class CareConfig(BaseModel):
     def weight_bytes(self) -> int:
         """Memory that the U-Net's weights take, about; training takes four times as much, and the images."""
         area, features = math.prod(self.kernel), self.unet_n_first
+        if self.architecture == "resnet":
+            wide = math.prod(2 * size + 1 for size in self.kernel)
+            between = sum(
+                (4 + self.resnet_skips) * (features << level) ** 2 for level in range(self.unet_n_depth)
+            )
+            blocks = 2 * self.resnet_n_blocks * (features << self.unet_n_depth) ** 2
+            return 4 * (
+                wide * features * (self.n_channel_in + self.n_channel_out) + area * (between + blocks)
+            )
         # The first convolution of the fast network looks at whole blocks of pixels.
         count = self.n_channel_in * self.unet_n_first * math.prod(self.stride)
         for level in range(self.unet_n_depth):
@@ -547,8 +653,17 @@ class CareConfig(BaseModel):
         """
         space = self.axes_out.replace("C", "")
         halo = receptive_field(
-            n_depth=self.unet_n_depth, kern_size=self.kernel, pool=self.unet_pool, axes=space
+            n_depth=self.unet_n_depth,
+            kern_size=self.kernel,
+            pool=self.unet_pool,
+            n_conv_per_depth=1 if self.architecture == "resnet" else 2,
+            axes=space,
         )
+        if self.architecture == "resnet":
+            # That counts one convolution each for going down and up, and one on the lowest level, which has two a block.
+            for letter, size, pool in zip(space, self.kernel, self.unet_pool, strict=True):
+                lowest = (2 * self.resnet_n_blocks - 1) * (size // 2) * pool**self.unet_n_depth
+                halo[letter] += lowest + 2 * size
         if self.unet_blurpool:
             # Two windows of three pixels before each pooling, on the way down only.
             for letter, pool in zip(space, self.unet_pool, strict=True):
@@ -587,15 +702,21 @@ class CareConfig(BaseModel):
         block |= {key: values.pop(name) for name, key in _OWN.items()}
         if self.temperature is None:
             del block["temperature"]
+        method = values.pop("method")
         blind = {key: values.pop(name) for name, key in _OWN_N2V.items()}
+        gan = {key: values.pop(name) for name, key in _OWN_GAN.items()}
+        if method != METHOD:
+            block["method"] = method
         if any(getattr(self, name) != type(self).model_fields[name].default for name in _OWN_N2V):
             block |= blind
+        if method in GANS or self.architecture == "resnet":
+            block |= gan
         if self.kind != "ProjectionCARE":
             for key in _PROJECTION:
                 del values[key]
         # csbdeep would build another network, or feed percentiles to one that has a mean and a deviation.
         ours = (
-            self.architecture == "fast"
+            self.architecture != ARCHITECTURE
             or any((self.unet_blurpool, self.unet_batch_norm, self.unet_narrow_up, self.unet_per_channel))
             or not self.unet_top_skip
             or self.means is not None
@@ -725,7 +846,7 @@ def config_of(content: Any, *, name: str) -> CareConfig:
             warnings.warn(f"{name}: key {key!r} is not known and was ignored; is it {near!r}?", stacklevel=2)
     if any(key in values for key in _PROJECTION):
         values["kind"] = "ProjectionCARE"
-    values |= {name: block[key] for name, key in (_OWN | _OWN_N2V).items() if key in block}
+    values |= {name: block[key] for name, key in _KEYS.items() if key in block}
     try:
         return CareConfig(**values, other=other)
     except InputError as error:

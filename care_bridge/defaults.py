@@ -48,9 +48,6 @@ RESULT_NAME = "{file_path}/{file_name}{file_ext}"
 KIND: Final = "CARE"
 """csbdeep's class of a model."""
 
-ARCHITECTURE: Final = "care"
-"""csbdeep's network, which every reader of its folders knows."""
-
 METHOD: Final = "care"
 """How a network learns: from pairs."""
 

@@ -114,7 +114,7 @@ def test_projection_keys_tell_the_kind(tmp_path):
         ({"n_channel_in": 2, "unet_residual": True}, "unet_residual needs as many channels"),
         ({"train_loss": "laplace"}, "does not go with probabilistic=False"),
         ({"unet_pool": (1, 2, 2)}, "unet_pool=(1, 2, 2) needs 2 numbers"),
-        ({"architecture": "quick"}, "architecture='quick': input should be 'care' or 'fast'"),
+        ({"architecture": "quick"}, "architecture='quick': input should be 'care', 'fast' or 'resnet'"),
         ({"architecture": "fast", "unet_n_depth": 20, "unet_n_first": 4096}, "make a network whose weights"),
         ({"unet_input_shape": (None, 1)}, "must have 2 sizes"),
         ({"norm_pmin": 99.0, "norm_pmax": 2.0}, "must be below"),

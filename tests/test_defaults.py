@@ -36,7 +36,6 @@ SAME = {
     ("sweep", "patch_size"): ("sweep:Sweep", "patch_size"),
     ("sweep", "seed"): ("sweep:Sweep", "seed"),
     ("train", "kind"): ("config:CareConfig", "kind"),
-    ("train", "architecture"): ("config:CareConfig", "architecture"),
     ("train", "preset"): ("training.from_files:train_from_files", "preset"),
     ("train", "patches_per_image"): ("training.data:data_from_folders", "n_patches_per_image"),
     ("train", "precision"): ("config:CareConfig", "train_precision"),

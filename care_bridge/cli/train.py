@@ -14,7 +14,6 @@ from care_bridge.cli._run import DONE, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.cli._typer import old_spellings
 from care_bridge.defaults import (
-    ARCHITECTURE,
     KIND,
     METHOD,
     PATCHES_PER_IMAGE,
@@ -44,7 +43,7 @@ def train(
         str,
         Option(
             help="care: from pairs. n2v: from noisy images alone (Noise2Void), where the noise of a pixel says nothing of "
-            "its neighbours'."
+            "its neighbours'. cgan: from pairs, with a critic."
         ),
     ] = METHOD,
     n2v2: Annotated[
@@ -95,12 +94,13 @@ def train(
     probabilistic: Annotated[bool | None, Option(help="Predict a Laplace distribution a pixel.")] = None,
     kind: Annotated[str, Option(help="CARE, UpsamplingCARE, IsotropicCARE or ProjectionCARE.")] = KIND,
     architecture: Annotated[
-        str,
+        str | None,
         Option(
-            help="care: csbdeep's U-Net. fast: the same at half the resolution along Y and X, with depth 3, "
-            "kernel 3 and 32 features unless given: a fraction of the cost; not for csbdeep itself."
+            help="care: csbdeep's U-Net, the default. fast: the same at half the resolution along Y and X, with depth 3, "
+            "kernel 3 and 32 features unless given: a fraction of the cost; not for csbdeep itself. resnet: residual "
+            "blocks, the default of methods with a critic."
         ),
-    ] = ARCHITECTURE,
+    ] = None,
     factor: options.Factor = None,
     network_axes: options.NetworkAxes = None,
     image_axes: options.ImageAxes = None,
@@ -191,7 +191,6 @@ def train(
         usual = {
             "method": METHOD,
             "kind": KIND,
-            "architecture": ARCHITECTURE,
             "seed": SEED,
             "train_precision": PRECISION,
             "train_augment": (),

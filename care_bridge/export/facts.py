@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from care_bridge.config import CareConfig
+from care_bridge.config import GANS, CareConfig
 from care_bridge.errors import InputError
 from care_bridge.export.metadata import ModelCard
 from care_bridge.export.source import Source
 from care_bridge.page import NOT_FOR_QUANTIFICATION
+from care_bridge.words import counted
 
 TOLERANCE_FACTOR = 10
 """How much more than the largest difference seen between weights formats a reader may find."""
@@ -85,6 +86,10 @@ def architecture(source: Source) -> str:
     if config.method == "n2v":
         blurred = " with blurred pooling and no finest skip connection" if config.unet_blurpool else ""
         of = f"{of}{blurred}, trained by Noise2Void"
+    if config.architecture == "resnet":
+        of = f"network of {counted(config.resnet_n_blocks, 'residual block')} with instance normalisation of the training's"
+    if config.method in GANS:
+        of = f"{of}, trained with a critic ({config.method})"
     return (
         f"{'residual ' if config.unet_residual else ''}{of}, depth "
         f"{config.unet_n_depth}, kernel {config.unet_kern_size}, {config.unet_n_first} features at first"
@@ -113,6 +118,8 @@ def training(source: Source, rows: Sequence[Mapping[str, float]]) -> dict[str, A
     )
     if config.train_schedule == "cosine":
         schedule = "cosine, to zero at the last step"
+    elif config.train_schedule == "linear":
+        schedule = "constant for half the steps, then in a line to zero at the last"
     kept = "the weights of the best validation loss"
     if config.train_average:
         kept += f", each the exponential average of the last steps (decay {config.train_average:g})"
@@ -127,6 +134,14 @@ def training(source: Source, rows: Sequence[Mapping[str, float]]) -> dict[str, A
         "regularization": f"none: no dropout, no weight decay; {kept}",
         "loss_function_kwargs": {},
     }
+    if config.method in GANS:
+        known["loss_function"] = f"{config.gan_loss} critic, features ({config.gan_content_net}) and mae"
+        known["loss_function_kwargs"] = {
+            "adversarial": config.gan_adversarial,
+            "content": config.gan_content,
+            "mae": config.gan_l1,
+        }
+        known["optimizer_kwargs"]["beta_1"] = 0.5
     if config.train_loss_bg_thresh:
         known["loss_function_kwargs"] = {
             "background_threshold": config.train_loss_bg_thresh,

@@ -258,11 +258,16 @@ def _augment_pair(
     return source, target
 
 
-def batches(data: BatchSource, config: CareConfig, *, start: int, stop: int) -> Iterator[Batch]:
-    """Training batches of steps `start` to `stop`, made one ahead in a thread while the network computes."""
+def batches(
+    data: BatchSource, config: CareConfig, *, start: int, stop: int, per_step: int = 1
+) -> Iterator[Batch]:
+    """Training batches of steps `start` to `stop`, made one ahead in a thread while the network computes.
+
+    A step that takes several gets them as one.
+    """
 
     def make(step: int) -> Batch:
-        batch = data.batch_at(step, size=config.train_batch_size, seed=config.seed)
+        batch = data.batch_at(step, size=config.train_batch_size * per_step, seed=config.seed)
         if not config.train_augment:
             return batch
         random = np.random.default_rng([config.seed, 1, step])

@@ -38,7 +38,7 @@ class State:
     step : int
         Steps done since the start of the run.
     sums : list of float
-        Sums of the figures over the steps of the unfinished epoch.
+        Sums of the figures over the steps of the unfinished epoch, `learner.Learner.figures`.
     seconds : float
         Time spent on the unfinished epoch.
     history : list of dict
@@ -122,7 +122,7 @@ def _state(text: str) -> State:
         raise ValueError(
             "; ".join(f"{'.'.join(map(str, at['loc']))}: {at['msg']}" for at in error.errors()[:3])
         ) from None
-    if state.step < 0 or len(state.sums) != 3:
+    if state.step < 0 or len(state.sums) < 3:
         raise ValueError(f"step {state.step} and {len(state.sums)} sums")
     return state
 

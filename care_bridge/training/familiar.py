@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from care_bridge.config import CareConfig
-from care_bridge.defaults import KIND, METHOD
+from care_bridge.config import OF_PAIRS, CareConfig
+from care_bridge.defaults import KIND
 from care_bridge.guard import Familiar, fit_group, spectrum
 from care_bridge.guard.value import SPECTRUM, STRUCTURE, Features
 from care_bridge.intervals import disagreement
@@ -45,6 +45,9 @@ def encoder_of(network: keras.Model, config: CareConfig) -> Encoder:
         From tiles, shape (n, [z,] y, x, channel), to features, shape (n, features).
     """
     names = [f"down_level_{level}_no_1" for level in range(config.unet_n_depth)] + ["middle_0"]
+    if config.architecture == "resnet":
+        names = ["first", *(f"down_{level}" for level in range(config.unet_n_depth))]
+        names += [f"block_{number}" for number in range(config.resnet_n_blocks)][-1:]
     outputs = []
     for name in names:
         layer = network.get_layer(name).output
@@ -106,14 +109,14 @@ def learn_familiar(
     Returns
     -------
     Familiar or None
-        None for networks other than of kind CARE, whose patches are no pieces of the images that are restored, for those of
-        method n2v, whose patches have blind spots, and where there are fewer patches than `FEWEST_PATCHES`.
+        None for networks other than of kind CARE, whose patches are no pieces of the images that are restored, for methods
+        other than `OF_PAIRS` (patches of n2v have blind spots), and where there are fewer patches than `FEWEST_PATCHES`.
 
     Notes
     -----
     Each patch is flipped and turned at random: what lies another way round is no other structure.
     """
-    if config.kind != KIND or config.method != METHOD:
+    if config.kind != KIND or config.method not in OF_PAIRS:
         return None
     if len(validation) == 0:
         return None

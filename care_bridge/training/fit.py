@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import care_bridge
 from care_bridge import n2v_keys
-from care_bridge.config import BLOCK, CSBDEEP_CANNOT, CareConfig, write_config
+from care_bridge.config import BLOCK, CSBDEEP_CANNOT, GANS, CareConfig, write_config
 from care_bridge.errors import InputError
 from care_bridge.files import clear_leftovers
 from care_bridge.progress import Progress, silent
@@ -44,9 +44,10 @@ from care_bridge.training.folder import (
     weights_in,
 )
 from care_bridge.training.history import draw_history, write_history
-from care_bridge.training.losses import LOSSES, Loss, background_weighted, mae, masked, mse, next_alpha
-from care_bridge.training.schedule import BestSoFar, Plateau, average_decay, cosine_rate
-from care_bridge.training.unet import build
+from care_bridge.training.learner import Learner
+from care_bridge.training.losses import next_alpha
+from care_bridge.training.schedule import BestSoFar, Plateau, average_decay, cosine_rate, linear_rate
+from care_bridge.training.supervised import Supervised
 
 Data = PatchSource | tuple[NDArray[Any], NDArray[Any]]
 
@@ -176,9 +177,8 @@ def train(
     run = _Run(config, source, held_out, state)
     if stored is not None:
         run.restore(*stored)
-    elif start is not None:
-        weights = start.get_weights() if isinstance(start, keras.Model) else start
-        run.start_from([np.asarray(weight) for weight in weights])
+    else:
+        run.begin(start)
     write_config(folder, _with_versions(config, state.data))
     if stored is None:
         run.save(folder)  # a run that is ended in its first epoch can be taken up as well
@@ -219,6 +219,7 @@ def plan_epochs(
     begun = time.monotonic()
     source, held_out = as_batches(data, config), as_source(validation, config, what="validation")
     run = _Run(config, source, held_out, State(settings={}, data=""))
+    run.begin(None)
     times = run.times(min(MEASURED_S, MEASURED_SHARE * seconds))
     # Training translates its step once more.
     around = time.monotonic() - begun + times.first_s + ENDING_S
@@ -258,7 +259,7 @@ def _train_epochs(
     saved = clock = time.monotonic()
     early = state.finished
     if not early:
-        for batch in batches(run.data, config, start=state.step, stop=total):
+        for batch in run.batches(total):
             run.step(batch)
             now = time.monotonic()
             state.seconds, clock = state.seconds + now - clock, now
@@ -270,8 +271,7 @@ def _train_epochs(
                 continue
             better, waited = run.end_epoch()
             if better and config.train_checkpoint:
-                with run.averaged():
-                    save_weights(run.network, folder / config.train_checkpoint)
+                run.save_weights(folder / config.train_checkpoint)
             record = state.history[-1]
             patience = config.train_early_stopping
             early = patience is not None and waited >= patience
@@ -282,10 +282,9 @@ def _train_epochs(
             saved = clock = time.monotonic()
             if early:
                 break
-    with run.averaged():
-        save_weights(run.network, folder / (config.train_checkpoint_last or WEIGHTS_LAST))
-        if not (folder / (config.train_checkpoint or WEIGHTS_BEST)).is_file():
-            save_weights(run.network, folder / (config.train_checkpoint or WEIGHTS_BEST))
+    run.save_weights(folder / (config.train_checkpoint_last or WEIGHTS_LAST))
+    if not (folder / (config.train_checkpoint or WEIGHTS_BEST)).is_file():
+        run.save_weights(folder / (config.train_checkpoint or WEIGHTS_BEST))
     return early
 
 
@@ -308,69 +307,57 @@ class _Times:
 
 
 class _Run:
-    """A network, its optimiser and where they stand."""
+    """A way to learn, and where it stands."""
 
     def __init__(self, config: CareConfig, data: BatchSource, validation: PatchSource, state: State) -> None:
         self.config, self.data, self.validation, self.state = config, data, validation, state
-        # Patches are on the network's own scale already.
-        self.network = build(config, precision=config.train_precision, scaled=False)
-        self.optimizer = keras.optimizers.Adam(learning_rate=config.train_learning_rate)
-        self.optimizer.build(self.network.trainable_variables)
-        # What batch normalisation has seen is averaged as well: it belongs to these weights.
-        trained = self.network.weights if config.train_average else []
-        self.average = [tf.Variable(np.asarray(weight), trainable=False) for weight in trained]
+        self._alpha = tf.Variable(state.alpha, dtype=tf.float32, trainable=False)
+        self.learner = self._learner()
+        self.network, self.average = self.learner.network, self.learner.average
         self.plateau = None
         if config.train_schedule == "plateau" and config.train_reduce_lr is not None:
             self.plateau = Plateau.from_settings(config.train_reduce_lr)
             vars(self.plateau).update(state.plateau or {})
         self.best = BestSoFar(**state.best)
-        self._alpha = tf.Variable(state.alpha, dtype=tf.float32, trainable=False)
-        loss = LOSSES[config.train_loss]
-        if config.train_loss_bg_thresh:
-            loss = background_weighted(
-                loss,
-                threshold=config.train_loss_bg_thresh,
-                foreground=_foreground(data, config.train_loss_bg_thresh, config.seed),
-                alpha=self._alpha,
-            )
-        shown_errors: list[Loss] = [mae, mse]
-        if config.method == "n2v":
-            loss, shown_errors = masked(loss), [masked(error) for error in shown_errors]
+        if not state.step:
+            state.sums = [0.0] * len(self.learner.figures)
 
-        def figures(prediction: Any, target: Any) -> tuple[Any, Any]:
-            value = tf.reduce_mean(loss(target, prediction))
-            errors = [tf.reduce_mean(error(target, prediction)) for error in shown_errors]
-            return value, tf.stack([value, *errors])
+    def _learner(self) -> Learner:
+        config = self.config
+        if config.method in GANS:
+            # Only those who want a critic build one.
+            from care_bridge.training.adversarial.paired import Paired
 
-        def step(source: Any, target: Any, decay: Any) -> Any:
-            with tf.GradientTape() as tape:
-                value, shown = figures(self.network(source, training=True), target)
-            gradients = tape.gradient(value, self.network.trainable_variables)
-            self.optimizer.apply(gradients, self.network.trainable_variables)
-            for average, weight in zip(self.average, trained, strict=True):
-                average.assign_sub((average - tf.cast(weight, average.dtype)) * (1 - decay))
-            return shown
-
-        def evaluate(source: Any, target: Any) -> Any:
-            return figures(self.network(source, training=False), target)[1]
-
-        # No Python control flow in there, and translating it costs seconds.
-        self._step = tf.function(step, reduce_retracing=True, autograph=False)
-        self._evaluate = tf.function(evaluate, reduce_retracing=True, autograph=False)
+            return Paired(config)
+        threshold = config.train_loss_bg_thresh
+        foreground = _foreground(self.data, threshold, config.seed) if threshold else 1.0
+        return Supervised(config, foreground=foreground, alpha=self._alpha)
 
     def step(self, batch: Batch) -> None:
         """One update of the weights."""
         source, target = batch
         config, number = self.config, self.state.step
-        if config.train_schedule == "cosine":
+        schedule = {"cosine": cosine_rate, "linear": linear_rate}.get(config.train_schedule)
+        if schedule is not None:
             total = config.train_epochs * config.train_steps_per_epoch
-            self.optimizer.learning_rate.assign(cosine_rate(config.train_learning_rate, number, total))
-        decay = tf.constant(average_decay(config.train_average, number), tf.float32)
-        shown = self._step(tf.constant(source), tf.constant(target), decay).numpy()
-        if not math.isfinite(shown[0]):
-            raise InputError(self._diagnose(batch))
+            self.learner.set_rate(schedule(config.train_learning_rate, number, total))
+        decay = average_decay(config.train_average, number)
+        shown = self.learner.step(source, target, number=number, decay=decay)
+        broken = [
+            name
+            for name, value in zip(self.learner.figures, shown, strict=True)
+            if name not in ("mae", "mse") and not math.isfinite(value)
+        ]
+        if broken:
+            raise InputError(self._diagnose(batch, broken[-1]))
         self.state.step += 1
         self.state.sums = [total + float(value) for total, value in zip(self.state.sums, shown, strict=True)]
+
+    def batches(self, stop: int) -> Iterator[Batch]:
+        """What the steps up to `stop` take."""
+        return batches(
+            self.data, self.config, start=self.state.step, stop=stop, per_step=self.learner.batches_per_step
+        )
 
     def times(self, seconds: float = 0.0) -> _Times:
         """What a step and a validation take, from steps that are tried out; the network is as before afterwards.
@@ -382,10 +369,8 @@ class _Run:
         begun = time.monotonic()
         first_s = clock = 0.0
         tried = 0
-        for number, (source, target) in enumerate(
-            batches(self.data, self.config, start=self.state.step, stop=self.state.step + MOST_TRIED)
-        ):
-            self._step(tf.constant(source), tf.constant(target), tf.constant(1.0)).numpy()
+        for number, (source, target) in enumerate(self.batches(self.state.step + MOST_TRIED)):
+            self.learner.step(source, target, number=self.state.step + number, decay=1.0)
             now = time.monotonic()
             if number == 0:
                 # The first one is translated for the machine, which is not what a step costs.
@@ -396,11 +381,11 @@ class _Run:
         step_s = (time.monotonic() - clock) / tried
         self.restore(weights, optimizer)
         size = min(max(self.config.train_batch_size, 1), len(self.validation))
-        source, target = (tf.constant(part) for part in self.validation.batch(np.arange(size)))
+        source, target = self.validation.batch(np.arange(size))
         spent = []
         for _ in range(3):
             clock = time.monotonic()
-            self._evaluate(source, target).numpy()
+            self.learner.evaluate(source, target)
             spent.append(time.monotonic() - clock)
         return _Times(step_s, min(spent[1:]) * len(self.validation) / size, first_s + spent[0])
 
@@ -415,12 +400,14 @@ class _Run:
         """Validate, adapt the learning rate; was this epoch the best, and how long ago was the best?"""
         config, state = self.config, self.state
         epoch = state.step // config.train_steps_per_epoch
-        names = ("loss", "mae", "mse")
+        learner = self.learner
         means = [total / config.train_steps_per_epoch for total in state.sums]
-        record: dict[str, float] = {"epoch": epoch, **dict(zip(names, means, strict=True))}
+        record: dict[str, float] = {"epoch": epoch, **dict(zip(learner.figures, means, strict=True))}
         clock = time.monotonic()
-        record |= {f"val_{name}": value for name, value in zip(names, self._validate(), strict=True)}
-        rate = float(np.asarray(self.optimizer.learning_rate))
+        record |= {
+            f"val_{name}": value for name, value in zip(learner.validated, self._validate(), strict=True)
+        }
+        rate = learner.rate
         record["learning_rate"] = float(f"{rate:.7g}")  # it is a float32
         record["seconds"] = round(state.seconds + time.monotonic() - clock, 3)
         if not math.isfinite(record["val_loss"]):
@@ -429,7 +416,7 @@ class _Run:
                 f"train_learning_rate below {rate:g}"
             )
         if self.plateau is not None:
-            self.optimizer.learning_rate.assign(self.plateau.next_rate(rate, record))
+            learner.set_rate(self.plateau.next_rate(rate, record))
             state.plateau = vars(self.plateau)
         if config.train_loss_bg_thresh:
             state.alpha = next_alpha(state.alpha, epoch=epoch - 1, decay=config.train_loss_bg_decay)
@@ -437,15 +424,15 @@ class _Run:
         better = self.best.improved(record["val_loss"])
         state.best = dataclasses.asdict(self.best)
         state.history.append(record)
-        state.sums, state.seconds = [0.0, 0.0, 0.0], 0.0
+        state.sums, state.seconds = [0.0] * len(learner.figures), 0.0
         return better, self.best.waited
 
-    def start_from(self, weights: list[NDArray[Any]]) -> None:
-        """Take the weights of another model; their average begins with them."""
-        self.network.set_weights(weights)
-        if self.average:
-            for average, weight in zip(self.average, self.network.weights, strict=True):
-                average.assign(weight)
+    def begin(self, start: keras.Model | Sequence[NDArray[Any]] | None) -> None:
+        """A fresh run, from random weights or from those of another model."""
+        self.learner.begin(self.data)
+        if start is not None:
+            weights = start.get_weights() if isinstance(start, keras.Model) else start
+            self.learner.start_from([np.asarray(weight) for weight in weights])
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -467,11 +454,11 @@ class _Run:
             return self._errors()
 
     def _errors(self) -> list[float]:
-        sums, n = np.zeros(3), len(self.validation)
+        sums, n = np.zeros(len(self.learner.validated)), len(self.validation)
         size = max(self.config.train_batch_size, 1)
         for first in range(0, n, size):
             source, target = self.validation.batch(np.arange(first, min(first + size, n)))
-            shown = self._evaluate(tf.constant(source), tf.constant(target)).numpy()
+            shown = self.learner.evaluate(source, target)
             sums += shown.astype(float) * len(source)
         return [float(value) for value in sums / n]
 
@@ -491,10 +478,16 @@ class _Run:
             variable.assign(value)
 
     def _variables(self) -> list[Any]:
-        return [*self.optimizer.variables, *self.average]
+        return [*self.learner.variables(), *self.average]
 
-    def _diagnose(self, batch: Batch) -> str:
-        where = f"in step {self.state.step + 1} the loss became NaN or infinite"
+    def save_weights(self, path: Path) -> None:
+        """Write the weights, or their average where one is kept, as they are opened afterwards."""
+        with self.averaged():
+            save_weights(self.learner.deployed(), path)
+
+    def _diagnose(self, batch: Batch, figure: str) -> str:
+        what = "the loss" if figure == "loss" else f"the {figure} loss"
+        where = f"in step {self.state.step + 1} {what} became NaN or infinite"
         for name, array in zip(("source", "target"), batch, strict=True):
             if not np.isfinite(array).all():
                 return f"{where}: a {name} patch holds NaN or infinity; mend or leave out its image"
@@ -509,7 +502,7 @@ class _Run:
         layers = f" (first in {broken[0]})" if broken else ""
         return (
             f"{where}{layers}; the patches are sound, so use a lower train_learning_rate than "
-            f"{float(np.asarray(self.optimizer.learning_rate)):g}"
+            f"{self.learner.rate:g}"
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from care_bridge.config import TARGET_SCALES, CareConfig, read_config
+from care_bridge.config import GANS, OF_PAIRS, TARGET_SCALES, CareConfig, read_config
 from care_bridge.defaults import KIND, METHOD, PATCHES_PER_IMAGE, PRESET, TargetScale
 from care_bridge.errors import InputError
 from care_bridge.files import sha256, writable_folder
@@ -346,7 +346,7 @@ def familiar_from_files(
         too few patches, or clean images are others than those that it was trained on.
     """
     config = read_config(folder)
-    if config.kind != KIND or config.method != METHOD:
+    if config.kind != KIND or config.method not in OF_PAIRS:
         raise InputError(
             f"{str(folder)!r} is a {config.kind} of method {config.method!r}, whose training patches are no pieces of the "
             f"images that it restores; the guard is for {KIND} networks that were trained on pairs"
@@ -874,6 +874,8 @@ def _ending(
         return _next(folder)
     early = "stopped early; " if stopped_early else ""
     noise = f"{noise_left(config, kept)}\n" if config.stds is not None else ""
+    if config.method in GANS and config.architecture == "resnet":
+        noise = f"{normalisation_cost(history)}\n"
     return (
         f"{early}kept epoch {kept['epoch']:g} of {len(history)} (validation loss {kept['val_loss']:.4g}; curves: "
         f"{folder / 'training' / 'history.png'})\n{noise}{_next(folder)}"
@@ -901,6 +903,22 @@ def noise_left(config: CareConfig, kept: Mapping[str, float]) -> str:
         else f"{share:.3g} of each channel's deviation, on average over the channels"
     )
     return f"noise of a pixel: at most {of} (standard deviation; from pixels that were hidden and validated)"
+
+
+def normalisation_cost(history: Sequence[Mapping[str, float]]) -> str:
+    """What it costs that a generator normalises by statistics of the training patches, in words.
+
+    Parameters
+    ----------
+    history : sequence of mapping
+        Records with val_mae and val_mae_own.
+    """
+    kept = min(record["val_mae"] for record in history)
+    own = min(record["val_mae_own"] for record in history)
+    return (
+        f"normalisation by the training patches' statistics, so that tiles agree: error {kept:.4g}; by each patch's own at "
+        f"best {own:.4g}"
+    )
 
 
 def _next(folder: Path) -> str:

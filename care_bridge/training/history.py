@@ -26,9 +26,10 @@ COLUMNS = (
 
 
 def write_history(folder: str | os.PathLike[str], history: Sequence[Mapping[str, float]]) -> Path:
-    """Write training/history.csv: a row an epoch, columns `COLUMNS`."""
+    """Write training/history.csv: a row an epoch, columns `COLUMNS`, then what else the method tells of its steps."""
     text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    columns = dict.fromkeys((*COLUMNS, *(key for record in history for key in record)))
+    table = csv.DictWriter(text, list(columns), lineterminator="\n")
     table.writeheader()
     table.writerows(history)
     path = Path(folder) / "training" / "history.csv"

@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from care_bridge.config import CareConfig
+from care_bridge.config import GANS, CareConfig
 from care_bridge.defaults import PATCH_2D, PRESET
 from care_bridge.errors import InputError
 from care_bridge.words import counted
 
 SMOKE_EPOCHS, SMOKE_STEPS, SMOKE_BATCH, SMOKE_FEATURES, SMOKE_KERNEL = 6, 50, 8, 8, 3
 """What `smoke` cuts settings down to: about a minute in 2-D on two cores."""
+SMOKE_BLOCKS, SMOKE_CONTENT_STEPS = 2, 50
+"""The same of networks that learn with a critic, whose own features are cut down as the network's."""
 
 
 SHORT: Mapping[str, Any] = {
@@ -153,6 +155,9 @@ def short(settings: Mapping[str, Any], minutes: float) -> dict[str, Any]:
 
     Epochs and steps come later, from what a step takes (`fit.plan_epochs`).
     """
+    if settings.get("method") in GANS:
+        # Its own usual rate falls to zero as well, and larger ones let a critic win.
+        return {**settings, "train_minutes": minutes}
     sizes = ("unet_kern_size", "unet_n_first")
     usual = {
         key: value
@@ -190,6 +195,18 @@ def smoke(config: CareConfig) -> CareConfig:
             less.append(
                 f"the rate falls after {counted(reduce['patience'], 'epoch')} on a plateau instead of {patience}"
             )
+    smaller: dict[str, Any] = {}
+    if config.method in GANS:
+        smaller = {
+            "resnet_n_blocks": min(config.resnet_n_blocks, SMOKE_BLOCKS),
+            "gan_content_steps": min(config.gan_content_steps, SMOKE_CONTENT_STEPS),
+            "gan_critic_n_first": min(config.gan_critic_n_first, SMOKE_FEATURES),
+        }
+        less += [
+            f"{key} {value} instead of {getattr(config, key)}"
+            for key, value in smaller.items()
+            if value != getattr(config, key)
+        ]
     notice = (
         f"smoke run: {', '.join(less) or 'small already'}; shows that training works, not how good it gets"
     )
@@ -200,5 +217,6 @@ def smoke(config: CareConfig) -> CareConfig:
         unet_n_first=features,
         unet_kern_size=small,
         train_reduce_lr=reduce,
+        **smaller,
         provenance={**config.provenance, "notice": notice},
     )

@@ -72,6 +72,11 @@ def cosine_rate(start: float, step: int, total: int) -> float:
     return start * 0.5 * (1 + math.cos(math.pi * min(step / total, 1)))
 
 
+def linear_rate(start: float, step: int, total: int) -> float:
+    """Learning rate of a step (from 0): `start` for half the steps, then in a line to zero after `total` of them."""
+    return start * min(1.0, 2 * max(0.0, 1 - step / total))
+
+
 def average_decay(decay: float, step: int) -> float:
     """Decay of the weights' average in a step (from 0): grows to `decay`, so that the first, random ones are forgotten.
 

@@ -1,4 +1,4 @@
-"""csbdeep's networks, layer for layer, with today's Keras; and the same at half the resolution."""
+"""csbdeep's networks, layer for layer, with today's Keras; the same at half the resolution; and where others are built."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import psutil
 from care_bridge.config import CareConfig, too_large
 from care_bridge.errors import InputError
 from care_bridge.n2v_keys import BLURPOOL
+from care_bridge.training.resnet import Norm, resnet
 
 BLOCKS = "blocks"
 """Name of the layer that takes the fast architecture down to half the resolution; its weights are known by it."""
@@ -23,7 +24,12 @@ SCALE_MIN = 1e-3
 
 
 def build(
-    config: CareConfig, *, seed: int | None = None, precision: str = "float32", scaled: bool = True
+    config: CareConfig,
+    *,
+    seed: int | None = None,
+    precision: str = "float32",
+    scaled: bool = True,
+    norm: Norm | None = None,
 ) -> keras.Model:
     """A network with fresh weights.
 
@@ -37,6 +43,8 @@ def build(
     scaled : bool
         Whether a network with means and stds of its own holds them, so that grey levels go in and come out. Training and
         packages take it without; it has the same weights.
+    norm : callable, optional
+        What normalises in a residual network while it is trained; see `resnet.resnet`. Other networks have none.
 
     Returns
     -------
@@ -72,6 +80,8 @@ def build(
     )
     if config.kind == "ProjectionCARE":
         return _projection(config, make)
+    if config.architecture == "resnet":
+        return resnet(config, make, norm)
     return _unet(config, make, config.unet_input_shape, scaled=scaled)
 
 

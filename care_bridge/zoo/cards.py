@@ -83,7 +83,9 @@ def _hashes_of(source: Mapping[str, Any]) -> list[str]:
 
 def _network(entry: Entry) -> str:
     config = entry.config
-    fast = ", at half the resolution (fast)" if config.architecture == "fast" else ""
+    fast = {"fast": ", at half the resolution (fast)", "resnet": ", a residual network"}.get(
+        config.architecture, ""
+    )
     return (
         f"{config.kind}{fast}, depth {config.unet_n_depth}, kernel {config.unet_kern_size}, {config.unet_n_first} "
         f"features at first; axes {config.axes}; percentiles {config.norm_pmin:g} and {config.norm_pmax:g}"

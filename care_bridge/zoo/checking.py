@@ -11,7 +11,8 @@ from typing import Any
 from care_bridge import text, zips
 from care_bridge.checking import check
 from care_bridge.checking.report import CheckReport, Findings, Rule
-from care_bridge.defaults import KIND, METHOD
+from care_bridge.config import OF_PAIRS
+from care_bridge.defaults import KIND
 from care_bridge.errors import InputError
 from care_bridge.export.metadata import check_card, left_from_example
 from care_bridge.files import scratch_folder
@@ -132,7 +133,7 @@ def _guarded(entry: Entry, findings: Findings) -> None:
         "Its guard is of these weights",
         f"care-bridge guard {entry.name} DATA, or the pairs of its recipe",
     )
-    if entry.config.kind != KIND or entry.config.method != METHOD:
+    if entry.config.kind != KIND or entry.config.method not in OF_PAIRS:
         return  # nothing is stored of such networks
     with findings.stage(rule, remedy):
         known = read_familiar(entry.folder)

@@ -1,0 +1,1 @@
+"""Learning with a critic, which tells what a generator gives from what it should give."""
