@@ -15,9 +15,8 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -30,6 +29,11 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "model_zoo" / "README.md", *sorted((ROOT
 NAMES = [name for name in care_bridge.__all__ if name != "__version__"]
 OWN_ERRORS = {"InputError", "NotInstalledError", "WorkerError"}
 CSBDEEP_MODULES = ("data", "io", "models", "utils", "utils.plot_utils", "utils.six", "utils.tf")
+N2V_MODULES = ("models", "internals.N2V_DataGenerator", "utils.n2v_utils", "utils.evaluation_utils")
+OTHERS_MODULES = tuple(
+    [f"care_bridge.csbdeep.{name}" for name in CSBDEEP_MODULES]
+    + [f"care_bridge.n2v.{name}" for name in N2V_MODULES]
+)
 NOT_OF_CSBDEEP = {
     "models": {"ProbabilisticPrediction"}
 }  # csbdeep.internals.probability, which is no place to import from
@@ -203,17 +207,10 @@ def test_the_page_and_all_name_the_same() -> None:
     assert not page - set(NAMES), f"care_bridge.__all__ lacks {sorted(page - set(NAMES))}"
 
 
-def csbdeep_modules() -> Mapping[str, ModuleType]:
-    return {
-        f"care_bridge.csbdeep.{name}": importlib.import_module(f"care_bridge.csbdeep.{name}")
-        for name in CSBDEEP_MODULES
-    }
-
-
-def test_the_page_and_all_name_the_same_of_csbdeep() -> None:
-    for module, loaded in csbdeep_modules().items():
-        assert set(PAGE_SECTIONS[module]) == set(loaded.__all__), module
-    assert set(PAGE_SECTIONS) == {"care_bridge", *csbdeep_modules()}
+def test_the_page_and_all_name_the_same_of_csbdeep_and_n2v() -> None:
+    for module in OTHERS_MODULES:
+        assert set(PAGE_SECTIONS[module]) == set(importlib.import_module(module).__all__), module
+    assert set(PAGE_SECTIONS) == {"care_bridge", *OTHERS_MODULES}
 
 
 @pytest.mark.tf
@@ -337,9 +334,9 @@ def test_a_public_name_is_described_in_full(name: str) -> None:
         assert len(PAGE_SECTIONS["care_bridge"][name].split()) > 2
 
 
-@pytest.mark.parametrize("module", CSBDEEP_MODULES)
-def test_a_name_of_csbdeep_is_described_in_full(module: str) -> None:
-    loaded = importlib.import_module(f"care_bridge.csbdeep.{module}")
+@pytest.mark.parametrize("module", OTHERS_MODULES)
+def test_a_name_of_csbdeep_or_n2v_is_described_in_full(module: str) -> None:
+    loaded = importlib.import_module(module)
     values = {
         name: getattr(loaded, name) for name in loaded.__all__ if name != "BACKEND"
     }  # which loads Keras

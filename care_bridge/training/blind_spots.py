@@ -162,9 +162,14 @@ def blind_box(perc_pix: float, n_dim: int) -> int:
 
 def struct_offsets(config: CareConfig) -> NDArray[np.intp]:
     """What is hidden with a blind spot, as offsets from it, shape (n, n_dim); the spot itself is none of them."""
-    if config.n2v_structmask is None:
-        return np.empty((0, config.n_dim), np.intp)
-    mask = np.array(config.n2v_structmask)
+    return offsets_of(config.n2v_structmask, config.n_dim)
+
+
+def offsets_of(mask: Any, n_dim: int) -> NDArray[np.intp]:
+    """The same of a mask alone: nested sequences of 0 and 1, of odd sizes; None hides nothing."""
+    if mask is None:
+        return np.empty((0, n_dim), np.intp)
+    mask = np.array(mask)
     middle = np.array(mask.shape) // 2
     mask[tuple(middle)] = 0
     return np.asarray(np.argwhere(mask) - middle, np.intp)
@@ -229,7 +234,7 @@ def stand_ins(
     spots: Spots,
     manipulator: str,
     *,
-    radius: int,
+    radius: float,
     hidden: NDArray[np.intp],
     rng: np.random.Generator,
 ) -> Float32:
@@ -243,8 +248,8 @@ def stand_ins(
         As `draw_spots` gives them.
     manipulator : str
         One of `config.Manipulator`.
-    radius : int
-        Pixels a side that it looks at; for `normal_additive` the deviation of what is added.
+    radius : float
+        Pixels a side that it looks at, a whole number; for `normal_additive` the deviation of what is added.
     hidden : ndarray of int, shape (n, n_dim)
         Offsets of pixels that are hidden with a spot, so that none of them is taken.
     rng : numpy.random.Generator
@@ -260,7 +265,7 @@ def stand_ins(
         return np.asarray(own + radius * rng.standard_normal(own.shape), np.float32)
     if manipulator == "normal_withoutCP":
         return _near(patches, spots, hidden, rng)
-    around = _neighbourhood(manipulator, radius, hidden, patches.ndim - 2)
+    around = _neighbourhood(manipulator, int(radius), hidden, patches.ndim - 2)
     return _MANIPULATORS[manipulator](patches, spots, around, rng)
 
 

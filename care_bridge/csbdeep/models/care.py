@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from care_bridge.inference.keras import KerasPredictor
     from care_bridge.progress import Progress
+    from care_bridge.training.folder import CareModel
 
 Array = NDArray[Any]
 
@@ -94,6 +95,8 @@ class CARE:
 
     _kind: Kind = "CARE"
     _config_class: type[Config] = Config
+    _own_scale = False
+    """Whether the models have a mean and a standard deviation of their own, as those of Noise2Void."""
 
     def __init__(
         self, config: Config | None, name: str | None = None, basedir: str | os.PathLike[str] | None = "."
@@ -300,7 +303,7 @@ class CARE:
         from care_bridge.training.unet import build
 
         self.config, settings = config, config.settings(self._kind)
-        self.keras_model = build(settings)
+        self.keras_model = build(settings, scaled=False)
         if self.logdir is None:
             return
         if self.logdir.exists():
@@ -320,10 +323,15 @@ class CARE:
             )
         settings = read_config(self.logdir)
         kind = settings.kind
-        if settings.own_scale is not None:
+        if settings.own_scale is not None and not self._own_scale:
             raise InputError(
                 f"the model in {str(self.logdir)!r} is of Noise2Void, with its own {settings.own_scale}; csbdeep's classes "
-                "normalise by percentiles: restore with care_bridge.KerasPredictor.load, or care-bridge predict"
+                "normalise by percentiles: open it with care_bridge.n2v.models.N2V(None, name), or use care-bridge predict"
+            )
+        if settings.own_scale is None and self._own_scale:
+            raise InputError(
+                f"the model in {str(self.logdir)!r} has no mean and standard deviation of its own, so it is not of "
+                "Noise2Void; open it with care_bridge.csbdeep.models.CARE(None, name)"
             )
         if (kind == "ProjectionCARE") != (self._kind == "ProjectionCARE"):
             raise InputError(f"the model in {str(self.logdir)!r} is a {kind}, not a {self._kind}")
@@ -331,12 +339,18 @@ class CARE:
             warnings.warn(f"the model in {str(self.logdir)!r} was trained as a {kind}", stacklevel=3)
         self.config = self._config_class.from_settings(settings)
         if weights_in(self.logdir) or members_of(settings):
-            self.keras_model = load_model(self.logdir).network
+            self.keras_model = self._without_scale(load_model(self.logdir))
         else:
             warnings.warn(
                 f"no weights (*.h5) in {str(self.logdir)!r}; the network is untrained", stacklevel=3
             )
-            self.keras_model = build(settings)
+            self.keras_model = build(settings, scaled=False)
+
+    def _without_scale(self, model: CareModel) -> keras.Model:
+        """The network on normalised pixels, as csbdeep and n2v have it."""
+        from care_bridge.training.unet import bare
+
+        return bare(model.config, model.network)
 
     def _axes_div_by(self, query_axes: str) -> tuple[int, ...]:
         """What sizes must be multiples of, by axis; people who derive from csbdeep's class ask for it."""

@@ -1,0 +1,1 @@
+"""n2v.internals: how patches are made."""

@@ -1,0 +1,1 @@
+"""n2v.utils: what notebooks use beside the networks."""
