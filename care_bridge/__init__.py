@@ -34,9 +34,10 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs is `_HOME`
     from care_bridge.export.onnx import write_onnx
     from care_bridge.export.savedmodel import write_bundle
     from care_bridge.guard import Likeness
-    from care_bridge.images import Image, read_image, write_image
-    from care_bridge.inference.files import find_images, predict_files
+    from care_bridge.images import Channel, Image, Volume, open_volume, read_image, write_image
+    from care_bridge.inference.files import Piecewise, find_images, predict_files
     from care_bridge.inference.keras import KerasPredictor
+    from care_bridge.inference.large import predict_volume
     from care_bridge.java.runtimes import install as install_runtimes
     from care_bridge.java.tf1 import Tf1Session
     from care_bridge.levels import survey, why_not
@@ -113,6 +114,7 @@ __all__ = [
     "LEVELS",
     "BatchSource",
     "CareConfig",
+    "Channel",
     "CheckReport",
     "Convention",
     "CsbdeepTiles",
@@ -138,6 +140,7 @@ __all__ = [
     "ParityReport",
     "PatchPercentiles",
     "PercentileRule",
+    "Piecewise",
     "PluginError",
     "PluginFailure",
     "PluginOptions",
@@ -151,6 +154,7 @@ __all__ = [
     "Sweep",
     "Tf1Session",
     "UnhintedNetwork",
+    "Volume",
     "WorkerError",
     "__version__",
     "advise",
@@ -190,10 +194,12 @@ __all__ = [
     "open_network_predictor",
     "open_patches",
     "open_predictor",
+    "open_volume",
     "pair_stream",
     "pairs_from_folders",
     "percentile_range",
     "predict_files",
+    "predict_volume",
     "progress_bar",
     "read_bundle",
     "read_config",
@@ -238,6 +244,11 @@ _HOME = {
     "Foreground": "patches",
     "Geometry": "comparing.where",
     "Image": "images",
+    "Channel": "images",
+    "Volume": "images",
+    "open_volume": "images",
+    "Piecewise": "inference.files",
+    "predict_volume": "inference.large",
     "ImagesOnly": "predictor",
     "InputError": "errors",
     "KerasPredictor": "inference.keras",

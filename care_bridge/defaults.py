@@ -43,6 +43,14 @@ INTERVAL = 0.9
 RESULT_NAME = "{file_path}/{file_name}{file_ext}"
 """What csbdeep's care_predict calls a result."""
 
+OME_ZARRS = ("0.4", "0.5")
+"""Versions of OME-Zarr that are written: in zarr 2, which Fiji's readers know longest, and in zarr 3, which can shard."""
+
+OME_ZARR = "0.5"
+
+MEMORY_GIB = 2.0
+"""What a process that restores piece by piece takes, as far as it can be told before."""
+
 # Training ------------------------------------------------------------------------------------------------------
 
 KIND: Final = "CARE"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -184,7 +184,7 @@ class NetworkPredictor(Closable):
         When memory runs out, the longest axis is cut in two, up to 8 times; tiles do not change the result.
         """
         options = self.options
-        frames, data = self._in_order(image)
+        frames, data = self.in_order(image)
         stack = data.reshape((-1, *data.shape[len(frames) :]))
         whole: Undo | None = None
         if options.rule is None:
@@ -194,7 +194,7 @@ class NetworkPredictor(Closable):
         run = self._runner(image, progress)
         if isinstance(options.tiles, FijiTiles) and (whole or options.rule is None):
             result = run(cast(Tensor, stack))
-            undone = self._undo(result, whole) if whole else result
+            undone = self.undone(result, whole) if whole else result
         else:
             results = []
             for number, frame in enumerate(stack):
@@ -202,10 +202,10 @@ class NetworkPredictor(Closable):
                 if options.rule is not None and whole is None:
                     frame, undo = self._normalize(frame, self.axes)  # noqa: PLW2901
                 restored = run(cast(Tensor, frame[np.newaxis]))[0]
-                results.append(self._undo(restored, undo) if undo else restored)
+                results.append(self.undone(restored, undo) if undo else restored)
                 progress(number + 1, len(stack), "frames")
             undone = np.stack(results) if len(results) > 1 else results[0][np.newaxis]
-        return self._as_image(undone.reshape((*data.shape[: len(frames)], *undone.shape[1:])), frames, image)
+        return self.as_image(undone.reshape((*data.shape[: len(frames)], *undone.shape[1:])), frames, image)
 
     def normalized_stack(self, image: Image) -> Tensor:
         """What the network is given of an image, before sizes are filled up: normalised over all frames.
@@ -224,7 +224,7 @@ class NetworkPredictor(Closable):
         InputError
             If the number of channels is not the network's.
         """
-        frames, data = self._in_order(image)
+        frames, data = self.in_order(image)
         stack = data.reshape((-1, *data.shape[len(frames) :]))
         if self.options.rule is None:
             return stack.astype(np.float32)
@@ -234,17 +234,26 @@ class NetworkPredictor(Closable):
     def _stack_axes(self) -> str:
         return "T" + self.axes.replace("T", "S")
 
-    def _in_order(self, image: Image) -> tuple[str, NDArray[Any]]:
+    def in_order(self, image: Image) -> tuple[str, NDArray[Any]]:
         """The axes that the network lacks, and the pixels with those first and the network's own behind."""
         frames = "".join(axis for axis in image.axes if axis not in self.axes)
         order = frames + self.axes
         missing = "".join(axis for axis in order if axis not in image.axes)
         data = image.data[(...,) + (np.newaxis,) * len(missing)]
         data = data.transpose([(image.axes + missing).index(axis) for axis in order])
-        self._check_channels(data.shape[-1], image)
+        self.check_channels(data.shape[-1], image.axes, image.shape)
         return frames, data
 
-    def _check_channels(self, channels: int, image: Image) -> None:
+    def channels_out(self, channels: int) -> int:
+        """How many channels come out, where so many go in; the smallest image that can be is tried if nobody says."""
+        given = self.network.output_shape[-1]
+        if given is None:
+            sizes = [self.size_multiple[axis] for axis in self.space]
+            given = self.network(np.zeros((1, *sizes, channels), np.float32)).shape[-1]
+        return given
+
+    def check_channels(self, channels: int, axes: str, shape: tuple[int, ...]) -> None:
+        """Refuse an image that has other channels than the network takes."""
         wanted = self.network.input_shape[-1]
         if wanted is not None and channels != wanted:
             hint = (
@@ -253,8 +262,8 @@ class NetworkPredictor(Closable):
                 else "give all of them along an axis C"
             )
             raise InputError(
-                f"the network takes {wanted} channel{'s' * (wanted != 1)}, the image (axes {image.axes!r}, "
-                f"shape {image.shape}) has {channels}; {hint}"
+                f"the network takes {wanted} channel{'s' * (wanted != 1)}, the image (axes {axes!r}, "
+                f"shape {shape}) has {channels}; {hint}"
             )
 
     def _normalize(self, data: NDArray[Any], axes: str) -> tuple[Tensor, Undo]:
@@ -264,7 +273,8 @@ class NetworkPredictor(Closable):
             data, rule=options.rule, axes=axes, pmin=options.pmin, pmax=options.pmax, clip=options.clip
         )
 
-    def _undo(self, result: Tensor, undo: Undo) -> Tensor:
+    def undone(self, result: Tensor, undo: Undo) -> Tensor:
+        """The network's result, of a stack or of one frame, on the raw range, where that is wanted and can be."""
         if not self.options.denormalize:
             return result
         axes = ("T" if result.ndim > len(self.axes) - len(self.lost_axis) else "") + self.axes.replace(
@@ -279,7 +289,8 @@ class NetworkPredictor(Closable):
             return restored
         return np.concatenate([restored, undo(result[..., means:], axes, scale=True)], axis=-1)
 
-    def _as_image(self, data: Tensor, frames: str, image: Image) -> Image:
+    def as_image(self, data: Tensor, frames: str, image: Image) -> Image:
+        """A result with the axes that the network lacks first, as an image with the axes of what was restored."""
         channels = data.shape[-1]
         axes = frames + self.axes.replace(self.lost_axis or "?", "")
         wanted = image.axes.replace(self.lost_axis or "?", "")
@@ -325,14 +336,10 @@ class NetworkPredictor(Closable):
         return run_fiji_tiles(layout, image, network).transpose(*front, image.ndim - 1)
 
     def _run_padded(self, tensor: Tensor, tiles: CsbdeepTiles | None, progress: Progress) -> Tensor:
-        multiple, border = self.size_multiple, self.options.border_px
-        pads = []
-        for size, axis in zip(tensor.shape[1:-1], self.space, strict=True):
-            more = round_up(size + 2 * border, multiple[axis]) - size - 2 * border
-            pads.append((border + more // 2, border + more - more // 2))
+        pads = self.pads(tensor.shape[1:-1])
         if any(map(any, pads)):
             tensor = np.pad(tensor, ((0, 0), *pads, (0, 0)), mode="reflect")
-        result = self._run_within_memory(tensor, tiles, progress)
+        result = self._run_within_memory(tensor, tiles, pads, progress)
         kept = [
             slice(before, before + size - before - after)
             for (before, after), size, axis in zip(pads, tensor.shape[1:-1], self.space, strict=True)
@@ -340,16 +347,27 @@ class NetworkPredictor(Closable):
         ]
         return result[(slice(None), *kept)]
 
-    def _run_within_memory(self, tensor: Tensor, tiles: CsbdeepTiles | None, progress: Progress) -> Tensor:
+    def pads(self, sizes: Sequence[int]) -> list[tuple[int, int]]:
+        """How many reflected pixels are added before and behind each axis of the network, without channels."""
+        multiple, border = self.size_multiple, self.options.border_px
+        found = []
+        for size, axis in zip(sizes, self.space, strict=True):
+            more = round_up(size + 2 * border, multiple[axis]) - size - 2 * border
+            found.append((border + more // 2, border + more - more // 2))
+        return found
+
+    def _run_within_memory(
+        self, tensor: Tensor, tiles: CsbdeepTiles | None, pads: Sequence[tuple[int, int]], progress: Progress
+    ) -> Tensor:
         counts = tiles.counts(self.space, cut=self.space) if tiles is not None else {}
         sizes = dict(zip(self.space, tensor.shape[1:-1], strict=True))
         for attempt in range(_MOST_RETRIES + 1):
             try:
                 if max(counts.values(), default=1) == 1:
                     return self.network(tensor)
-                return self._run_tiles(tensor, CsbdeepTiles(counts), progress)
+                return self._run_tiles(tensor, CsbdeepTiles(counts), pads, progress)
             except Exception as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if attempt == _MOST_RETRIES:
                     given_up = ", ".join(f"{count} along {axis}" for axis, count in counts.items())
@@ -362,12 +380,14 @@ class NetworkPredictor(Closable):
             self.on_retry(counts)
         raise AssertionError("the last attempt returns or raises")
 
-    def _run_tiles(self, tensor: Tensor, tiles: CsbdeepTiles, progress: Progress) -> Tensor:
+    def _run_tiles(
+        self, tensor: Tensor, tiles: CsbdeepTiles, pads: Sequence[tuple[int, int]], progress: Progress
+    ) -> Tensor:
         space, counts = self.space, tiles.counts(self.space, cut=self.space)
         if counts.get(self.lost_axis, 1) > 1:
             raise InputError(f"n_tiles: {self.lost_axis} is projected by this network and cannot be cut")
         pieces = CsbdeepTiles(counts).split(
-            tensor.shape[1:-1], space, halo=self.halo, size_multiple=self.size_multiple
+            tensor.shape[1:-1], space, halo=self.halo, size_multiple=self.size_multiple, pads=pads
         )
         kept = [number for number, axis in enumerate(space) if axis != self.lost_axis]
         out: Tensor | None = None
@@ -392,7 +412,8 @@ def _untold(counts: Mapping[str, int]) -> None:
     """Nobody asked."""
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether what a network raised says that memory ran out, whichever runtime runs it."""
     text = str(error)
     return isinstance(error, MemoryError) or "OOM" in text or "RESOURCE_EXHAUSTED" in text
 

@@ -16,12 +16,12 @@ from __future__ import annotations
 import enum
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from care_bridge.axes import check_axes
 from care_bridge.errors import InputError
@@ -192,20 +192,102 @@ def normalize(
     data = np.asarray(data)
     if not data.size:
         raise InputError(f"the image is empty (shape {data.shape}); give one with pixels")
+    pmin, pmax = _percentiles(rule, pmin, pmax)
+    if rule is FIJI:
+        pair = _fiji_range(data, pmin, pmax)
+        undo = Undo(rule, float(pmin), float(pmax), *(np.array([value], np.float64) for value in pair))
+    else:
+        ranges = [_linear_range(plane, pmin, pmax) for plane in _planes_of(data, _channel(data, axes))]
+        low, high = (np.array([pair[side] for pair in ranges]) for side in (0, 1))
+        undo = Undo(rule, float(pmin), float(pmax), low, high)
+    return normalize_by(data, undo, axes=axes, clip=clip), undo
+
+
+def normalize_by(
+    data: NDArray[Any], undo: Undo, *, axes: str | None = None, clip: bool = False
+) -> NDArray[np.float32]:
+    """Part of an image as `normalize` scales the whole, whose range is known.
+
+    Parameters
+    ----------
+    data : ndarray
+        Raw intensities, with all channels of the image.
+    undo : Undo
+        What `normalize` or `undo_of_blocks` gave for the whole.
+    axes, clip
+        As they were given there.
+
+    Returns
+    -------
+    ndarray of float32
+        The same values, to the last bit, as in the whole.
+    """
+    if undo.rule is FIJI:
+        return _scale_fiji(data, np.float32(undo.low[0]), np.float32(undo.high[0]), clip)
+    out = np.empty(data.shape, np.float32)
+    channel = _channel(data, axes)
+    for plane, where, low, high in zip(
+        _planes_of(data, channel), _planes_of(out, channel), undo.low, undo.high, strict=True
+    ):
+        _scale_linear(plane, where, low=float(low), high=float(high), eps=_EPS[undo.rule], clip=clip)
+    return out
+
+
+Blocks = Callable[[], Iterable[tuple[int, NDArray[Any]]]]
+"""Called again for each pass: all pixels of an image, in pieces of one channel each, with the channel's number."""
+
+
+def undo_of_blocks(
+    blocks: Blocks,
+    *,
+    dtype: DTypeLike,
+    channels: int = 1,
+    rule: PercentileRule = CSBDEEP,
+    pmin: float | None = None,
+    pmax: float | None = None,
+) -> Undo:
+    """The range of an image that does not fit into memory: the values that `normalize` finds, without a copy.
+
+    Parameters
+    ----------
+    blocks : callable
+        Gives the pixels; called once for 8 and 16 bits, twice for 32, four times for 64.
+    dtype : dtype
+        Of the pixels.
+    channels : int
+        How many there are. FIJI pools them.
+    rule, pmin, pmax
+        As for `normalize`.
+
+    Returns
+    -------
+    Undo
+
+    Raises
+    ------
+    InputError
+        As `normalize`; also for NaN by the rule FIJI, whose order of them hangs on the whole image at once.
+
+    Warns
+    -----
+    NotFinitePixelsWarning, SparseImageWarning
+        As `normalize`.
+    """
+    pmin, pmax = _percentiles(rule, pmin, pmax)
+    if rule is FIJI:
+        found = _fiji_of_blocks(blocks, np.dtype(dtype), pmin, pmax)
+        return Undo(rule, float(pmin), float(pmax), *(np.array([value], np.float64) for value in found))
+    ranges = _linear_of_blocks(blocks, np.dtype(dtype), channels, pmin, pmax)
+    low, high = (np.array([pair[side] for pair in ranges]) for side in (0, 1))
+    return Undo(rule, float(pmin), float(pmax), low, high)
+
+
+def _percentiles(rule: PercentileRule, pmin: float | None, pmax: float | None) -> tuple[float, float]:
     pmin = rule.percentiles[0] if pmin is None else pmin
     pmax = rule.percentiles[1] if pmax is None else pmax
-    if rule is FIJI:
-        return _normalize_fiji(data, pmin, pmax, clip)
-    if not 0 <= pmin < pmax <= 100:
+    if rule is not FIJI and not 0 <= pmin < pmax <= 100:
         raise InputError(f"pmin={pmin} and pmax={pmax} must be percentiles with 0 <= pmin < pmax <= 100")
-    channel = _channel(data, axes)
-    planes = list(_planes_of(data, channel))
-    ranges = [_linear_range(plane, pmin, pmax) for plane in planes]
-    low, high = (np.array([pair[side] for pair in ranges]) for side in (0, 1))
-    out = np.empty(data.shape, np.float32)
-    for plane, where, (lo, hi) in zip(planes, _planes_of(out, channel), ranges, strict=True):
-        _scale_linear(plane, where, low=lo, high=hi, eps=_EPS[rule], clip=clip)
-    return out, Undo(rule, float(pmin), float(pmax), low, high)
+    return pmin, pmax
 
 
 def percentile_range(
@@ -259,13 +341,7 @@ def _planes_of(data: NDArray[Any], channel: int | None) -> Iterator[NDArray[Any]
 def _linear_range(data: NDArray[Any], pmin: float, pmax: float) -> tuple[float, float]:
     finite = _count_finite(data)
     if finite < data.size:
-        if not finite:
-            raise InputError("every pixel is NaN or infinite; there is nothing to take percentiles of")
-        warnings.warn(
-            f"{data.size - finite} of {data.size} pixels are NaN or infinite; the percentiles leave them out",
-            NotFinitePixelsWarning,
-            stacklevel=3,
-        )
+        _say_not_finite(finite, data.size)
         data = data[np.isfinite(data)]
     if data.size <= _SMALL:
         # One call each: given both, NumPy takes the ranks of a float32 image in float64 and csbdeep's
@@ -274,24 +350,75 @@ def _linear_range(data: NDArray[Any], pmin: float, pmax: float) -> tuple[float, 
     else:
         # Above this size float32 ranks are not whole numbers any more, and a copy of the image is much.
         low, high = (_interpolated(data, p) for p in (pmin, pmax))
-    if not high > low:
-        highest = float(data.max())
-        if highest > low:
-            warnings.warn(
-                f"percentiles {pmin} and {pmax} are both {low:g} in an image with values up to {highest:g}; "
-                "the maximum was taken as the upper value",
-                SparseImageWarning,
-                stacklevel=3,
-            )
-            high = highest
-    return low, high
+    return (low, high) if high > low else _of_sparse(low, float(data.max()), pmin, pmax)
+
+
+def _say_not_finite(finite: int, count: int) -> None:
+    if not finite:
+        raise InputError("every pixel is NaN or infinite; there is nothing to take percentiles of")
+    warnings.warn(
+        f"{count - finite} of {count} pixels are NaN or infinite; the percentiles leave them out",
+        NotFinitePixelsWarning,
+        stacklevel=4,
+    )
+
+
+def _of_sparse(low: float, highest: float, pmin: float, pmax: float) -> tuple[float, float]:
+    if highest > low:
+        warnings.warn(
+            f"percentiles {pmin} and {pmax} are both {low:g} in an image with values up to {highest:g}; "
+            "the maximum was taken as the upper value",
+            SparseImageWarning,
+            stacklevel=4,
+        )
+        return low, highest
+    return low, low
 
 
 def _interpolated(data: NDArray[Any], percentile: float) -> float:
-    position = (data.size - 1) * percentile / 100
+    return _between(percentile, data.size, lambda ranks: values_at_ranks(data, ranks))
+
+
+def _between(percentile: float, count: int, values: Callable[[Sequence[int]], Sequence[Any]]) -> float:
+    """A percentile between two ranks, whose values are asked for."""
+    position = (count - 1) * percentile / 100
     below = math.floor(position)
-    first, second = (float(value) for value in values_at_ranks(data, (below, min(below + 1, data.size - 1))))
+    first, second = (float(value) for value in values((below, min(below + 1, count - 1))))
     return first + (second - first) * (position - below)
+
+
+def _linear_of_blocks(
+    blocks: Blocks, dtype: np.dtype[Any], channels: int, pmin: float, pmax: float
+) -> list[tuple[float, float]]:
+    counted = Ranks(blocks, dtype)
+    for channel in range(channels):
+        finite = counted.finite.get(channel, 0)
+        if finite < counted.pixels.get(channel, 0) or not finite:
+            _say_not_finite(finite, counted.pixels.get(channel, 0))
+    small = [channel for channel in range(channels) if counted.finite[channel] <= _SMALL]
+    # Few pixels are held at once, since NumPy rounds in its own way between the ranks of few.
+    held: dict[int, list[NDArray[Any]]] = {channel: [] for channel in small}
+    if small:
+        for channel, data in blocks():
+            if channel in held:
+                held[channel].append(data[np.isfinite(data)] if dtype.kind == "f" else data.ravel())
+    ranges = {channel: _linear_range(np.concatenate(parts), pmin, pmax) for channel, parts in held.items()}
+    large = [channel for channel in range(channels) if channel not in ranges]
+    wanted = {}
+    for channel in large:
+        n = counted.finite[channel]
+        below = [math.floor((n - 1) * percentile / 100) for percentile in (pmin, pmax)]
+        wanted[channel] = sorted({*below, *(min(rank + 1, n - 1) for rank in below), n - 1})
+    found = counted.values(wanted) if wanted else {}
+    for channel in large:
+        at = found[channel]
+        low, high = (
+            _between(percentile, counted.finite[channel], lambda ranks, at=at: [at[rank] for rank in ranks])  # type: ignore[misc]
+            for percentile in (pmin, pmax)
+        )
+        highest = float(at[counted.finite[channel] - 1])
+        ranges[channel] = (low, high) if high > low else _of_sparse(low, highest, pmin, pmax)
+    return [ranges[channel] for channel in range(channels)]
 
 
 def _scale_linear(
@@ -315,10 +442,7 @@ def _scale_linear(
 # ---- Fiji
 
 
-def _normalize_fiji(
-    data: NDArray[Any], pmin: float, pmax: float, clip: bool
-) -> tuple[NDArray[np.float32], Undo]:
-    low, high = (np.float32(value) for value in _fiji_range(data, pmin, pmax))
+def _scale_fiji(data: NDArray[Any], low: np.float32, high: np.float32, clip: bool) -> NDArray[np.float32]:
     with np.errstate(invalid="ignore", over="ignore"):
         span = high - low
         factor = np.float32(1) if float(span) < 0.0000001 else np.float32(1) / span
@@ -328,16 +452,26 @@ def _normalize_fiji(
         if clip:
             np.minimum(out, np.float32(1), out=out)
         np.maximum(out, np.float32(0), out=out)
-    undo = Undo(FIJI, float(pmin), float(pmax), np.array([low], np.float64), np.array([high], np.float64))
-    return out, undo
+    return out
+
+
+def _fiji_of_blocks(blocks: Blocks, dtype: np.dtype[Any], pmin: float, pmax: float) -> tuple[float, float]:
+    counted = Ranks(lambda: ((0, data) for _, data in blocks()), dtype, only_finite=False)
+    count = counted.pixels.get(0, 0)
+    if counted.finite.get(0, 0) < count:
+        raise InputError(
+            "the image holds NaN, for which Fiji's sort has no order but the one in memory; use the rule csbdeep, or "
+            "restore it in parts"
+        )
+    _check_fijis_count(count)
+    ranks = [fiji_rank(count, percentile) for percentile in (pmin, pmax)]
+    found = counted.values({0: sorted(set(ranks))})[0]
+    low, high = (float(np.float32(found[rank])) for rank in ranks)
+    return low, high
 
 
 def _fiji_range(data: NDArray[Any], pmin: float, pmax: float) -> tuple[float, float]:
-    if data.size > MAX_FIJI_PIXELS:
-        raise InputError(
-            f"the image has {data.size} pixels; the plugin counts them in a Java int and fails above "
-            f"{MAX_FIJI_PIXELS}; normalise in Python and send normalizeInput=false, or cut the image"
-        )
+    _check_fijis_count(data.size)
     ranks = tuple(fiji_rank(data.size, percentile) for percentile in (pmin, pmax))
     if data.dtype.kind == "f" and _count_nan(data):
         warnings.warn(
@@ -349,6 +483,14 @@ def _fiji_range(data: NDArray[Any], pmin: float, pmax: float) -> tuple[float, fl
     # Casting to float32 keeps the order, so the value can be cast after it was found.
     low, high = (float(np.float32(value)) for value in values_at_ranks(data, ranks))
     return low, high
+
+
+def _check_fijis_count(count: int) -> None:
+    if count > MAX_FIJI_PIXELS:
+        raise InputError(
+            f"the image has {count} pixels; the plugin counts them in a Java int and fails above "
+            f"{MAX_FIJI_PIXELS}; normalise in Python and send normalizeInput=false, or cut the image"
+        )
 
 
 def fiji_rank(count: int, percentile: float) -> int:
@@ -478,6 +620,83 @@ def _by_digits(data: NDArray[Any], rank: int) -> Any:
         rank -= int(cumulative[digit - 1]) if digit else 0
         prefix |= unsigned(digit << shift)
     return _from_key(prefix, data.dtype)
+
+
+class Ranks:
+    """Pixels of blocks, counted by the first 16 bits of their values, and values at ranks of them.
+
+    Parameters
+    ----------
+    blocks : callable
+        See `Blocks`; one pass is made at once.
+    dtype : dtype
+    only_finite : bool
+        Leave out infinite values beside NaN.
+
+    Attributes
+    ----------
+    pixels, finite : dict of int to int
+        How many there are in each channel, and how many are counted.
+    """
+
+    def __init__(self, blocks: Blocks, dtype: np.dtype[Any], *, only_finite: bool = True) -> None:
+        self._blocks, self._only_finite = blocks, only_finite
+        self._dtype = {"b": np.dtype(np.uint8)}.get(dtype.kind, dtype.newbyteorder("="))
+        if dtype == np.float16:
+            self._dtype = np.dtype(np.float32)
+        self._bits = 8 * self._dtype.itemsize
+        self.pixels: dict[int, int] = {}
+        self.finite: dict[int, int] = {}
+        self._first = self._count(self._bits - min(16, self._bits), None)
+
+    def values(self, ranks: Mapping[int, Sequence[int]]) -> dict[int, dict[int, Any]]:
+        """Values at ranks, from 0, of the channels that are named; one pass for every 16 bits but the first."""
+        shift = self._bits - min(16, self._bits)
+        counts = self._first
+        # Of each rank: what is known of its key, and its rank among those that share it.
+        known = {(channel, rank): (0, rank) for channel, several in ranks.items() for rank in several}
+        while True:
+            for place, (prefix, rank) in known.items():
+                cumulative = np.cumsum(counts[place[0], prefix])
+                digit = int(np.searchsorted(cumulative, rank, side="right"))
+                known[place] = (
+                    prefix | digit << shift, rank - (int(cumulative[digit - 1]) if digit else 0)
+                )  # fmt: skip
+            if not shift:
+                break
+            shift -= 16
+            counts = self._count(shift, {(channel, known[channel, rank][0]) for channel, rank in known})
+        unsigned = np.dtype(f"u{self._dtype.itemsize}").type
+        found: dict[int, dict[int, Any]] = {channel: {} for channel in ranks}
+        for (channel, rank), (key, _) in known.items():
+            found[channel][rank] = _from_key(unsigned(key), self._dtype)
+        return found
+
+    def _count(
+        self, shift: int, wanted: set[tuple[int, int]] | None
+    ) -> dict[tuple[int, int], NDArray[np.int64]]:
+        """Counts of 16 bits of the keys, of those that begin as wanted; None: of all, which are counted too."""
+        size = 1 << min(16, self._bits)
+        unsigned = np.dtype(f"u{self._dtype.itemsize}").type
+        counts: dict[tuple[int, int], NDArray[np.int64]] = {}
+        for channel, block in self._blocks():
+            for chunk in _chunks(block.astype(self._dtype, copy=False)):
+                data = chunk
+                if data.dtype.kind == "f":
+                    data = data[np.isfinite(data) if self._only_finite else ~np.isnan(data)]
+                if wanted is None:
+                    self.pixels[channel] = self.pixels.get(channel, 0) + chunk.size
+                    self.finite[channel] = self.finite.get(channel, 0) + data.size
+                keys = _ordered_keys(data)
+                for prefix in [0] if wanted is None else [key for own, key in wanted if own == channel]:
+                    own = keys
+                    if wanted is not None:
+                        own = keys[keys >> unsigned(shift + 16) == unsigned(prefix >> (shift + 16))]
+                    digits = (own >> unsigned(shift)) & unsigned(size - 1)
+                    here = np.bincount(digits.astype(np.intp), minlength=size)
+                    place = (channel, prefix)
+                    counts[place] = counts[place] + here if place in counts else here
+        return counts
 
 
 def _ordered_keys(chunk: NDArray[Any]) -> NDArray[Any]:

@@ -4,7 +4,7 @@ does it.
 csbdeep's tiles give the same result as no tiles::
 
     |<-------------- axis ---------------->|
-    [ core ][ core ][ core ][ core ][ core ]     cores: equal, multiples of `size_multiple`
+    [ core ][ core ][ core ][ core ][ core ]     cores: equal, multiples of `size_multiple`, from the image's first pixel
         |<-halo->[ core ]<-halo->|               read: never outside the image, shifted inwards at its ends
                                                  halo: at least the receptive field
 
@@ -166,7 +166,13 @@ class CsbdeepTiles:
         return {axis: int(count) for axis, count in counts.items()}
 
     def split(
-        self, shape: Sequence[int], axes: str, *, halo: Mapping[str, int], size_multiple: Mapping[str, int]
+        self,
+        shape: Sequence[int],
+        axes: str,
+        *,
+        halo: Mapping[str, int],
+        size_multiple: Mapping[str, int],
+        pads: Sequence[tuple[int, int]] | None = None,
     ) -> list[Tile]:
         """Where to cut.
 
@@ -179,7 +185,9 @@ class CsbdeepTiles:
         halo : mapping of str to int
             Receptive field in pixels a side, by axis; rounded up to `size_multiple` here.
         size_multiple : mapping of str to int
-            Sizes and starts of tiles are multiples of it.
+            Sizes and starts of what is read are multiples of it.
+        pads : sequence of pairs of int, optional
+            How many pixels before and behind each axis were added to the image; no core lies there. None: nowhere.
 
         Returns
         -------
@@ -189,8 +197,8 @@ class CsbdeepTiles:
         """
         counts = self.counts(axes, cut=axes)
         along = [
-            list(_cut(size, counts.get(axis, 1), halo.get(axis, 0), size_multiple.get(axis, 1)))
-            for axis, size in zip(axes, shape, strict=True)
+            list(cut_axis(size, counts.get(axis, 1), halo.get(axis, 0), size_multiple.get(axis, 1), pad=pad))
+            for axis, size, pad in zip(axes, shape, pads or [(0, 0)] * len(axes), strict=True)
         ]
         tiles = []
         for index in np.ndindex(*map(len, along)):
@@ -199,13 +207,33 @@ class CsbdeepTiles:
         return tiles
 
 
-def _cut(size: int, count: int, halo: int, multiple: int) -> Iterator[tuple[slice, slice, slice]]:
-    core = round_up(-(-size // count), multiple)
-    rim = round_up(halo, multiple) if core < size else 0
-    length = min(size, core + 2 * rim)
-    for start in range(0, size, core):
-        stop = min(start + core, size)
-        read = min(max(start - rim, 0), size - length)
+def core_px(size: int, count: int, multiple: int) -> int:
+    """How long the cores of so many tiles are along an axis of a filled-up size."""
+    return round_up(-(-size // count), multiple)
+
+
+def cut_axis(
+    size: int, count: int, halo: int, multiple: int, *, pad: tuple[int, int] = (0, 0)
+) -> Iterator[tuple[slice, slice, slice]]:
+    """Tiles along one axis: what is read, what is kept of it, where it goes; all in the filled-up image.
+
+    Parameters
+    ----------
+    size : int
+        Filled up, a multiple of `multiple`.
+    count, halo, multiple : int
+        See `CsbdeepTiles`.
+    pad : pair of int
+        What was added before and behind. Cores begin at the image's own first pixel, so that they are the same whether
+        the image is in memory or written piece by piece, and what is read is longer by as much as that is off the grid.
+    """
+    core = core_px(size, count, multiple)
+    before, end = pad[0], size - pad[1]
+    first = (before - halo) // multiple * multiple
+    length = min(size, round_up(before + core + halo, multiple) - first) if core < end - before else size
+    for start in range(before, end, core):
+        stop = min(start + core, end)
+        read = min(max(first + start - before, 0), size - length)
         yield slice(read, read + length), slice(start - read, stop - read), slice(start, stop)
 
 

@@ -15,7 +15,16 @@ from care_bridge.cli._parse import one_of
 from care_bridge.cli._run import DONE, NO, command, progress_bar
 from care_bridge.cli._tensorflow import load_tensorflow
 from care_bridge.cli._typer import old_spellings
-from care_bridge.defaults import PRECISION, PRECISIONS, RESULT_NAME, TF1_VERSION, TF1_VERSIONS
+from care_bridge.defaults import (
+    MEMORY_GIB,
+    OME_ZARR,
+    OME_ZARRS,
+    PRECISION,
+    PRECISIONS,
+    RESULT_NAME,
+    TF1_VERSION,
+    TF1_VERSIONS,
+)
 from care_bridge.errors import InputError
 from care_bridge.model_names import model_path
 
@@ -73,7 +82,12 @@ def predict(
     ] = None,
     images: Annotated[list[Path] | None, Argument(help="TIFFs or OME-Zarrs, or folders of them.")] = None,
     *,
-    out: Annotated[Path, Option(help="Folder for the results.")],
+    out: Annotated[
+        Path,
+        Option(
+            help="Folder for the results; or of one image the result's own name, in .ome.zarr, .tif or .ome.tif."
+        ),
+    ],
     applications: options.Applications = 1,
     runtime: Annotated[str, Option(help=f"One of {', '.join(RUNTIMES)}.")] = "keras",
     tensorflow: options.Tensorflow = TF1_VERSION,
@@ -101,18 +115,41 @@ def predict(
     model_name: Annotated[str | None, Option(help="Name of the model folder.")] = None,
     model_weights: Annotated[str | None, Option(help="Weights file in the folder.")] = None,
     output_name: OutputName = RESULT_NAME,
+    resume: Annotated[
+        bool,
+        Option(
+            "--resume",
+            help="Go on where a run that was ended had begun to write; piece by piece, as large images are.",
+        ),
+    ] = False,
+    memory: Annotated[
+        float,
+        Option(
+            min=1.0,
+            help="GiB that restoring piece by piece may take: decides how large tiles are, without --n-tiles.",
+        ),
+    ] = MEMORY_GIB,
+    ome_zarr: Annotated[
+        str, Option(help=f"Version of OME-Zarr that is written: {' or '.join(OME_ZARRS)}.")
+    ] = OME_ZARR,
     dry_run: Annotated[bool, Option("--dry-run", help="Predict, but save nothing.")] = False,
     quiet: options.Silent = False,
 ) -> int:
-    """Restore images and write them as TIFF with their calibration.
+    """Restore images and write them as TIFF or OME-Zarr with their calibration.
+
+    What is larger than memory, or goes to an OME-Zarr by name, is read, restored and written piece by piece, with the
+    same bits as in memory with the same --n-tiles.
 
     The noise of each image is measured, and where the model was trained for another kind that is said.
     Options of csbdeep's care_predict work under their names there.
     """
     from care_bridge.files import writable_folder
-    from care_bridge.inference.files import find_images, predict_files, result_name
+    from care_bridge.images import ZARR
+    from care_bridge.inference.files import Piecewise, find_images, predict_files, result_name
+    from care_bridge.inference.large import model_state, restores_piecewise
 
     one_of("--precision", precision, PRECISIONS)
+    one_of("--ome-zarr", ome_zarr, OME_ZARRS)
     one_of("--tensorflow", tensorflow, TF1_VERSIONS)
     _check_runtime(
         runtime,
@@ -127,8 +164,11 @@ def predict(
     model, paths = _named(model, images, model_basedir, model_name, input_dir)
     model = model_path(model)
     files = find_images(paths, pattern=input_pattern)
+    alone = _names_result(out, files)
 
     def name(file: Path) -> Path:
+        if alone:
+            return Path(out.name)
         return result_name(file, output_name, model=model, weights=model_weights, root=input_dir)
 
     for file in files:
@@ -154,14 +194,23 @@ def predict(
         ) as predictor,
         progress_bar(quiet=quiet) as progress,
     ):
+        folder = out.parent if alone else out
         if not dry_run:
-            writable_folder(out)
+            writable_folder(folder)
         as_stored = model_weights is None and precision == PRECISION
         guard = open_guard(model, opened=[predictor] if as_stored else []) if runtime == "keras" else None
         done = predict_files(
             predictor,
             files,
-            target=lambda file: out / name(file),
+            target=lambda file: folder / name(file),
+            piecewise=Piecewise(
+                always=resume
+                or (alone and out.suffix == ZARR and restores_piecewise(predictor) and applications == 1),
+                resume=resume,
+                memory_gib=memory,
+                ome_zarr=ome_zarr,
+                model=model_state(model) if runtime not in IN_FIJI else "",
+            ),
             axes=image_axes,
             channel=channel,
             series=series,
@@ -180,7 +229,7 @@ def predict(
     if guard is not None and not quiet:
         say_likeness(model, guard, done)
     if not dry_run:
-        write_likeness(out, done)
+        write_likeness(folder, done)
     if not quiet:
         typer.echo("\n".join(map(str, done)))
         say_clipped(report for each in done for report in each.written)
@@ -221,6 +270,19 @@ def _named(
     if not paths:
         raise InputError("no images; give TIFFs, OME-Zarrs or a folder of them, or --input-dir")
     return model, paths
+
+
+def _names_result(out: Path, files: list[Path]) -> bool:
+    """Whether --out is the name of one image's result, and not a folder."""
+    from care_bridge.images import TIFF, ZARR, is_zarr
+
+    if out.suffix.lower() not in (*TIFF, ZARR) or (out.is_dir() and not is_zarr(out)):
+        return False
+    if len(files) > 1:
+        raise InputError(
+            f"--out {str(out)!r} names one image, and there are {len(files)} to be restored; give a folder for the results"
+        )
+    return True
 
 
 def _dtype(name: str, *, fill: bool) -> str | None:

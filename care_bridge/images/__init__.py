@@ -4,8 +4,6 @@ from care_bridge.images.image import Channel, Image, check_channel, only_channel
 from care_bridge.images.layout import HeaderWarning
 from care_bridge.images.listing import PATTERN, TIFF, LeftOutWarning, list_images
 from care_bridge.images.ome_zarr import ZARR, is_zarr
-from care_bridge.images.ome_zarr_write import VERSION as OME_ZARR_VERSION
-from care_bridge.images.ome_zarr_write import VERSIONS as OME_ZARR_VERSIONS
 from care_bridge.images.read import ImageHeader, open_volume, read_header, read_image, stored_shape
 from care_bridge.images.storage import DTYPES, check_levels, kept_dtype
 from care_bridge.images.units import um_per_unit
@@ -16,8 +14,6 @@ __all__ = [
     "DTYPES",
     "IMAGEJ",
     "OME",
-    "OME_ZARR_VERSION",
-    "OME_ZARR_VERSIONS",
     "PATTERN",
     "TIFF",
     "ZARR",

@@ -17,17 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge.axes import SPACE
+from care_bridge.defaults import OME_ZARR, OME_ZARRS
 from care_bridge.errors import InputError
 from care_bridge.files import write_text
 from care_bridge.images.image import Channel
 from care_bridge.images.ome_zarr import is_zarr, names_image
 from care_bridge.images.units import UM_PER_UNIT
 from care_bridge.progress import Progress, silent
-
-VERSIONS = ("0.4", "0.5")
-"""Of OME-Zarr: in zarr 2, which Fiji's readers know longest, and in zarr 3, which can shard."""
-
-VERSION = "0.5"
 
 STORED = "TCZYX"
 """Order of axes that the specification wants."""
@@ -39,7 +35,7 @@ _UNITS = {
     1e6: "meter", 25400.0: "inch",
 }  # fmt: skip
 _KINDS = {"T": "time", "C": "channel"}
-_CHUNK_PX = {"Z": 32, "Y": 256, "X": 256}
+CHUNK_PX = {"Z": 32, "Y": 256, "X": 256}
 _SHARD_PX = 1 << 24
 _SMALL_SHARD_PX = 1 << 21  # eight times as much is read for one of a smaller copy
 _SMALLEST_PX = 256
@@ -61,7 +57,7 @@ class ZarrPlan:
     shards : tuple of int, optional
         What is written at once, whole chunks; None where each chunk is a file.
     version : str
-        One of `VERSIONS`.
+        One of `defaults.OME_ZARRS`.
     pixel_size_um, frame_interval_s, unit, name, channels
         As of `Image`.
     """
@@ -71,12 +67,16 @@ class ZarrPlan:
     dtype: np.dtype[Any]
     chunks: tuple[int, ...]
     shards: tuple[int, ...] | None
-    version: str = VERSION
+    version: str = OME_ZARR
     pixel_size_um: Mapping[str, float] = field(default_factory=dict)
     frame_interval_s: float | None = None
     unit: str = "micron"
     name: str = ""
     channels: tuple[Channel, ...] = ()
+
+    def replace(self, **changes: Any) -> ZarrPlan:
+        """The same plan with some changed."""
+        return replace(self, **changes)
 
     @property
     def block(self) -> tuple[int, ...]:
@@ -85,20 +85,20 @@ class ZarrPlan:
 
 
 def plan_ome_zarr(
-    axes: str, shape: Sequence[int], dtype: np.dtype[Any], *, version: str = VERSION, **meaning: Any
+    axes: str, shape: Sequence[int], dtype: np.dtype[Any], *, version: str = OME_ZARR, **meaning: Any
 ) -> ZarrPlan:
     """Chunks of some megabytes, in shards of some ten where the version has them.
 
     Raises
     ------
     InputError
-        If the version is none of `VERSIONS`, or there is an axis S.
+        If the version is none of `defaults.OME_ZARRS`, or there is an axis S.
     """
-    if version not in VERSIONS:
-        raise InputError(f"OME-Zarr {version!r} is not written; use one of {', '.join(VERSIONS)}")
+    if version not in OME_ZARRS:
+        raise InputError(f"OME-Zarr {version!r} is not written; use one of {', '.join(OME_ZARRS)}")
     if "S" in axes:
         raise InputError("OME-Zarr has no axis S (a series of images); write them one by one")
-    chunks = tuple(min(size, _CHUNK_PX.get(letter, 1)) for letter, size in zip(axes, shape, strict=True))
+    chunks = tuple(min(size, CHUNK_PX.get(letter, 1)) for letter, size in zip(axes, shape, strict=True))
     shards = _sharded(chunks, shape, _SHARD_PX) if version != "0.4" else None
     return ZarrPlan(axes, tuple(shape), np.dtype(dtype), chunks, shards, version, **meaning)
 

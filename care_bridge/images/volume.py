@@ -53,10 +53,12 @@ class Volume:
 
     @property
     def ndim(self) -> int:
+        """Number of dimensions."""
         return len(self.shape)
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all pixels in memory."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def size(self, axis: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from care_bridge.axes import move_axes
+from care_bridge.defaults import OME_ZARR
 from care_bridge.files import atomic_file, atomic_folder
 from care_bridge.images.image import Image
 from care_bridge.images.ome_zarr import ZARR
 from care_bridge.images.ome_zarr_write import (
     STORED,
-    VERSION,
     check_replaceable,
     create_level,
     plan_ome_zarr,
@@ -92,7 +93,7 @@ def write_image(
     compression: str | None = None,
     provenance: str = "",
     scale: bool = False,
-    ome_zarr: str = VERSION,
+    ome_zarr: str = OME_ZARR,
 ) -> WriteReport:
     """Save an image as a TIFF that Fiji opens as it was, or as OME-Zarr, whole or not at all.
 
@@ -163,24 +164,61 @@ def write_image(
     )
 
 
+def tiff_kind(path: Path, image: Image, dtype: np.dtype[Any], nbytes: int) -> str:
+    """The kind of TIFF that can hold such an image, whatever its name asks for."""
+    if path.name.lower().endswith((".ome.tif", ".ome.tiff")):
+        return OME
+    return OME if _imagej_cannot(image, dtype, nbytes) else IMAGEJ
+
+
+def allocate_tiff(
+    path: Path, image: Image, shape: tuple[int, ...], dtype: np.dtype[Any], form: str, provenance: str
+) -> None:
+    """A TIFF of zeros in one block, with the dimensions TZCYX, to be written into; BigTIFF where it has to be.
+
+    Parameters
+    ----------
+    path : Path
+    image : Image
+        What is said of the pixels; its own do not count.
+    shape : tuple of int
+    dtype : dtype
+    form : str
+        `tiff_kind`'s.
+    provenance : str
+    """
+    import tifffile
+
+    nbytes = prod(shape) * dtype.itemsize
+    if form == IMAGEJ:
+        described = {"imagej": True, **_imagej_metadata(image, provenance)}
+    else:
+        described = {
+            "ome": True,
+            "bigtiff": nbytes > _IMAGEJ_LIMIT_BYTES,
+            "metadata": _ome_metadata(image, provenance),
+        }
+    tifffile.memmap(path, shape=shape, dtype=dtype, photometric="minisblack", **described)
+
+
 def _kind(path: Path, image: Image, data: NDArray[Any]) -> tuple[str, tuple[str, ...]]:
     """The kind of TIFF that is written, and a sentence where it is not the one that the name asks for."""
     if path.name.lower().endswith((".ome.tif", ".ome.tiff", ZARR)):
         return OME, ()
-    if reason := _imagej_cannot(image, data):
+    if reason := _imagej_cannot(image, data.dtype, data.nbytes):
         return OME, (
             f"ImageJ's own TIFF cannot hold {reason}: saved as OME-TIFF, which Fiji opens by Bio-Formats",
         )
     return IMAGEJ, ()
 
 
-def _imagej_cannot(image: Image, data: NDArray[Any]) -> str:
-    if data.dtype.name not in _IMAGEJ_DTYPES:
-        return data.dtype.name
+def _imagej_cannot(image: Image, dtype: np.dtype[Any], nbytes: int) -> str:
+    if dtype.name not in _IMAGEJ_DTYPES:
+        return dtype.name
     if image.size("S") > 1:
         return "a series of images (axis S)"
-    if data.nbytes > _IMAGEJ_LIMIT_BYTES:
-        return f"{data.nbytes / 2**30:.1f} GiB"
+    if nbytes > _IMAGEJ_LIMIT_BYTES:
+        return f"{nbytes / 2**30:.1f} GiB"
     return ""
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from care_bridge.defaults import RESULT_NAME
+from care_bridge.defaults import MEMORY_GIB, OME_ZARR, RESULT_NAME
 from care_bridge.errors import InputError
 from care_bridge.guard import Likeness
 from care_bridge.images import (
@@ -25,9 +25,12 @@ from care_bridge.images import (
     kept_dtype,
     list_images,
     only_channel,
+    open_volume,
+    read_header,
     read_image,
     write_image,
 )
+from care_bridge.inference.large import fits_memory, middle, predict_volume, restores_piecewise
 from care_bridge.noise import Noise, NoiseRange, measure_channels, unlike
 from care_bridge.predictor import (
     Predictor,
@@ -62,6 +65,25 @@ class Restored:
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.written)) or f"{self.source}: {self.shape}, not saved"
+
+
+@dataclass(frozen=True)
+class Piecewise:
+    """How images are restored that memory cannot hold.
+
+    Attributes
+    ----------
+    always : bool
+        All of them, whatever their size.
+    resume, memory_gib, ome_zarr, model
+        See `large.predict_volume`.
+    """
+
+    always: bool = False
+    resume: bool = False
+    memory_gib: float = MEMORY_GIB
+    ome_zarr: str = OME_ZARR
+    model: str = ""
 
 
 def find_images(paths: Sequence[str | os.PathLike[str]], *, pattern: str = PATTERN) -> list[Path]:
@@ -170,6 +192,7 @@ def predict_files(
     scales: bool = False,
     fill: bool = False,
     save: bool = True,
+    piecewise: Piecewise | None = None,
     provenance: str = "",
     trained: NoiseRange | None = None,
     note: Callable[[Path, str], object] | None = None,
@@ -204,6 +227,8 @@ def predict_files(
         widths keep the scale of the values.
     save : bool
         False predicts without writing.
+    piecewise : Piecewise, optional
+        How images are restored that memory cannot hold; None as they are by default.
     provenance : str
         Kept in the files.
     trained : NoiseRange, optional
@@ -248,6 +273,7 @@ def predict_files(
         scales,
         fill,
         save,
+        piecewise or Piecewise(),
         provenance,
         trained,
         note,
@@ -263,7 +289,7 @@ def predict_files(
             progress(before + application, len(sources) * applications, "restoring")
 
         try:
-            done.append(_restore(source, place, work, tell))
+            done.append(_restore(source, place, work, tell, progress))
         except (InputError, PermissionError, MemoryError) as error:
             if problem is None or len(sources) == 1:
                 raise
@@ -288,6 +314,7 @@ class _Work:
     scales: bool
     fill: bool
     save: bool
+    piecewise: Piecewise
     provenance: str
     trained: NoiseRange | None
     note: Callable[[Path, str], object] | None
@@ -295,7 +322,11 @@ class _Work:
     measured: Mapping[Path, Sequence[Noise]]
 
 
-def _restore(source: Path, place: Path, work: _Work, tell: Callable[[int], None]) -> Restored:
+def _restore(
+    source: Path, place: Path, work: _Work, tell: Callable[[int], None], progress: Progress
+) -> Restored:
+    if work.save and _goes_piecewise(source, place, work):
+        return _restore_piecewise(source, place, work, tell, progress)
     image = only_channel(read_image(source, work.axes, series=work.series), work.channel)
     kind = kept_dtype(image) if work.dtype is None else np.dtype(work.dtype)
     if work.save and not work.fill:
@@ -317,14 +348,71 @@ def _restore(source: Path, place: Path, work: _Work, tell: Callable[[int], None]
             suffix = f"_{application}" if work.applications > 1 else ""
             mean = mean_channels(result, like=image)
             written.append(
-                write_image(_named(place, suffix), mean, kind, provenance=work.provenance, scale=work.fill)
+                write_image(
+                    _named(place, suffix),
+                    mean,
+                    kind,
+                    provenance=work.provenance,
+                    scale=work.fill,
+                    ome_zarr=work.piecewise.ome_zarr,
+                )
             )
             scale = scale_channels(result, like=image) if work.scales else None
             if scale is not None:
                 path = _named(place, f"{suffix}_scale")
-                written.append(write_image(path, scale, np.float32, provenance=work.provenance))
+                written.append(
+                    write_image(
+                        path,
+                        scale,
+                        np.float32,
+                        provenance=work.provenance,
+                        ome_zarr=work.piecewise.ome_zarr,
+                    )
+                )
         tell(application)
     return Restored(source, tuple(written), result.shape, likeness)
+
+
+def _goes_piecewise(source: Path, place: Path, work: _Work) -> bool:
+    wanted = work.piecewise.always
+    if not wanted and not fits_memory(read_header(source, work.axes, series=work.series).shape):
+        wanted = restores_piecewise(work.predictor)
+    if wanted and (work.applications > 1 or work.fill):
+        option = "--applications" if work.applications > 1 else "--scale-when-converting"
+        raise InputError(f"{option} needs {source.name} in memory, and it is to be restored piece by piece")
+    return wanted
+
+
+def _restore_piecewise(
+    source: Path, place: Path, work: _Work, tell: Callable[[int], None], progress: Progress
+) -> Restored:
+    volume = open_volume(source, work.axes, series=work.series).only_channel(work.channel)
+    looked: Image | None = None
+    measured = work.measured.get(source)
+    if work.note is not None and work.trained not in (None, NoiseRange()):
+        looked = middle(volume)
+        measured = measured or measure_channels(looked)
+        if said := unlike(looked, work.trained, measured=measured):
+            work.note(source, said)
+    likeness = None if work.guard is None else work.guard(looked or middle(volume), measured)
+    written = predict_volume(
+        work.predictor,
+        source,
+        place,
+        axes=work.axes,
+        channel=work.channel,
+        series=work.series,
+        dtype=work.dtype,
+        scales=work.scales,
+        resume=work.piecewise.resume,
+        memory_gib=work.piecewise.memory_gib,
+        ome_zarr=work.piecewise.ome_zarr,
+        model=work.piecewise.model,
+        provenance=work.provenance,
+        progress=progress,
+    )
+    tell(1)
+    return Restored(source, tuple(written), read_header(written[0].path).shape, likeness)
 
 
 def _check_scale(predictor: Predictor, dtype: np.dtype[Any]) -> None:
