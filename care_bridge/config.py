@@ -39,13 +39,17 @@ Architecture = Literal["care", "fast", "resnet"]
 ARCHITECTURE: Final = "care"
 """csbdeep's network, which every reader of its folders knows."""
 
-Method = Literal["care", "n2v", "cgan"]
-"""How a network learns: from pairs, from noisy images alone (Noise2Void), or with a critic (cgan: from pairs)."""
+Method = Literal["care", "n2v", "cgan", "cyclegan", "c2gan"]
+"""How a network learns: from pairs, from noisy images alone (Noise2Void), or with a critic: from pairs (cgan), or from
+images of which none belongs to another (cyclegan, c2gan)."""
 
 OF_PAIRS = ("care", "cgan")
 """Methods whose sources are pieces of what is restored afterwards, and whose targets belong to them pixel by pixel."""
 
-GANS = ("cgan",)
+UNPAIRED = ("cyclegan", "c2gan")
+"""Methods whose sources are pieces of what is restored afterwards, and whose targets show something else."""
+
+GANS = ("cgan", *UNPAIRED)
 """Methods in which a critic learns to tell what the network gives from what it should give."""
 
 Manipulator = Literal[
@@ -114,6 +118,7 @@ _OWN_GAN = {
     for name in (
         "resnet_n_blocks",
         "resnet_skips",
+        "resnet_norm",
         "gan_loss",
         "gan_adversarial",
         "gan_l1",
@@ -124,15 +129,38 @@ _OWN_GAN = {
         "gan_critic_n_depth",
         "gan_critic_steps",
         "gan_freeze",
+        "gan_cycle",
+        "gan_identity",
+        "gan_pool",
+        "gan_saliency",
+        "gan_slope",
+        "gan_thresholds",
     )
 }
 _GAN_USUAL: Mapping[str, Any] = {
-    "architecture": "resnet",
-    "train_learning_rate": 2e-4,
+    "train_learning_rate": 4e-4,
     "train_batch_size": 8,
     "train_schedule": "linear",
 }
-"""What a network that learns with a critic has where nothing else is said; the papers' rate and schedule."""
+_OF_CYCLES = {
+    **_GAN_USUAL,
+    "architecture": "resnet",
+    "resnet_norm": "instance",
+    "train_learning_rate": 2e-4,
+    "train_batch_size": 4,
+    "gan_adversarial": 1.0,
+    "gan_l1": 0.0,
+    "gan_content": 0.0,
+    "gan_cycle": 10.0,
+    "gan_pool": 50,
+}
+_USUAL: Mapping[str, Mapping[str, Any]] = {
+    "cgan": _GAN_USUAL,
+    "cyclegan": _OF_CYCLES,
+    "c2gan": {**_OF_CYCLES, "gan_saliency": 50.0},
+}
+"""What a network that learns with a critic has where nothing else is said: the papers' rates, schedules and weights, and of
+pairs csbdeep's U-Net, which restores them better (docs/methods.md)."""
 _KEYS = _OWN | {"method": "method"} | _OWN_N2V | _OWN_GAN
 
 
@@ -156,8 +184,9 @@ class CareConfig(BaseModel):
     architecture : {"care", "fast", "resnet"}
         csbdeep's U-Net; the same at half the resolution along Y and X, which costs a fraction; or a residual network, the
         usual generator of GANs.
-    method : {"care", "n2v", "cgan"}
-        How it is trained: on pairs, on noisy images with blind spots, or on pairs with a critic.
+    method : {"care", "n2v", "cgan", "cyclegan", "c2gan"}
+        How it is trained: on pairs, on noisy images with blind spots, on pairs with a critic, or on two sets of images
+        that do not belong together, there and back again; of the last, objects keep their place (saliency).
     means, stds : tuple of float, optional
         Of the training pixels, one for each channel; with them the network takes grey levels as they are and gives such
         back, and no percentiles are used. None for networks of percentiles.
@@ -200,6 +229,8 @@ class CareConfig(BaseModel):
         Residual blocks of two convolutions each, between the ways down and up.
     resnet_skips : bool
         Whether each level on the way down is handed over to the way up.
+    resnet_norm : {"none", "instance"}
+        What normalises between convolutions while a critic teaches; in the end it is part of them.
     gan_loss : {"lsgan", "bce", "wgan-gp"}
         What the critic learns by: squares, cross entropy, or Wasserstein's distance with a penalty on its gradient.
     gan_adversarial, gan_l1, gan_content : float
@@ -214,6 +245,15 @@ class CareConfig(BaseModel):
     gan_freeze : float
         Share of the training after which the generator normalises by statistics of the training patches, as it does
         ever after, instead of each patch's own; 0-1. From half of it on it passes over bit by bit.
+    gan_cycle, gan_identity : float
+        Of unpaired methods: weights of the absolute error there and back again, and of what is done to an image that is as
+        it should be.
+    gan_pool : int
+        Images that were made before and are shown to the critics again; 0: none.
+    gan_saliency, gan_slope : float
+        First weight of objects that keep their place, which falls by e each epoch, and how steeply a pixel becomes one.
+    gan_thresholds : (float, float), optional
+        From which normalised intensity on a pixel of a source and of a target is an object's; None: Otsu's.
     train_loss : {"mae", "mse", "laplace"}
     train_epochs, train_steps_per_epoch, train_batch_size : int
     train_learning_rate : float
@@ -297,6 +337,7 @@ class CareConfig(BaseModel):
 
     resnet_n_blocks: int = Field(6, ge=0, le=_MOST_LEVELS)
     resnet_skips: bool = True
+    resnet_norm: Literal["none", "instance"] = "none"
     gan_loss: Literal["lsgan", "bce", "wgan-gp"] = "lsgan"
     gan_adversarial: float = Field(0.1, ge=0, allow_inf_nan=False)
     gan_l1: float = Field(10.0, ge=0, allow_inf_nan=False)
@@ -307,6 +348,12 @@ class CareConfig(BaseModel):
     gan_critic_n_depth: int = Field(3, ge=1, le=_MOST_LEVELS)
     gan_critic_steps: int = Field(1, ge=1, le=_MOST_LEVELS)
     gan_freeze: float = Field(0.5, gt=0, le=1)
+    gan_cycle: float = Field(0.0, ge=0, allow_inf_nan=False)
+    gan_identity: float = Field(0.0, ge=0, allow_inf_nan=False)
+    gan_pool: int = Field(0, ge=0, le=_MOST_KERNEL)
+    gan_saliency: float = Field(0.0, ge=0, allow_inf_nan=False)
+    gan_slope: float = Field(20.0, gt=0, allow_inf_nan=False)
+    gan_thresholds: tuple[float, float] | None = None
 
     train_loss: Literal["mae", "mse", "laplace"]
     train_epochs: int = Field(100, ge=1)
@@ -368,8 +415,7 @@ class CareConfig(BaseModel):
         n_dim = len(values["axes"]) - 1
         channels = values["n_channel_in"]
         blind = values.get("method") == "n2v"
-        if values.get("method") in GANS:
-            values = {**_GAN_USUAL, **values}
+        values = {**_USUAL.get(str(values.get("method")), {}), **values}
         values.setdefault("unet_residual", channels == values["n_channel_out"] and not blind)
         plain = values.get("architecture", ARCHITECTURE) == ARCHITECTURE
         values.setdefault("unet_n_depth", 3 if values.get("architecture") == "fast" else 2)
@@ -558,8 +604,31 @@ class CareConfig(BaseModel):
             raise ValueError(
                 f"train_loss_bg_thresh belongs to other losses than those of method {self.method!r}"
             )
-        if not (self.gan_adversarial or self.gan_l1 or self.gan_content):
+        if self.method in UNPAIRED:
+            self._check_unpaired()
+        elif not (self.gan_adversarial or self.gan_l1 or self.gan_content):
             raise ValueError("gan_adversarial, gan_l1 and gan_content are all 0: nothing is left to learn by")
+
+    def _check_unpaired(self) -> None:
+        if self.n_channel_in != self.n_channel_out:
+            raise ValueError(
+                f"method {self.method!r} goes there and back again, but {self.n_channel_in} channels go in and "
+                f"{self.n_channel_out} come out; give as many"
+            )
+        if self.gan_l1:
+            raise ValueError(f"gan_l1 needs pairs, which method {self.method!r} has none of; leave it at 0")
+        if not (self.gan_adversarial and self.gan_cycle):
+            raise ValueError(
+                f"method {self.method!r} learns by gan_adversarial and gan_cycle; neither may be 0"
+            )
+        if (self.method == "c2gan") != bool(self.gan_saliency):
+            raise ValueError(
+                f"gan_saliency={self.gan_saliency:g} does not go with method {self.method!r}: it makes c2gan of cyclegan"
+            )
+        if self.target_scale != "own":
+            raise ValueError(
+                f"target_scale={self.target_scale!r} needs pairs; method {self.method!r} has its images' own"
+            )
 
     def _check_projection(self) -> None:
         if self.n_dim != 3:

@@ -43,7 +43,8 @@ def train(
         str,
         Option(
             help="care: from pairs. n2v: from noisy images alone (Noise2Void), where the noise of a pixel says nothing of "
-            "its neighbours'. cgan: from pairs, with a critic."
+            "its neighbours'. cgan: from pairs, with a critic. cyclegan, c2gan: from two folders that show other fields, "
+            "with critics; of c2gan objects keep their place."
         ),
     ] = METHOD,
     n2v2: Annotated[
@@ -142,6 +143,13 @@ def train(
             "features, cosine and averaged weights where nothing else is said."
         ),
     ] = None,
+    validate_on: Annotated[
+        tuple[Path, Path] | None,
+        Option(
+            metavar="SOURCE TARGET",
+            help="Of a method without pairs: folders of pairs that tell which epoch was the best; else the last is kept.",
+        ),
+    ] = None,
     early_stopping: Annotated[
         int | None, Option(help="Stop after so many epochs without a better validation loss.")
     ] = None,
@@ -152,7 +160,7 @@ def train(
     settings: options.Settings = None,
     quiet: options.Silent = False,
 ) -> int:
-    """Train a network on pairs of SOURCE and TARGET images, or with --method n2v on noisy images alone.
+    """Train a network on pairs of SOURCE and TARGET images, on images without partners, or on noisy images alone (--method).
 
     It restores what looks like SOURCE to what TARGET looks like.
     """
@@ -224,6 +232,7 @@ def train(
             members=ensemble,
             start=start,
             minutes=minutes,
+            validate_on=validate_on,
             resume=resume,
             overwrite=overwrite,
             say=(lambda _: None) if quiet else typer.echo,

@@ -87,7 +87,9 @@ def architecture(source: Source) -> str:
         blurred = " with blurred pooling and no finest skip connection" if config.unet_blurpool else ""
         of = f"{of}{blurred}, trained by Noise2Void"
     if config.architecture == "resnet":
-        of = f"network of {counted(config.resnet_n_blocks, 'residual block')} with instance normalisation of the training's"
+        of = f"network of {counted(config.resnet_n_blocks, 'residual block')}"
+        if config.resnet_norm == "instance" and config.method in GANS:
+            of += ", normalised by statistics of the training patches"
     if config.method in GANS:
         of = f"{of}, trained with a critic ({config.method})"
     return (

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from care_bridge.config import OF_PAIRS, CareConfig, read_config
+from care_bridge.config import OF_PAIRS, UNPAIRED, CareConfig, read_config
 from care_bridge.defaults import KIND
 from care_bridge.errors import InputError
 from care_bridge.guard import GUARD, Familiar, Likeness, read_familiar, spectrum, tiles_of
@@ -163,7 +163,7 @@ def open_guard(path: str | os.PathLike[str], *, opened: Sequence[Predictor] = ()
             f"the folder holds no statistics of its training patches ({GUARD}); where its training images are still there: "
             f"care-bridge guard {folder} SOURCE TARGET"
         )
-        if config.kind != KIND or config.method not in OF_PAIRS:
+        if config.kind != KIND or config.method not in (*OF_PAIRS, *UNPAIRED):
             reason = (
                 f"there are no statistics of training patches for a {config.kind} of method {config.method!r}"
             )

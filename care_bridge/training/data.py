@@ -57,6 +57,8 @@ class TrainingData:
         See `patches.sample_patches`; for `CareConfig`, which takes it from `provenance` too.
     means, stds : tuple of float, optional
         By which the patches were scaled instead of percentiles; for `CareConfig`.
+    thresholds : (float, float), optional
+        Of what is an object in sources and in targets, of unpaired data; for `CareConfig`.
     """
 
     training: PatchSource | BatchSource
@@ -68,6 +70,7 @@ class TrainingData:
     target_scale: TargetScale = "own"
     means: tuple[float, ...] | None = None
     stds: tuple[float, ...] | None = None
+    thresholds: tuple[float, float] | None = None
 
 
 def data_from_folders(
@@ -139,7 +142,7 @@ def data_from_folders(
         channel=channel,
         look=look,
     )
-    space = _space("" if axes else common_axes(pairs), axes)
+    space = space_axes("" if axes else common_axes(pairs), axes)
     # With the axes named, planes and stacks may lie in one folder: a plane is a stack of one.
     own = max(
         (pair.source.axes.replace("C", "") for pair in pairs), key=lambda letters: (len(letters), letters)
@@ -173,8 +176,8 @@ def data_from_folders(
     training, validation = patches.split(validation_fraction, seed=seed)
     several = [source] if isinstance(source, str | os.PathLike) else list(source)
     provenance = {
-        "source": _hashes([pair.files[0] for pair in pairs], several=len(several) > 1),
-        "target": _hashes([pair.files[1] for pair in pairs], several=False),
+        "source": hashes_of([pair.files[0] for pair in pairs], several=len(several) > 1),
+        "target": hashes_of([pair.files[1] for pair in pairs], several=False),
         "patch_size": list(size.values()),
         "n_patches_per_image": n_patches_per_image,
         "validation_fraction": validation_fraction,
@@ -194,7 +197,7 @@ def data_from_folders(
     provenance |= {key: value for key, value in said.items() if value is not None}
     provenance |= {"all_patches": True} if foreground is None else {}
     thick = tuple(1 + cut.index(letter) for letter in cut if letter not in space)
-    parts: list[PatchSource] = [_Thin(part, thick) if thick else part for part in (training, validation)]
+    parts: list[PatchSource] = [Thin(part, thick) if thick else part for part in (training, validation)]
     channels = pairs[0].source.size("C"), pairs[0].target.size("C")
     if 4 * math.prod(size.values()) * sum(channels) * len(patches) <= IN_MEMORY_BYTES:
         parts = [Arrays(*part.batch(np.arange(len(part)))) for part in parts]
@@ -227,7 +230,7 @@ def network_axes(
         What says which file belongs to which, as for `data_from_folders`.
     """
     pairs = pairs_from_folders(source, target, axes=image_axes, **naming)
-    return _space("" if axes else common_axes(pairs), axes)
+    return space_axes("" if axes else common_axes(pairs), axes)
 
 
 def data_from_file(
@@ -288,11 +291,11 @@ def data_from_file(
     )
 
 
-def _space(image_axes: str, axes: str | None) -> str:
+def space_axes(image_axes: str, axes: str | None) -> str:
     return check_axes(axes).replace("C", "") if axes else "".join(a for a in image_axes if a in SPACE)
 
 
-class _Thin:
+class Thin:
     """Patches without their dimensions of one pixel."""
 
     def __init__(self, patches: PatchSource, drop: tuple[int, ...]) -> None:
@@ -306,7 +309,7 @@ class _Thin:
         return source.squeeze(self._drop), target.squeeze(self._drop)
 
 
-def _hashes(files: Sequence[Path], *, several: bool) -> dict[str, str]:
+def hashes_of(files: Sequence[Path], *, several: bool) -> dict[str, str]:
     """SHA-256 by name; with the folder's where there are several."""
     return {
         (f"{file.parent.name}/{file.name}" if several else file.name): sha256(file)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from care_bridge.config import OF_PAIRS, CareConfig
+from care_bridge.config import OF_PAIRS, UNPAIRED, CareConfig
 from care_bridge.defaults import KIND
 from care_bridge.guard import Familiar, fit_group, spectrum
 from care_bridge.guard.value import SPECTRUM, STRUCTURE, Features
@@ -110,13 +110,14 @@ def learn_familiar(
     -------
     Familiar or None
         None for networks other than of kind CARE, whose patches are no pieces of the images that are restored, for methods
-        other than `OF_PAIRS` (patches of n2v have blind spots), and where there are fewer patches than `FEWEST_PATCHES`.
+        other than `OF_PAIRS` and `UNPAIRED` (patches of n2v have blind spots), and where there are fewer patches than
+        `FEWEST_PATCHES`.
 
     Notes
     -----
     Each patch is flipped and turned at random: what lies another way round is no other structure.
     """
-    if config.kind != KIND or config.method not in OF_PAIRS:
+    if config.kind != KIND or config.method not in (*OF_PAIRS, *UNPAIRED):
         return None
     if len(validation) == 0:
         return None

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import care_bridge
 from care_bridge import n2v_keys
-from care_bridge.config import BLOCK, CSBDEEP_CANNOT, GANS, CareConfig, write_config
+from care_bridge.config import BLOCK, CSBDEEP_CANNOT, GANS, UNPAIRED, CareConfig, write_config
 from care_bridge.errors import InputError
 from care_bridge.files import clear_leftovers
 from care_bridge.progress import Progress, silent
@@ -48,6 +48,7 @@ from care_bridge.training.learner import Learner
 from care_bridge.training.losses import next_alpha
 from care_bridge.training.schedule import BestSoFar, Plateau, average_decay, cosine_rate, linear_rate
 from care_bridge.training.supervised import Supervised
+from care_bridge.training.unpaired import Strangers
 
 Data = PatchSource | tuple[NDArray[Any], NDArray[Any]]
 
@@ -162,6 +163,13 @@ def train(
         If fewer than 5 % of the patches are for validation.
     """
     folder = Path(out)
+    if isinstance(validation, Strangers) and (
+        config.train_early_stopping or (config.train_schedule == "plateau" and config.train_reduce_lr)
+    ):
+        raise InputError(
+            "train_early_stopping and train_schedule='plateau' wait for a validation loss, which needs pairs; leave them "
+            "out, or give pairs that validate"
+        )
     config = config.replace(
         temperature=None
     )  # the loss means the scales as they are; weights to come have another
@@ -273,6 +281,8 @@ def _train_epochs(
             if better and config.train_checkpoint:
                 run.save_weights(folder / config.train_checkpoint)
             record = state.history[-1]
+            if config.method in GANS:
+                run.look(folder, record)
             patience = config.train_early_stopping
             early = patience is not None and waited >= patience
             early = (on_epoch is not None and on_epoch(record) is True) or early
@@ -294,7 +304,8 @@ def _told(state: State, config: CareConfig) -> str:
     steps = state.step % per_epoch or per_epoch
     epoch = (state.step - 1) // per_epoch + 1
     text = f"training: epoch {epoch} of {config.train_epochs}, loss {state.sums[0] / steps:.4g}"
-    return text + (f", validation {state.history[-1]['val_loss']:.4g}" if state.history else "")
+    known = state.history and math.isfinite(state.history[-1]["val_loss"])
+    return text + (f", validation {state.history[-1]['val_loss']:.4g}" if known else "")
 
 
 @dataclass(frozen=True)
@@ -311,6 +322,9 @@ class _Run:
 
     def __init__(self, config: CareConfig, data: BatchSource, validation: PatchSource, state: State) -> None:
         self.config, self.data, self.validation, self.state = config, data, validation, state
+        self.unpaired = isinstance(validation, Strangers)
+        self._beside = "a target of others" if self.unpaired else "target"
+        self._told = False
         self._alpha = tf.Variable(state.alpha, dtype=tf.float32, trainable=False)
         self.learner = self._learner()
         self.network, self.average = self.learner.network, self.learner.average
@@ -324,8 +338,12 @@ class _Run:
 
     def _learner(self) -> Learner:
         config = self.config
+        # Only those who want a critic build one.
+        if config.method in UNPAIRED:
+            from care_bridge.training.adversarial.cycle import Cycle
+
+            return Cycle(config, self.data.batch_at(0, size=1, seed=config.seed)[0].shape[1:])
         if config.method in GANS:
-            # Only those who want a critic build one.
             from care_bridge.training.adversarial.paired import Paired
 
             return Paired(config)
@@ -410,7 +428,9 @@ class _Run:
         rate = learner.rate
         record["learning_rate"] = float(f"{rate:.7g}")  # it is a float32
         record["seconds"] = round(state.seconds + time.monotonic() - clock, 3)
-        if not math.isfinite(record["val_loss"]):
+        if self.unpaired:
+            record |= dict.fromkeys(("val_loss", "val_mae", "val_mse", "val_mae_own"), math.nan)
+        elif not math.isfinite(record["val_loss"]):
             raise InputError(
                 f"the validation loss became {record['val_loss']} in epoch {epoch}; start again with a "
                 f"train_learning_rate below {rate:g}"
@@ -421,11 +441,35 @@ class _Run:
         if config.train_loss_bg_thresh:
             state.alpha = next_alpha(state.alpha, epoch=epoch - 1, decay=config.train_loss_bg_decay)
             self._alpha.assign(state.alpha)
-        better = self.best.improved(record["val_loss"])
+        # Without pairs nothing says which epoch was the best, so the last one is kept.
+        better = self.best.improved(record["val_loss"]) or self.unpaired
         state.best = dataclasses.asdict(self.best)
         state.history.append(record)
         state.sums, state.seconds = [0.0] * len(learner.figures), 0.0
-        return better, self.best.waited
+        return better, 0 if self.unpaired else self.best.waited
+
+    def look(self, folder: Path, record: dict[str, float]) -> None:
+        """Draw samples of an epoch, and say where a side has collapsed."""
+        from care_bridge.training.adversarial.looks import SHOWN, collapsed, critic_wins, draw_samples
+
+        epoch, config = int(record["epoch"]), self.config
+        source, target = self.validation.batch(np.arange(min(2 * SHOWN, len(self.validation))))
+        with self.averaged():
+            made = self.learner.restore(source)
+        draw_samples(folder, epoch, {"source": source, "made of it": made, self._beside: target})
+        how = collapsed(made, target)
+        if how is not None:
+            raise InputError(
+                f"in epoch {epoch} the generator collapsed: {how}; begin anew with another --seed, a train_learning_rate "
+                f"below {config.train_learning_rate:g} or a gan_adversarial below {config.gan_adversarial:g}"
+            )
+        if critic_wins(config.gan_loss, record["critic"]) and not self._told:
+            self._told = True
+            warnings.warn(
+                f"in epoch {epoch} the critic wins (its loss is {record['critic']:.1g}): it tells made from real every time "
+                "and nothing can be learnt from it; give it fewer gan_critic_n_first, or --set gan_loss=wgan-gp",
+                stacklevel=4,
+            )
 
     def begin(self, start: keras.Model | Sequence[NDArray[Any]] | None) -> None:
         """A fresh run, from random weights or from those of another model."""
@@ -585,6 +629,5 @@ def _with_versions(config: CareConfig, fingerprint_of_data: str) -> CareConfig:
 
 def _write_record(folder: Path, config: CareConfig, state: State) -> None:
     write_history(folder, state.history)
-    draw_history(
-        folder, state.history, loss=config.train_loss, title=str(config.provenance.get("notice", ""))
-    )
+    loss = config.method if config.method in GANS else config.train_loss
+    draw_history(folder, state.history, loss=loss, title=str(config.provenance.get("notice", "")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from care_bridge.config import GANS, OF_PAIRS, TARGET_SCALES, CareConfig, read_config
+from care_bridge.config import GANS, OF_PAIRS, TARGET_SCALES, UNPAIRED, CareConfig, read_config
 from care_bridge.defaults import KIND, METHOD, PATCHES_PER_IMAGE, PRESET, TargetScale
 from care_bridge.errors import InputError
 from care_bridge.files import sha256, writable_folder
@@ -22,13 +23,14 @@ from care_bridge.progress import Progress, silent
 from care_bridge.simulate.recipe import Recipe
 from care_bridge.text import shown
 from care_bridge.training import data as from_images
-from care_bridge.training.batches import BatchSource, PatchSource
+from care_bridge.training.batches import Arrays, BatchSource, PatchSource
 from care_bridge.training.checkpoint import CHECKPOINT
 from care_bridge.training.data import TrainingData
 from care_bridge.training.folder import CareModel, load_model, weights_hashes, weights_in
 from care_bridge.training.history import kept_epoch
 from care_bridge.training.presets import Preset, get_preset, short, smoke
 from care_bridge.training.temperature import Tempered, temper
+from care_bridge.training.unpaired import Unpaired
 from care_bridge.words import counted, duration
 
 LONG_S = 600.0
@@ -58,6 +60,7 @@ def train_from_files(
     members: int = 1,
     start: str | os.PathLike[str] | None = None,
     minutes: float | None = None,
+    validate_on: Sequence[str | os.PathLike[str]] | None = None,
     resume: bool = False,
     overwrite: bool = False,
     say: Say = lambda _: None,
@@ -102,6 +105,8 @@ def train_from_files(
     minutes : float, optional
         Train as long as this, all members together: as many epochs and steps as fit, by what a step takes here, and
         `presets.SHORT` for what nobody said otherwise. A training that is taken up keeps its plan.
+    validate_on : (path, path), optional
+        Of a method without pairs: folders of some pairs that tell which epoch was the best. None keeps the last one.
     resume, overwrite : bool
         What to do with a folder that holds a training: go on with it, or begin anew.
     say : callable
@@ -162,13 +167,20 @@ def train_from_files(
     blind = wanted.get("method", METHOD) == "n2v"
     if blind:
         _check_blind(source, target, simulate, source_suffix or target_suffix, settings or {})
+    alone = wanted.get("method") in UNPAIRED
+    if alone:
+        _check_alone(source, target, str(wanted["method"]), simulate, source_suffix or target_suffix)
+    elif validate_on is not None:
+        raise InputError(
+            "--validate-on is for methods without pairs; of pairs a share validates (--validation)"
+        )
     percentiles = _percentiles(chosen, {} if recorded is None else made_of)
     naming: dict[str, Any] = {
         "source_suffix": source_suffix,
         "target_suffix": target_suffix,
         "channel": channel,
     }
-    if target is not None and source is not None and source.is_dir():
+    if target is not None and source is not None and source.is_dir() and not alone:
         # A mistyped setting is said before minutes go into cutting patches.
         CareConfig(
             from_images.network_axes(source, target, axes=axes, image_axes=image_axes, **naming), **wanted
@@ -183,6 +195,25 @@ def train_from_files(
             channel=channel,
             patch_size=patch_size,
             validation_fraction=validation_fraction,
+            wanted=wanted,
+            progress=progress,
+        )
+    elif alone:
+        assert source is not None
+        assert target is not None
+        data = _alone(
+            source,
+            target,
+            chosen,
+            axes=axes,
+            image_axes=image_axes,
+            channel=channel,
+            patch_size=patch_size,
+            n_patches_per_image=n_patches_per_image,
+            validation_fraction=validation_fraction,
+            foreground=foreground,
+            percentiles=percentiles,
+            validate_on=validate_on,
             wanted=wanted,
             progress=progress,
         )
@@ -231,7 +262,13 @@ def train_from_files(
         data.axes,
         data.n_channel_in,
         data.n_channel_out,
-        **{**wanted, "target_scale": data.target_scale, "means": data.means, "stds": data.stds},
+        **{
+            **wanted,
+            "target_scale": data.target_scale,
+            "means": data.means,
+            "stds": data.stds,
+            **({"gan_thresholds": data.thresholds} if data.thresholds else {}),
+        },
         provenance={"data": data.provenance, "preset": f"{chosen.name} ({chosen.source})"},
     )
     if recorded is not None and "plan" in recorded.provenance:
@@ -252,6 +289,12 @@ def train_from_files(
         f"{_many(data)} train, {len(data.validation)} validate ({data.provenance['split']}); "
         f"{config.train_epochs} epochs of {config.train_steps_per_epoch} steps of {config.train_batch_size} -> {folder}"
     )
+    if data.thresholds:
+        say(
+            "objects are what is above {:.3g} in sources and {:.3g} in targets (normalised; Otsu)".format(
+                *data.thresholds
+            )
+        )
     because = data.provenance.get("target_scale_because")
     if config.own_scale is not None:
         say(f"scale: the training pixels' own {config.own_scale}; no percentiles")
@@ -782,12 +825,77 @@ def _noisy(
     )
 
 
+def _check_alone(
+    source: Path | None, target: object, method: str, simulate: object, suffix: str | None
+) -> None:
+    if simulate is not None or source is None or target is None:
+        raise InputError(
+            f"method {method!r} learns from two folders: images as they are, and images as they should be, of other fields; "
+            "name both, and leave out --simulate"
+        )
+    if suffix is not None:
+        raise InputError(
+            f"--source-suffix and --target-suffix say which images belong together; method {method!r} has no pairs"
+        )
+
+
+def _alone(
+    source: Path,
+    target: str | os.PathLike[str],
+    preset: Preset,
+    *,
+    axes: str | None,
+    image_axes: str | None,
+    channel: int | None,
+    patch_size: Sequence[int] | None,
+    n_patches_per_image: int,
+    validation_fraction: float | None,
+    foreground: Foreground | None,
+    percentiles: PatchPercentiles,
+    validate_on: Sequence[str | os.PathLike[str]] | None,
+    wanted: Mapping[str, Any],
+    progress: Progress,
+) -> TrainingData:
+    from care_bridge.training import unpaired
+
+    CareConfig(axes or "YX", **wanted)  # a mistyped setting is said before minutes go into cutting patches
+    seed = int(wanted.get("seed", 0))
+    how: dict[str, Any] = {
+        "patch_size": patch_size or preset.patch_size[2],
+        # Of stacks and movies the single planes: the networks are 2-D.
+        "axes": axes or "YX",
+        "image_axes": image_axes,
+        "channel": channel,
+        "n_patches_per_image": n_patches_per_image,
+        "foreground": foreground,
+        "percentiles": percentiles,
+        "seed": seed,
+        "progress": progress,
+    }
+    share = preset.validation_fraction if validation_fraction is None else validation_fraction
+    data = unpaired.data_from_unpaired(source, target, validation_fraction=share, **how)
+    assert isinstance(data.training, unpaired.Unpaired)
+    if wanted["method"] == "c2gan" and wanted.get("gan_thresholds") is None:
+        found = unpaired.otsu_thresholds(data.training, size=unpaired.LOOKED_AT, seed=seed)
+        data = dataclasses.replace(data, thresholds=found)
+    if validate_on is None:
+        return data
+    pairs = from_images.data_from_folders(*validate_on, target_scale="own", look=True, **how)
+    assert not isinstance(pairs.training, BatchSource)
+    parts = [part.batch(np.arange(len(part))) for part in (pairs.training, pairs.validation)]
+    held = Arrays(*(np.concatenate(side) for side in zip(*parts, strict=True)))
+    told = {"validated_on": pairs.provenance["target"], "n_validation": len(held)}
+    return dataclasses.replace(data, validation=held, provenance={**data.provenance, **told})
+
+
 def _many(data: TrainingData) -> str:
     """How many patches train, in words."""
     if data.means is not None:
         return (
             f"new patches of {counted(len(data.provenance['source']), 'noisy file')}, with new blind spots,"
         )
+    if isinstance(data.training, Unpaired):
+        return f"{counted(len(data.training.sources), 'patch')} and {len(data.training.targets)} that they do not belong to"
     if isinstance(data.training, BatchSource):
         return (
             f"new patches of {counted(len(data.provenance['target']), 'clean file')}, simulated one by one,"
@@ -871,10 +979,13 @@ def _ending(
 ) -> str:
     kept = kept_epoch(history)
     if kept is None:
-        return _next(folder)
+        return (
+            f"kept epoch {len(history)}, the last: nothing says which was the best without pairs (--validate-on); curves: "
+            f"{folder / 'training' / 'history.png'}\n{_next(folder)}"
+        )
     early = "stopped early; " if stopped_early else ""
     noise = f"{noise_left(config, kept)}\n" if config.stds is not None else ""
-    if config.method in GANS and config.architecture == "resnet":
+    if config.method in GANS and config.architecture == "resnet" and config.resnet_norm == "instance":
         noise = f"{normalisation_cost(history)}\n"
     return (
         f"{early}kept epoch {kept['epoch']:g} of {len(history)} (validation loss {kept['val_loss']:.4g}; curves: "
@@ -933,6 +1044,11 @@ def _next(folder: Path) -> str:
 
 
 def _sentence(record: Mapping[str, float]) -> str:
+    if math.isnan(record["val_loss"]):
+        return (
+            f"epoch {record['epoch']:g}: loss {record['loss']:.4g}, there and back {record['val_cycle']:.4g}, critics "
+            f"{record['critic']:.4g}, rate {record['learning_rate']:g}, {record['seconds']:.0f} s"
+        )
     return (
         f"epoch {record['epoch']:g}: loss {record['loss']:.4g}, validation {record['val_loss']:.4g}, "
         f"error {record['val_mae']:.4g}, rate {record['learning_rate']:g}, {record['seconds']:.0f} s"

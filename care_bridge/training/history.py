@@ -24,6 +24,9 @@ COLUMNS = (
     "seconds",
 )
 
+_SIDES = ("adversarial", "critic", "content", "saliency")
+"""What generator and critic lose, drawn where there are such."""
+
 
 def write_history(folder: str | os.PathLike[str], history: Sequence[Mapping[str, float]]) -> Path:
     """Write training/history.csv: a row an epoch, columns `COLUMNS`, then what else the method tells of its steps."""
@@ -57,6 +60,8 @@ def draw_history(
 ) -> Path:
     """Draw training/history.png: error, loss and learning rate by epoch, the kept epoch marked; its numbers are history.csv.
 
+    Where a critic teaches, what both sides lose as well.
+
     A loss that is the mean absolute error, csbdeep's default, is drawn once.
 
     Parameters
@@ -79,9 +84,11 @@ def draw_history(
     shown = [("mae", "mean absolute error\n(normalised intensity)"), ("loss", f"loss ({loss})")]
     if all(record["loss"] == record["mae"] and record["val_loss"] == record["val_mae"] for record in history):
         shown = [("loss", f"loss ({loss}): mean absolute error\n(normalised intensity)")]
-    figure = Figure(figsize=(3.4 * (len(shown) + 1), 3.2), layout="constrained")
+    sides = [name for name in _SIDES if name in history[0]]
+    count = len(shown) + bool(sides) + 1
+    figure = Figure(figsize=(3.4 * count, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(shown) + 1)
+    panels = figure.subplots(1, count)
     kept = kept_epoch(history)
     for panel, (key, label) in zip(panels, shown, strict=False):
         for prefix, name, colour in (("", "training", "#0072b2"), ("val_", "validation", "#d55e00")):
@@ -95,6 +102,12 @@ def draw_history(
             )  # fmt: skip
         panel.set_ylabel(label)
         panel.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    if sides:
+        for name in sides:
+            values = [record[name] for record in history]
+            panels[-2].plot(epochs, values, label=name, marker=marker, markersize=3)
+        panels[-2].set_ylabel("losses of both sides")
+        panels[-2].legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     rates = [record["learning_rate"] for record in history]
     panels[-1].step(epochs, rates, where="post", color="#009e73", marker=marker, markersize=3)
     panels[-1].set_ylabel("learning rate")

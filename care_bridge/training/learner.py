@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from care_bridge.training.batches import BatchSource
@@ -52,6 +53,10 @@ class Learner(Protocol):
         """Figures of patches that are not trained on."""
         ...
 
+    def restore(self, source: Any) -> NDArray[np.float32]:
+        """What the network as it is opened makes of patches."""
+        ...
+
     @property
     def rate(self) -> float:
         """The learning rate."""
@@ -68,6 +73,16 @@ class Learner(Protocol):
     def deployed(self) -> keras.Model:
         """The network as `unet.build` of its settings gives it, with the weights as they are now."""
         ...
+
+
+def translated(function: Callable[..., Any]) -> Any:
+    """The same, translated for the machine once for all sizes; no Python control flow is looked for, which costs seconds."""
+
+    # TensorFlow takes a method of several objects for one that is translated again and again, and warns.
+    def call(*what: Any) -> Any:
+        return function(*what)
+
+    return tf.function(call, reduce_retracing=True, autograph=False)
 
 
 def keep_average(average: Sequence[Any], trained: Sequence[Any], decay: Any) -> None:

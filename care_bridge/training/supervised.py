@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from care_bridge.config import CareConfig
 from care_bridge.training.batches import BatchSource
-from care_bridge.training.learner import FIGURES, keep_average
+from care_bridge.training.learner import FIGURES, keep_average, translated
 from care_bridge.training.losses import LOSSES, Loss, background_weighted, mae, masked, mse
 from care_bridge.training.unet import build
 
@@ -66,9 +66,7 @@ class Supervised:
         def evaluate(source: Any, target: Any) -> Any:
             return figures(self.network(source, training=False), target)[1]
 
-        # No Python control flow in there, and translating it costs seconds.
-        self._step = tf.function(step, reduce_retracing=True, autograph=False)
-        self._evaluate = tf.function(evaluate, reduce_retracing=True, autograph=False)
+        self._step, self._evaluate = translated(step), translated(evaluate)
 
     def begin(self, data: BatchSource) -> None:
         """Nothing comes before the first step."""
@@ -85,6 +83,9 @@ class Supervised:
 
     def evaluate(self, source: Any, target: Any) -> NDArray[np.float32]:
         return np.asarray(self._evaluate(tf.constant(source), tf.constant(target)).numpy(), np.float32)
+
+    def restore(self, source: Any) -> NDArray[np.float32]:
+        return np.asarray(self.network(source, training=False), np.float32)
 
     @property
     def rate(self) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 from care_bridge import text, zips
 from care_bridge.checking import check
 from care_bridge.checking.report import CheckReport, Findings, Rule
-from care_bridge.config import OF_PAIRS
+from care_bridge.config import OF_PAIRS, UNPAIRED
 from care_bridge.defaults import KIND
 from care_bridge.errors import InputError
 from care_bridge.export.metadata import check_card, left_from_example
@@ -133,7 +133,7 @@ def _guarded(entry: Entry, findings: Findings) -> None:
         "Its guard is of these weights",
         f"care-bridge guard {entry.name} DATA, or the pairs of its recipe",
     )
-    if entry.config.kind != KIND or entry.config.method not in OF_PAIRS:
+    if entry.config.kind != KIND or entry.config.method not in (*OF_PAIRS, *UNPAIRED):
         return  # nothing is stored of such networks
     with findings.stage(rule, remedy):
         known = read_familiar(entry.folder)

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.tf
 
 TINY: dict[str, Any] = {
     "method": "cgan",
+    "architecture": "resnet",
+    "resnet_norm": "instance",
     "unet_n_depth": 1,
     "unet_n_first": 4,
     "resnet_n_blocks": 1,
@@ -292,6 +294,37 @@ def test_a_loss_that_becomes_nan_is_named_with_the_side_that_lost(pairs: Any, tm
     assert "\n" not in str(caught.value)
 
 
+def test_a_sheet_of_samples_is_drawn_each_epoch(trained: Any) -> None:
+    result, folder = trained
+    sheets = sorted(file.name for file in (folder / "training" / "samples").iterdir())
+    assert sheets == [f"epoch_{epoch:04}.png" for epoch in range(1, len(result.history) + 1)]
+
+
+def test_a_generator_that_gives_one_grey_or_always_one_image_has_collapsed(pairs: Any) -> None:
+    from care_bridge.training.adversarial.looks import collapsed, critic_wins
+
+    target = pairs[1][1][..., None]
+    assert collapsed(target, target) is None
+    assert "one grey" in str(collapsed(np.full_like(target, 0.4), target))
+    assert "the same image" in str(collapsed(np.broadcast_to(target[:1], target.shape), target))
+    assert critic_wins("lsgan", 1e-4)
+    assert not critic_wins("lsgan", 0.1)
+    assert not critic_wins("wgan-gp", -3.0)
+
+
+def test_training_ends_where_the_generator_collapsed(pairs: Any, tmp_path: Path) -> None:
+    from care_bridge.training.fit import train
+    from care_bridge.training.unet import build
+
+    config = tiny(unet_residual=False, train_epochs=1, train_learning_rate=1e-9, gan_content=0.0)
+    nothing = [np.zeros(weight.shape, np.float32) for weight in build(config).weights]
+    with pytest.raises(
+        InputError, match=r"in epoch \d+ the generator collapsed: it gives .*--seed"
+    ) as caught:
+        train(config, *pairs, tmp_path / "model", start=nothing)
+    assert "\n" not in str(caught.value)
+
+
 # --- the command and every reader
 
 
@@ -302,6 +335,7 @@ def commanded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folders = _folders_of(place, seed=2)
     settings = [f"--set={key}={TINY[key]}" for key in TINY if key.startswith(("gan_", "resnet_"))]
     settings += [
+        "--architecture=resnet",
         "--depth=1",
         "--features=4",
         "--batch-size=4",
@@ -328,6 +362,7 @@ def test_the_command_trains_resumes_and_predicts(commanded: Path, tmp_path: Path
     run = CliRunner().invoke
     config = read_config(commanded / "model")
     assert (config.method, config.architecture, config.train_schedule) == ("cgan", "resnet", "linear")
+    assert CareConfig("YX", method="cgan").architecture == "care"
     folders = [str(commanded / "source"), str(commanded / "target")]
     again = run(app, ["train", *folders, f"--out={commanded / 'model'}", "--resume", "--quiet"])
     assert again.exit_code == 0, again.output

@@ -50,6 +50,58 @@ def build_critic(config: CareConfig, channels: int, *, seed: int, name: str = "c
     return keras.Model(inputs, convolve(layer, 1, 1, depth + 1), name=name)
 
 
+def drawn(seed: int, what: int) -> int:
+    """A seed of its own for each network that is drawn."""
+    return int(np.random.default_rng([seed, what]).integers(2**31))
+
+
+def adam(config: CareConfig, variables: Any) -> keras.optimizers.Optimizer:
+    """The optimiser of either side."""
+    first, second = BETAS[config.gan_loss]
+    made = keras.optimizers.Adam(config.train_learning_rate, beta_1=first, beta_2=second)
+    made.build(variables)
+    return made
+
+
+class Critic:
+    """A critic with its optimiser.
+
+    Parameters
+    ----------
+    config : CareConfig
+    channels : int
+        Of what it looks at.
+    what : int
+        Second entry of the seeds of its weights.
+    """
+
+    def __init__(self, config: CareConfig, channels: int, *, what: int, name: str = "critic") -> None:
+        self.config = config
+        self.network = build_critic(config, channels, seed=drawn(config.seed, what), name=name)
+        self.optimizer = adam(config, self.network.trainable_variables)
+        self._what = what
+
+    def judge(self, image: Any) -> Any:
+        """High where it takes it for real."""
+        return self.network(image, training=True)
+
+    def learn(self, real: Any, made: Any, number: Any) -> Any:
+        """One step, on real and on made images; `number` is the step's, for what is drawn at random. What it lost."""
+        kind, network = self.config.gan_loss, self.network
+        with tf.GradientTape() as tape:
+            loss = critic_loss(kind, network(real, training=True), network(made, training=True))
+            if kind == "wgan-gp":
+                seed = tf.stack([tf.constant((self.config.seed + self._what) % 2**31), number])
+                loss += gradient_penalty(network, real, made, seed)
+        variables = network.trainable_variables
+        self.optimizer.apply(tape.gradient(loss, variables), variables)
+        return loss
+
+    def variables(self) -> list[Any]:
+        """Its weights and its optimiser's."""
+        return [*self.optimizer.variables, *self.network.weights]
+
+
 def critic_loss(kind: str, real: Any, made: Any) -> Any:
     """What the critic loses by its judgement of real images and of made ones."""
     if kind == "lsgan":

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from care_bridge.config import CareConfig
 from care_bridge.training.resnet import norm_name
+from care_bridge.training.schedule import average_decay
 from care_bridge.training.unet import build
 
 EPSILON = 1e-5
@@ -123,9 +124,22 @@ class Generator:
             config,
             seed=seed,
             precision=config.train_precision,
-            norm=lambda name: PassingNorm(self.passing, name=name),
+            norm=(lambda name: PassingNorm(self.passing, name=name))
+            if config.resnet_norm == "instance"
+            else None,
         )
         self._deployed: keras.Model | None = None
+        # 1 where the weights came from a network without layers that normalise: they are none from the start.
+        self.begun = tf.Variable(0.0, trainable=False)
+
+    def in_step(self, number: int) -> None:
+        """Pass over as far as is due in a step (from 0)."""
+        config = self.config
+        total = config.train_epochs * config.train_steps_per_epoch
+        mix = max(passed(number, total, freeze=config.gan_freeze), float(self.begun.numpy()))
+        self.passing.mix.assign(mix)
+        # Once nothing is left of each patch's own, what the training patches have is a constant.
+        self.passing.share.assign(0.0 if mix == 1 else 1 - average_decay(STATISTICS_DECAY, number))
 
     @property
     def norms(self) -> dict[str, PassingNorm]:
@@ -162,6 +176,7 @@ class Generator:
                 self.network.get_layer(layer.name).set_weights(layer.get_weights())
         for norm in self.norms.values():
             norm.become_identity()
+        self.begun.assign(1.0)
 
 
 def passed(number: int, total: int, *, freeze: float) -> float:
