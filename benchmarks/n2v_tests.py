@@ -98,11 +98,11 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # What reads packages today: the tests name functions that bioimageio.core has no more.
 READERS = """
 from bioimageio.core import load_description as load_resource_description
-from bioimageio.core import test_description
+from bioimageio.core import test_description as described
 
 
 def test_model(description):
-    return [{"status": test_description(description).status}]
+    return [{"status": described(description).status}]
 
 
 test_model.__test__ = False
