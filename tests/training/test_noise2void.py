@@ -278,6 +278,28 @@ def test_a_resumed_training_is_the_training(more: dict[str, Any], tmp_path: Path
         np.testing.assert_array_equal(one, other)
 
 
+def test_weights_of_another_model_and_ensembles_are_for_noisy_images_too(tmp_path: Path) -> None:
+    from care_bridge.opening import open_predictor
+    from care_bridge.training.from_files import train_from_files
+
+    noisy = blobs(48, 40)[1]
+    image = tiff(tmp_path / "a.tif", noisy, "YX")
+
+    def trained(out: str, **how: Any) -> Any:
+        return train_from_files(image, out=tmp_path / out, patch_size=(16, 16), settings=TINY, **how)
+
+    both = trained("both", members=2)
+    assert both.config.means is not None
+    parts = []
+    for place in (tmp_path / "both", tmp_path / "both" / "member_1", tmp_path / "both" / "member_2"):
+        with open_predictor(place, runtime="keras") as predictor:
+            parts.append(predictor.predict(Image(noisy, "YX")).data)
+    assert np.abs(parts[1] - parts[2]).max() > 0.1
+    np.testing.assert_allclose(parts[0], (parts[1] + parts[2]) / 2, rtol=1e-5)
+    begun = trained("begun", start=tmp_path / "both" / "member_1").config.provenance["start"]
+    assert (begun["source"], begun["fresh"]) == ("member_1", [])
+
+
 def test_a_network_on_its_own_scale_is_the_bare_one_with_the_scale_around() -> None:
     from care_bridge.inference.keras import KerasNetwork
     from care_bridge.own_scale import OnItsOwnScale
