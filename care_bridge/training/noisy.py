@@ -268,6 +268,32 @@ def _scale(images: Sequence[NoisyImage], n_space: int) -> tuple[tuple[float, ...
 # --- is it for this noise?
 
 
+def sharing(found: Sequence[Noise], hidden: Sequence[int] = (0, 0)) -> str:
+    """Letters of y and x along which neighbours share a pixel's noise, and are not hidden with it.
+
+    Parameters
+    ----------
+    found : sequence of Noise
+    hidden : sequence of int
+        How far neighbours are hidden along each axis.
+    """
+    return "".join(
+        letter
+        for letter, reach in zip("yx", hidden[-2:], strict=True)
+        if _shared(found, letter) >= CORRELATED and not reach
+    )
+
+
+def mask_against(along: str, n_dim: int) -> str:
+    """A box for --struct-mask that hides neighbours along these axes, of a network of 2 or 3 dimensions."""
+    wide = {"y": ("9", "1"), "x": ("1", "9"), "yx": ("5", "5")}[along]
+    return ",".join(["1"] * (n_dim - 2) + [*wide])
+
+
+def _shared(found: Sequence[Noise], letter: str) -> float:
+    return max((getattr(one, f"correlation_{letter}") or 0.0 for one in found), default=0.0)
+
+
 def shared_noise(found: Sequence[Noise], config: CareConfig) -> list[str]:
     """What of the noise blind spots do not hide, a sentence each with what would; none where pixels have their own.
 
@@ -278,24 +304,13 @@ def shared_noise(found: Sequence[Noise], config: CareConfig) -> list[str]:
     config : CareConfig
     """
     reach = np.abs(struct_offsets(config)).max(axis=0, initial=0)
-    shared = {
-        letter: max((getattr(one, f"correlation_{letter}") or 0.0 for one in found), default=0.0)
-        for letter in "yx"
-    }
-    along = [
-        letter
-        for letter, hidden in zip("yx", reach[-2:], strict=True)
-        if shared[letter] >= CORRELATED and not hidden
-    ]
+    along = sharing(found, reach)
     said = []
     if along:
-        size = ",".join(["1"] * (config.n_dim - 2) + ["9" if letter in along else "1" for letter in "yx"])
-        if len(along) == 2:
-            size = ",".join(["1"] * (config.n_dim - 2) + ["5", "5"])
-        how = " and ".join(f"{shared[letter]:.2f} along {letter}" for letter in along)
+        how = " and ".join(f"{_shared(found, letter):.2f} along {letter}" for letter in along)
         said.append(
             f"neighbouring pixels share their noise ({how}): Noise2Void takes it for structure and keeps it; hide the "
-            f"neighbours too (structN2V: --struct-mask {size}), or train on pairs"
+            f"neighbours too (structN2V: --struct-mask {mask_against(along, config.n_dim)}), or train on pairs"
         )
     rows = max((max(one.rows, one.columns) for one in found), default=0.0)
     if rows >= ROWS_DIFFER and not reach[-2:].any():
