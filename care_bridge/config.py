@@ -39,17 +39,17 @@ Architecture = Literal["care", "fast", "resnet"]
 ARCHITECTURE: Final = "care"
 """csbdeep's network, which every reader of its folders knows."""
 
-Method = Literal["care", "n2v", "cgan", "cyclegan", "c2gan"]
-"""How a network learns: from pairs, from noisy images alone (Noise2Void), or with a critic: from pairs (cgan), or from
-images of which none belongs to another (cyclegan, c2gan)."""
+Method = Literal["care", "n2v", "cgan", "deblurgan", "cyclegan", "c2gan"]
+"""How a network learns: from pairs, from noisy images alone (Noise2Void), or with a critic: from pairs (cgan, deblurgan), or
+from images of which none belongs to another (cyclegan, c2gan)."""
 
-OF_PAIRS = ("care", "cgan")
+OF_PAIRS = ("care", "cgan", "deblurgan")
 """Methods whose sources are pieces of what is restored afterwards, and whose targets belong to them pixel by pixel."""
 
 UNPAIRED = ("cyclegan", "c2gan")
 """Methods whose sources are pieces of what is restored afterwards, and whose targets show something else."""
 
-GANS = ("cgan", *UNPAIRED)
+GANS = ("cgan", "deblurgan", *UNPAIRED)
 """Methods in which a critic learns to tell what the network gives from what it should give."""
 
 Manipulator = Literal[
@@ -128,6 +128,9 @@ _OWN_GAN = {
         "gan_critic_n_first",
         "gan_critic_n_depth",
         "gan_critic_steps",
+        "gan_critic_conditional",
+        "gan_vgg_file",
+        "gan_vgg_sha256",
         "gan_freeze",
         "gan_cycle",
         "gan_identity",
@@ -156,6 +159,18 @@ _OF_CYCLES = {
 }
 _USUAL: Mapping[str, Mapping[str, Any]] = {
     "cgan": _GAN_USUAL,
+    "deblurgan": {
+        **_GAN_USUAL,
+        "architecture": "resnet",
+        "resnet_norm": "instance",
+        "train_learning_rate": 1e-4,
+        "gan_loss": "wgan-gp",
+        "gan_critic_steps": 5,
+        "gan_critic_conditional": False,
+        "gan_adversarial": 1.0,
+        "gan_content": 100.0,
+        "gan_l1": 0.0,
+    },
     "cyclegan": _OF_CYCLES,
     "c2gan": {**_OF_CYCLES, "gan_saliency": 50.0},
 }
@@ -184,9 +199,9 @@ class CareConfig(BaseModel):
     architecture : {"care", "fast", "resnet"}
         csbdeep's U-Net; the same at half the resolution along Y and X, which costs a fraction; or a residual network, the
         usual generator of GANs.
-    method : {"care", "n2v", "cgan", "cyclegan", "c2gan"}
-        How it is trained: on pairs, on noisy images with blind spots, on pairs with a critic, or on two sets of images
-        that do not belong together, there and back again; of the last, objects keep their place (saliency).
+    method : {"care", "n2v", "cgan", "deblurgan", "cyclegan", "c2gan"}
+        How it is trained: on pairs, on noisy images with blind spots, on pairs with a critic (cgan, deblurgan), or on two
+        sets of images that do not belong together, there and back again; of c2gan objects keep their place (saliency).
     means, stds : tuple of float, optional
         Of the training pixels, one for each channel; with them the network takes grey levels as they are and gives such
         back, and no percentiles are used. None for networks of percentiles.
@@ -236,12 +251,20 @@ class CareConfig(BaseModel):
     gan_adversarial, gan_l1, gan_content : float
         Weights of what the generator learns by: to please the critic, the absolute error, and the difference of features
         of `gan_content_net`.
-    gan_content_net : {"encoder", "filters"}
-        Whose features: an encoder that first learns, on the training targets, to take noise off, or a bank of fixed filters.
+    gan_content_net : {"encoder", "filters", "random_vgg", "vgg16"}
+        Whose features: an encoder that first learns, on the training targets, to take noise off; a bank of fixed filters;
+        the first layers of VGG16 with random weights, or with those of `gan_vgg_file`.
+    gan_vgg_file : str, optional
+        Weights of VGG16 (Keras' vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5) that a person has; looked at while
+        training alone.
+    gan_vgg_sha256 : str, optional
+        What that file must have; None takes the file's, and keeps it.
     gan_content_steps : int
         Steps that the encoder learns.
     gan_critic_n_first, gan_critic_n_depth, gan_critic_steps : int
         Features of the critic's first level, how often it goes down, and how many steps it does for one of the generator.
+    gan_critic_conditional : bool
+        Of pairs: whether the critic sees the source beside what is said to belong to it.
     gan_freeze : float
         Share of the training after which the generator normalises by statistics of the training patches, as it does
         ever after, instead of each patch's own; 0-1. From half of it on it passes over bit by bit.
@@ -342,11 +365,14 @@ class CareConfig(BaseModel):
     gan_adversarial: float = Field(0.1, ge=0, allow_inf_nan=False)
     gan_l1: float = Field(10.0, ge=0, allow_inf_nan=False)
     gan_content: float = Field(1.0, ge=0, allow_inf_nan=False)
-    gan_content_net: Literal["encoder", "filters"] = "encoder"
+    gan_content_net: Literal["encoder", "filters", "random_vgg", "vgg16"] = "encoder"
+    gan_vgg_file: str | None = None
+    gan_vgg_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     gan_content_steps: int = Field(200, ge=1)
     gan_critic_n_first: int = Field(32, ge=1, le=_MOST_CHANNELS)
     gan_critic_n_depth: int = Field(3, ge=1, le=_MOST_LEVELS)
     gan_critic_steps: int = Field(1, ge=1, le=_MOST_LEVELS)
+    gan_critic_conditional: bool = True
     gan_freeze: float = Field(0.5, gt=0, le=1)
     gan_cycle: float = Field(0.0, ge=0, allow_inf_nan=False)
     gan_identity: float = Field(0.0, ge=0, allow_inf_nan=False)
@@ -603,6 +629,10 @@ class CareConfig(BaseModel):
         if self.train_loss_bg_thresh:
             raise ValueError(
                 f"train_loss_bg_thresh belongs to other losses than those of method {self.method!r}"
+            )
+        if (self.gan_content_net == "vgg16") != (self.gan_vgg_file is not None):
+            raise ValueError(
+                "gan_content_net='vgg16' and gan_vgg_file go together: a file of VGG16's weights, which must be here"
             )
         if self.method in UNPAIRED:
             self._check_unpaired()

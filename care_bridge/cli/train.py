@@ -43,8 +43,8 @@ def train(
         str,
         Option(
             help="care: from pairs. n2v: from noisy images alone (Noise2Void), where the noise of a pixel says nothing of "
-            "its neighbours'. cgan: from pairs, with a critic. cyclegan, c2gan: from two folders that show other fields, "
-            "with critics; of c2gan objects keep their place."
+            "its neighbours'. cgan, deblurgan: from pairs, with a critic. cyclegan, c2gan: from two folders that show "
+            "other fields, with critics; of c2gan objects keep their place."
         ),
     ] = METHOD,
     n2v2: Annotated[

@@ -271,6 +271,12 @@ def train_from_files(
         },
         provenance={"data": data.provenance, "preset": f"{chosen.name} ({chosen.source})"},
     )
+    if config.gan_vgg_file is not None and config.gan_vgg_sha256 is None:
+        if not Path(config.gan_vgg_file).is_file():
+            raise InputError(
+                f"gan_vgg_file={config.gan_vgg_file!r} is not there; give a file of VGG16's weights"
+            )
+        config = config.replace(gan_vgg_sha256=sha256(config.gan_vgg_file))
     if recorded is not None and "plan" in recorded.provenance:
         config = config.replace(provenance={**config.provenance, "plan": recorded.provenance["plan"]})
     if recorded is not None and "notice" in recorded.provenance:

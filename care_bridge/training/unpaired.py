@@ -36,8 +36,10 @@ from care_bridge.training.data import (
 from care_bridge.words import counted
 
 SAME_FIELD = 0.5
-"""From this correlation on (of what is left between two blurs, at one place), two images show one field of view. Of unlike
-fields it stays within a few hundredths; a noisy and a clean image of one field are above 0.8."""
+"""From this correlation on (of what is left between two blurs, at one place), two images show one field of view.
+
+Five real pairs of a noisy and a clean image have 0.99 and more; of 60 real images all above it were channels of one field,
+and of unlike fields two fibre bundles had 0.48, all others 0.3 at most."""
 
 LOOKED_AT = 64
 """Patches of each domain that a threshold is taken from."""

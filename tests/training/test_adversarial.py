@@ -242,7 +242,56 @@ def test_the_gradient_penalty_is_that_of_each_image_by_itself() -> None:
     assert float(found) == pytest.approx(10 * (1.5 - 1) ** 2, rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["encoder", "filters"])
+def test_deblurgan_is_a_setting_of_the_same_parts(pairs: Any, tmp_path: Path) -> None:
+    from care_bridge.training.fit import train
+
+    config = CareConfig("YX", method="deblurgan")
+    # Kupyn et al. 2018: 5 steps of the critic, weight 100, 1e-4; the critic sees sharp and restored images alone.
+    assert (config.gan_loss, config.gan_critic_steps, config.gan_content) == ("wgan-gp", 5, 100.0)
+    assert (config.gan_l1, config.train_learning_rate, config.architecture) == (0.0, 1e-4, "resnet")
+    small = {key: value for key, value in TINY.items() if key != "method"}
+    small |= {
+        "method": "deblurgan",
+        "train_epochs": 1,
+        "train_steps_per_epoch": 2,
+        "gan_content_net": "random_vgg",
+    }
+    result = train(CareConfig("YX", **small), *pairs, tmp_path / "model")
+    assert np.isfinite(result.history[0]["content"])
+    assert read_config(tmp_path / "model").gan_critic_conditional is False
+
+
+def test_the_weights_of_vgg16_are_those_of_the_file_with_its_hash(tmp_path: Path) -> None:
+    import keras
+
+    from care_bridge.files import sha256
+    from care_bridge.training.adversarial.content import Vgg
+
+    inputs = layer = keras.layers.Input((None, None, 3))
+    for block, features in ((1, 64), (1, 64), (2, 128), (2, 128), (3, 256), (3, 256), (3, 256), (4, 8)):
+        layer = keras.layers.Conv2D(features, 3, name=f"block{block}_{len(str(layer.name))}_{id(layer)}")(
+            layer
+        )
+    whole = keras.Model(inputs, layer)
+    file = tmp_path / "vgg.weights.h5"
+    from care_bridge.training.folder import save_weights
+
+    save_weights(whole, file)
+    config = tiny(gan_content_net="vgg16", gan_vgg_file=str(file), gan_vgg_sha256=sha256(file))
+    found = Vgg(config).network.weights
+    assert len(found) == 14  # seven convolutions, down to block3_conv3
+    for one, other in zip(found, whole.weights, strict=False):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(InputError, match="gan_vgg_sha256 asks for 0000"):
+        Vgg(config.replace(gan_vgg_sha256="0" * 64))
+    save_weights(keras.Model(inputs, keras.layers.Conv2D(4, 3)(inputs)), file)
+    with pytest.raises(InputError, match="other layers than VGG16's"):
+        Vgg(config.replace(gan_vgg_sha256=None))
+    with pytest.raises(InputError, match="go together"):
+        tiny(gan_content_net="vgg16")
+
+
+@pytest.mark.parametrize("kind", ["encoder", "filters", "random_vgg"])
 def test_content_is_further_apart_the_more_is_changed(kind: str, pairs: Any) -> None:
     from care_bridge.training.adversarial.content import content_of
     from care_bridge.training.batches import Arrays, Passes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Protocol
 
 import keras
@@ -10,7 +11,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from care_bridge.config import CareConfig
+from care_bridge.errors import InputError
+from care_bridge.files import sha256
 from care_bridge.training.batches import BatchSource
+from care_bridge.training.folder import read_weights
 
 CONTENT = 9
 """Second entry of the seeds of what is drawn here, as in `batches` (0, 1), `streams` (2 to 5) and `blind_spots` (6 to 8)."""
@@ -19,6 +23,9 @@ _RATE = 1e-3
 _NOISE = (0.1, 1.0)
 _SCALES = (1.0, 2.0, 4.0)
 _FAR = 1 << 29
+_VGG = ((64, 2), (128, 2), (256, 3))
+_VGG_MEANS = (103.939, 116.779, 123.68)
+"""Of ImageNet's blue, green and red, as Keras' ``vgg16.preprocess_input`` has them."""
 
 
 class Content(Protocol):
@@ -38,8 +45,17 @@ class Content(Protocol):
 
 
 def content_of(config: CareConfig) -> Content:
-    """What `config.gan_content_net` names."""
-    return Encoder(config) if config.gan_content_net == "encoder" else Filters(config.n_channel_out)
+    """What `config.gan_content_net` names.
+
+    Raises
+    ------
+    InputError
+        If the weights of VGG16 are not those that are asked for.
+    """
+    kind = config.gan_content_net
+    if kind == "encoder":
+        return Encoder(config)
+    return Filters(config.n_channel_out) if kind == "filters" else Vgg(config)
 
 
 class Encoder:
@@ -111,6 +127,75 @@ class Encoder:
 
     def variables(self) -> list[Any]:
         return [*self.network.weights, self._spread]
+
+
+class Vgg:
+    """The first layers of VGG16 (Simonyan and Zisserman 2015), down to block3_conv3, whose features are looked at.
+
+    With random weights they are features of no kind of image, and still keep where things are; the weights of ImageNet
+    are a file that a person has. Images are shown as VGG16 was: 0 to 1 as 0 to 255, of three equal channels, less the
+    means of its training images.
+    """
+
+    def __init__(self, config: CareConfig) -> None:
+        self.config = config
+        random = np.random.default_rng([config.seed, CONTENT])
+        inputs = keras.layers.Input((None, None, 3), name="image")
+        layer = inputs
+        for block, (features, count) in enumerate(_VGG, start=1):
+            for number in range(1, count + 1):
+                start = keras.initializers.HeNormal(seed=int(random.integers(2**31)))
+                layer = keras.layers.Conv2D(
+                    features,
+                    3,
+                    padding="same",
+                    activation="relu",
+                    kernel_initializer=start,
+                    name=f"block{block}_conv{number}",
+                )(layer)
+            if block < len(_VGG):
+                layer = keras.layers.MaxPooling2D(2, name=f"block{block}_pool")(layer)
+        self.network = keras.Model(inputs, layer, name="vgg")
+        if config.gan_vgg_file is not None:
+            _fill(self.network, config.gan_vgg_file, config.gan_vgg_sha256)
+        self._spread = tf.Variable(1.0, trainable=False)
+
+    def learn(self, data: BatchSource) -> None:
+        clean = data.batch_at(_FAR, size=self.config.train_batch_size, seed=self.config.seed)[1]
+        self._spread.assign(max(float(np.std(np.asarray(self._features(tf.constant(clean))))), 1e-3))
+
+    def _features(self, image: Any) -> Any:
+        grey = 255 * tf.reduce_mean(image, -1, keepdims=True)
+        return self.network(grey - tf.constant(_VGG_MEANS, tf.float32))
+
+    def distance(self, one: Any, other: Any) -> Any:
+        apart = tf.reduce_mean(tf.abs(self._features(one) - self._features(other)))
+        return apart / self._spread
+
+    def variables(self) -> list[Any]:
+        # Its weights are drawn, or read, again.
+        return [self._spread]
+
+
+def _fill(network: keras.Model, path: str, wanted: str | None) -> None:
+    """Take weights from a file of the whole VGG16 or of its convolutions."""
+    if not Path(path).is_file():
+        raise InputError(
+            f"gan_vgg_file={path!r} is not there; give a file of VGG16's weights, or another gan_content_net"
+        )
+    found = sha256(path)
+    if wanted is not None and found != wanted:
+        raise InputError(
+            f"gan_vgg_file={path!r} has SHA-256 {found}, and gan_vgg_sha256 asks for {wanted}; give the file that the "
+            "training was begun with"
+        )
+    stored = read_weights(path)[: len(network.weights)]
+    shapes = [tuple(weight.shape) for weight in network.weights]
+    if [array.shape for _, array in stored] != shapes:
+        raise InputError(
+            f"gan_vgg_file={path!r} holds other layers than VGG16's; its first kernel has {shapes[0]}"
+        )
+    network.set_weights([array for _, array in stored])
 
 
 class Filters:

@@ -1,4 +1,4 @@
-"""A generator that learns from pairs, with a critic that sees the source beside what is said to belong to it."""
+"""A generator that learns from pairs: a conditional GAN (Isola et al. 2017), or DeblurGAN (Kupyn et al. 2018)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class Paired:
         self.batches_per_step = config.gan_critic_steps
         self.generator = Generator(config, seed=config.seed)
         self.network = self.generator.network
-        self.critic = Critic(config, config.n_channel_in + config.n_channel_out, what=CRITIC)
+        beside = config.n_channel_in if config.gan_critic_conditional else 0
+        self.critic = Critic(config, beside + config.n_channel_out, what=CRITIC)
         self.optimizer = adam(config, self.network.trainable_variables)
         self.content: Content | None = content_of(config) if config.gan_content else None
         trained = self.network.weights if config.train_average else []
@@ -72,7 +73,7 @@ class Paired:
         with tf.GradientTape() as tape:
             made = tf.cast(self.network(source, training=True), tf.float32)
             critic = self._teach(source, target, tf.stop_gradient(made), number * times + times - 1)
-            adversarial = generator_loss(config.gan_loss, self.critic.judge(tf.concat([source, made], -1)))
+            adversarial = generator_loss(config.gan_loss, self.critic.judge(self._shown(source, made)))
             content = tf.zeros(()) if self.content is None else self.content.distance(made, target)
             mae = tf.reduce_mean(tf.abs(made - target))
             loss = config.gan_adversarial * adversarial + config.gan_content * content + config.gan_l1 * mae
@@ -84,8 +85,12 @@ class Paired:
         return tf.stack([loss, mae, mse, adversarial, content, critic])
 
     def _teach(self, source: Any, target: Any, made: Any, number: Any) -> Any:
-        real, fake = tf.concat([source, target], -1), tf.concat([source, tf.cast(made, tf.float32)], -1)
+        real, fake = self._shown(source, target), self._shown(source, tf.cast(made, tf.float32))
         return self.critic.learn(real, fake, number)
+
+    def _shown(self, source: Any, image: Any) -> Any:
+        """What the critic sees."""
+        return tf.concat([source, image], -1) if self.config.gan_critic_conditional else image
 
     def evaluate(self, source: Any, target: Any) -> NDArray[np.float32]:
         mix = self.generator.passing.mix
