@@ -258,7 +258,14 @@ def test_noise_goes_and_how_much_there_was_is_told(tmp_path: Path) -> None:
     assert after < 0.6 * before
 
 
-@pytest.mark.parametrize("more", [{}, {"train_average": 0.9, "train_precision": "bfloat16"}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"train_average": 0.9, "train_precision": "bfloat16"},
+        {"train_average": 0.9, "unet_batch_norm": True, "unet_narrow_up": True},
+    ],
+)
 def test_a_resumed_training_is_the_training(more: dict[str, Any], tmp_path: Path) -> None:
     from care_bridge.training.from_files import train_from_files
 
