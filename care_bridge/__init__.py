@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for editors and type checkers; what runs is `_HOME`
     from care_bridge.bundle import read_bundle
     from care_bridge.checking import CheckReport, check
+    from care_bridge.cluster import Cluster, open_cluster
     from care_bridge.comparing.conventions import Convention, explain
     from care_bridge.comparing.ladder import stepwise
     from care_bridge.comparing.report import ParityReport
@@ -59,6 +60,7 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs is `_HOME`
     )
     from care_bridge.normalize import normalize as normalize_percentiles
     from care_bridge.opening import (
+        Opening,
         open_guard,
         open_members,
         open_network,
@@ -116,6 +118,7 @@ __all__ = [
     "CareConfig",
     "Channel",
     "CheckReport",
+    "Cluster",
     "Convention",
     "CsbdeepTiles",
     "EmulatedPlugin",
@@ -136,6 +139,7 @@ __all__ = [
     "NoiseRange",
     "NotFinitePixelsWarning",
     "NotInstalledError",
+    "Opening",
     "Pair",
     "ParityReport",
     "PatchPercentiles",
@@ -188,6 +192,7 @@ __all__ = [
     "mean_channels",
     "measure_noise",
     "normalize_percentiles",
+    "open_cluster",
     "open_guard",
     "open_members",
     "open_network",
@@ -244,6 +249,9 @@ _HOME = {
     "Foreground": "patches",
     "Geometry": "comparing.where",
     "Image": "images",
+    "Cluster": "cluster",
+    "Opening": "opening",
+    "open_cluster": "cluster",
     "Channel": "images",
     "Volume": "images",
     "open_volume": "images",

@@ -41,10 +41,12 @@ class NetworkPredictor(Closable):
     lost_axis : str, optional
         The axis that a projection network removes, "" for none. None: it is measured where the output has one
         dimension less.
+    features : int, optional
+        Channels of its first layer, by which tiles are made to fit memory; None where nobody says.
 
     Attributes
     ----------
-    network, options, axes : as given
+    network, options, axes, features : as given
     on_retry : callable
         Told the number of tiles by axis letter before each try with more of them, when memory ran out.
     """
@@ -59,6 +61,7 @@ class NetworkPredictor(Closable):
         halo: Sizes | None = None,
         probabilistic: bool | None = None,
         lost_axis: str | None = None,
+        features: int | None = None,
     ) -> None:
         self.network = network
         self.options = options or PredictOptions()
@@ -84,6 +87,7 @@ class NetworkPredictor(Closable):
         self.probabilistic = bool(said)
         self.on_retry: Callable[[Mapping[str, int]], None] = _untold
         self._lost_axis = lost_axis
+        self.features = features
 
     @property
     def runtime(self) -> Runtime:
@@ -119,6 +123,7 @@ class NetworkPredictor(Closable):
             halo=self._halo,
             probabilistic=self.probabilistic,
             lost_axis=self._lost_axis,
+            features=self.features,
         )
         made.on_retry = self.on_retry
         return made

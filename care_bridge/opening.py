@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -30,7 +31,10 @@ from care_bridge.network_predictor import NetworkPredictor
 from care_bridge.predictor import Network, PredictOptions, Predictor
 
 if TYPE_CHECKING:
+    from care_bridge.guard import Likeness
+    from care_bridge.images import Image
     from care_bridge.inference.guard import Guard
+    from care_bridge.noise import Noise
     from care_bridge.plugin.options import PluginOptions
 
 RuntimeName = Literal["keras", "tensorflow", "onnx", "tf1", "imagej", "imagej-onnx", "fiji"]
@@ -273,6 +277,34 @@ def open_members(
         )
         for name in members_of(read_config(path))
     ]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A model and how it is to be opened, which can be sent to another process; called there, it is opened.
+
+    Attributes
+    ----------
+    path : Path
+    how : mapping
+        Further arguments of `open_predictor`.
+    guarded : bool
+        Whether images are to be held against the training's.
+    """
+
+    path: Path
+    how: Mapping[str, Any]
+    guarded: bool = False
+
+    def __call__(self) -> tuple[Predictor, Callable[[Image, Sequence[Noise] | None], Likeness] | None]:
+        """The predictor, and what says whether an image is familiar, where that is asked for and known."""
+        if self.how.get("runtime") == "keras":
+            from care_bridge.training.startup import load_tensorflow
+
+            load_tensorflow()
+        predictor = open_predictor(self.path, **self.how)
+        guard = open_guard(self.path, opened=[predictor]) if self.guarded else None
+        return predictor, guard.look if guard is not None and guard.familiar is not None else None
 
 
 def open_guard(path: str | os.PathLike[str], *, opened: Sequence[Predictor] = ()) -> Guard:
@@ -549,6 +581,7 @@ def _by_what_is_stated(network: Network, source: Source, options: PredictOptions
             halo=config.halo,
             probabilistic=_gives_widths(network, config),
             lost_axis=config.proj_axis or "",
+            features=config.unet_n_first,
         )
     if options.rule is not None and (source.raw or _takes_grey_levels(network)):
         if options.pmin is not None or options.pmax is not None:

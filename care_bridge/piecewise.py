@@ -116,7 +116,7 @@ class Pieces:
         if isinstance(tiles, CsbdeepTiles):
             given = tiles.counts(self.volume.axes, cut=space)
             return {letter: given.get(letter, 1) for letter in space}
-        features = getattr(getattr(predictor, "config", None), "unet_n_first", None) or _FEATURES
+        features = predictor.features or _FEATURES
         most = max(
             _LEAST_PX,
             int((memory_gib - _BASE_GIB) * 2**30) // (_BYTES_PER_FEATURE * features + _BYTES_BESIDE),

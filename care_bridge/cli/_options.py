@@ -67,5 +67,12 @@ Fill = Annotated[
         "by its option of that name, instead of clipping.",
     ),
 ]
+ClusterAddress = Annotated[
+    str | None,
+    Option(
+        "--cluster",
+        help="Workers of dask.distributed: local:N for N processes here, tcp://host:port of a scheduler, or its file.",
+    ),
+]
 NoBar = Annotated[bool, Option("--quiet", help="No progress bar.")]
 Silent = Annotated[bool, Option("--quiet", help="Say nothing; no progress bar.")]

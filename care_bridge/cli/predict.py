@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -132,6 +133,7 @@ def predict(
     ome_zarr: Annotated[
         str, Option(help=f"Version of OME-Zarr that is written: {' or '.join(OME_ZARRS)}.")
     ] = OME_ZARR,
+    cluster: options.ClusterAddress = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Predict, but save nothing.")] = False,
     quiet: options.Silent = False,
 ) -> int:
@@ -143,6 +145,7 @@ def predict(
     The noise of each image is measured, and where the model was trained for another kind that is said.
     Options of csbdeep's care_predict work under their names there.
     """
+    from care_bridge.cluster import open_cluster
     from care_bridge.files import writable_folder
     from care_bridge.images import ZARR
     from care_bridge.inference.files import Piecewise, find_images, predict_files, result_name
@@ -179,19 +182,20 @@ def predict(
         _check_runs_in_fiji(model, runtime, kind=kind, factor=factor)
         wanted = _plugin_options(model, runtime, wanted, n_tiles)
     from care_bridge.model_files import stated_noise
-    from care_bridge.opening import open_guard, open_predictor
+    from care_bridge.opening import Opening, open_guard, open_predictor
 
+    how: dict[str, Any] = {
+        "runtime": runtime,
+        "options": wanted,
+        "version": tensorflow,
+        "kind": kind,  # whoever takes it says what is wrong with it
+        "factor": factor,
+        "weights": model_weights,
+        "precision": precision,
+    }
     with (
-        open_predictor(
-            model,
-            runtime=runtime,
-            options=wanted,
-            version=tensorflow,
-            kind=cast(Any, kind),  # whoever takes it says what is wrong with it
-            factor=factor,
-            weights=model_weights,
-            precision=precision,
-        ) as predictor,
+        contextlib.nullcontext() if cluster is None else open_cluster(cluster) as workers,
+        open_predictor(model, **how) as predictor,
         progress_bar(quiet=quiet) as progress,
     ):
         folder = out.parent if alone else out
@@ -223,6 +227,8 @@ def predict(
             trained=None if quiet else stated_noise(model) if guard is None else guard.noise,
             note=lambda file, said: typer.echo(f"{file.name}: {said}", err=True),
             guard=guard.look if guard is not None and guard.familiar is not None else None,
+            cluster=workers,
+            opener=Opening(model.absolute(), how, guarded=guard is not None and guard.familiar is not None),
             problem=lambda _, why: typer.echo(f"care-bridge: {' '.join(why.split())}", err=True),
             progress=progress,
         )

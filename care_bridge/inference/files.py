@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from care_bridge.cluster import Cluster, computing, held
 from care_bridge.defaults import MEMORY_GIB, OME_ZARR, RESULT_NAME
 from care_bridge.errors import InputError
 from care_bridge.guard import Likeness
@@ -30,10 +32,12 @@ from care_bridge.images import (
     read_image,
     write_image,
 )
-from care_bridge.inference.large import fits_memory, middle, predict_volume, restores_piecewise
+from care_bridge.inference.large import Opener, fits_memory, middle, predict_volume, restores_piecewise
 from care_bridge.noise import Noise, NoiseRange, measure_channels, unlike
 from care_bridge.predictor import (
+    ImagesOnly,
     Predictor,
+    Runtime,
     apply_repeatedly,
     mean_channels,
     not_again,
@@ -198,6 +202,8 @@ def predict_files(
     note: Callable[[Path, str], object] | None = None,
     guard: Callable[[Image, Sequence[Noise] | None], Likeness] | None = None,
     measured: Mapping[Path, Sequence[Noise]] | None = None,
+    cluster: Cluster | None = None,
+    opener: Opener | None = None,
     problem: Callable[[Path, str], object] | None = None,
     progress: Progress = silent,
 ) -> list[Restored]:
@@ -240,6 +246,8 @@ def predict_files(
         (`opening.open_guard(model).look`).
     measured : mapping of Path to sequence of Noise, optional
         The noise of files that was measured already, one a channel; what is missing is measured where it is asked for.
+    cluster, opener
+        See `large.predict_volume`: workers restore the files, each as a whole, and of volumes the pieces.
     problem : callable, optional
         Told the file and why, where one of several cannot be restored; the others are. None stops at the first.
     progress : Progress
@@ -279,7 +287,13 @@ def predict_files(
         note,
         guard,
         measured or {},
+        cluster,
+        opener,
     )
+    if cluster is not None and any(
+        not _goes_piecewise(*each, work) for each in zip(sources, targets, strict=True)
+    ):
+        return _restore_there(work, list(zip(sources, targets, strict=True)), problem, progress)
     done: list[Restored] = []
     problems: list[str] = []
     for number, (source, place) in enumerate(zip(sources, targets, strict=True)):
@@ -320,6 +334,8 @@ class _Work:
     note: Callable[[Path, str], object] | None
     guard: Callable[[Image, Sequence[Noise] | None], Likeness] | None
     measured: Mapping[Path, Sequence[Noise]]
+    cluster: Cluster | None = None
+    opener: Opener | None = None
 
 
 def _restore(
@@ -373,6 +389,76 @@ def _restore(
     return Restored(source, tuple(written), result.shape, likeness)
 
 
+def _restore_there(
+    work: _Work,
+    each: Sequence[tuple[Path, Path]],
+    problem: Callable[[Path, str], object] | None,
+    progress: Progress,
+) -> list[Restored]:
+    """Let workers restore files, one a task; what they say of them is said here, in the order of the files."""
+    if work.opener is None or work.cluster is None:
+        raise TypeError("a cluster's workers need an opener")
+    sent = replace(work, predictor=_Unsent(), note=None, guard=None, cluster=None)
+    asks = (work.note is not None, work.guard is not None)
+    absolute = [(source.absolute(), place.absolute()) for source, place in each]
+    told = dict(
+        work.cluster.each(
+            _file_there, absolute, sent, asks, total=len(each), what="restoring", progress=progress
+        )
+    )
+    done: list[Restored] = []
+    problems: list[str] = []
+    for (source, _), key in zip(each, absolute, strict=True):
+        restored, notes, why = told[key]
+        for note in notes:
+            if work.note is not None:
+                work.note(source, note)
+        if restored is not None:
+            done.append(replace(restored, source=source))
+            continue
+        if problem is None or len(each) == 1:
+            raise InputError(why)
+        problems.append(why)
+        problem(source, why)
+    if problems and not done:
+        raise InputError(f"none of {len(each)} images could be restored:\n  " + "\n  ".join(problems))
+    return done
+
+
+class _Unsent(ImagesOnly):
+    """In the place of the predictor of a worker, which opens its own."""
+
+    runtime = Runtime("unsent")
+
+    def predict(self, image: Image) -> Image:
+        """Never called."""
+        raise NotImplementedError
+
+
+def _file_there(
+    work: _Work, asks: tuple[bool, bool], place: tuple[Path, Path]
+) -> tuple[Restored | None, list[str], str]:
+    """Restore a file in a worker; what became of it, what is to be said of it, and why it could not be."""
+    assert work.opener is not None
+    predictor, look = held(f"model:{work.opener!r}", work.opener)
+    notes: list[str] = []
+    own = replace(
+        work,
+        predictor=predictor,
+        note=(lambda _, said: notes.append(said)) if asks[0] else None,
+        guard=look if asks[1] else None,
+    )
+    with computing, warnings.catch_warnings(record=True) as caught:
+        try:
+            warnings.simplefilter("always")
+            restored: Restored | None = _restore(*place, own, lambda _: None, silent)
+            why = ""
+        except (InputError, PermissionError, MemoryError) as error:
+            restored, why = None, _reason(place[0], error)
+    said = [str(each.message) for each in caught if issubclass(each.category, UserWarning)]
+    return restored, [*dict.fromkeys(said), *notes], why
+
+
 def _goes_piecewise(source: Path, place: Path, work: _Work) -> bool:
     wanted = work.piecewise.always
     if not wanted and not fits_memory(read_header(source, work.axes, series=work.series).shape):
@@ -409,6 +495,8 @@ def _restore_piecewise(
         ome_zarr=work.piecewise.ome_zarr,
         model=work.piecewise.model,
         provenance=work.provenance,
+        cluster=work.cluster,
+        opener=work.opener,
         progress=progress,
     )
     tell(1)

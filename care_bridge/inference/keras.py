@@ -67,6 +67,7 @@ class KerasPredictor(NetworkPredictor):
             halo=config.halo,
             probabilistic=config.probabilistic,
             lost_axis=config.proj_axis or "",
+            features=config.unet_n_first,
         )
         self.config: CareConfig = config
 

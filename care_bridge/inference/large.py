@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from care_bridge.cluster import Cluster, computing, held
 from care_bridge.defaults import MEMORY_GIB, OME_ZARR
 from care_bridge.errors import InputError
 from care_bridge.files import sha256, write_text
+from care_bridge.guard import Likeness
 from care_bridge.images import (
     ZARR,
     Channel,
@@ -31,12 +33,17 @@ from care_bridge.images.storage import DTYPES, for_storage
 from care_bridge.images.target import Target, plan_target
 from care_bridge.memory import free_bytes
 from care_bridge.network_predictor import NetworkPredictor
+from care_bridge.noise import Noise
 from care_bridge.normalize import PercentileRule, Undo
 from care_bridge.piecewise import Pieces, Prepared
 from care_bridge.predictor import Predictor, mean_channels, on_network_scale, scale_channels
 from care_bridge.progress import Progress, silent
 from care_bridge.tiling import FijiTiles
 from care_bridge.unfinished import Unfinished, move_out, unfinished
+
+Look = Callable[[Image, Sequence[Noise] | None], Likeness]
+Opener = Callable[[], tuple[Predictor, Look | None]]
+"""Gives a worker the predictor, and what says whether an image is familiar; its `repr` tells models apart."""
 
 _COPIES = 6
 """So many times its pixels as float32 an image takes while it is restored in memory."""
@@ -70,6 +77,8 @@ def predict_volume(
     shards: Mapping[str, int] | None = None,
     model: str = "",
     provenance: str = "",
+    cluster: Cluster | None = None,
+    opener: Opener | None = None,
     progress: Progress = silent,
 ) -> list[WriteReport]:
     """Restore an image of any size, to a file that appears when it is whole.
@@ -95,6 +104,10 @@ def predict_volume(
         Pixels in a file of an OME-Zarr, along axes that are named; None: those of a tile.
     model : str
         What tells one model from another, e.g. of `model_state`; work is not gone on with by another.
+    cluster : Cluster, optional
+        Whose workers restore the pieces; all of them see the same files under the same names. None does it here.
+    opener : callable, optional
+        With a cluster: can be sent to its workers, and gives them the predictor (`opening.Opening`).
     progress : Progress
 
     Returns
@@ -108,28 +121,56 @@ def predict_volume(
         If something lies at `out` or it would replace the source, another run writes it, or there is unfinished work of
         another job; as `predictor.predict`.
     """
-    job = plan_volume(
-        predictor,
-        source,
-        out,
-        axes=axes,
-        channel=channel,
-        series=series,
-        dtype=dtype,
-        scales=scales,
-        memory_gib=memory_gib,
-        ome_zarr=ome_zarr,
-        shards=shards,
-        model=model,
-    )
+    given: dict[str, Any] = {
+        "source": Path(source).absolute(),
+        "out": Path(out).absolute(),
+        "axes": axes,
+        "channel": channel,
+        "series": series,
+        "dtype": dtype,
+        "scales": scales,
+        "memory_gib": memory_gib,
+        "ome_zarr": ome_zarr,
+        "shards": shards,
+        "model": model,
+    }
+    job = plan_volume(predictor, **given)
     with unfinished(job.out, job.said, resume=resume) as work:
         ranges = find_ranges(job, work, progress)
         begin_targets(job, work, provenance)
         left = [number for number in range(job.pieces.n) if str(number) not in work.done]
-        for number, (piece, told) in enumerate(_restored(job, work.folder, ranges, left), start=1):
+        if cluster is None:
+            restored = _restored(job, work.folder, ranges, left)
+        elif opener is None:
+            raise TypeError("a cluster's workers need an opener")
+        else:
+            sent = _Sent(opener, given, work.folder, ranges)
+            restored = cluster.each(_restored_there, left, sent)
+        for number, (piece, told) in enumerate(restored, start=1):
             work.mark(str(piece), told)
             progress(job.pieces.n - len(left) + number, job.pieces.n, "restoring: pieces")
         return finish(job, work, provenance, progress)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sent:
+    """What a worker needs to restore any piece of a volume."""
+
+    opener: Opener
+    given: dict[str, Any]
+    folder: Path
+    ranges: list[Undo]
+
+
+def _restored_there(sent: _Sent, number: int) -> list[float]:
+    """Restore and write one piece in a worker, which keeps the model and the plan for the next."""
+    key = repr(sent.opener)
+    predictor = held(f"model:{key}", sent.opener)[0]
+    job = held(f"volume:{key}{sent.given}", lambda: plan_volume(predictor, **sent.given))
+    prepared = job.pieces.prepare(number, sent.ranges)
+    with computing:
+        result = job.pieces.restore(prepared)
+    return write_piece(job, sent.folder, number, result, prepared.part)
 
 
 @dataclass(frozen=True, eq=False)

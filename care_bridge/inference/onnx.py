@@ -64,6 +64,8 @@ class OnnxNetwork(UnhintedNetwork):
         check_onnx(model)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors are raised; while sizes are tried they are no errors at all
+        # A worker that shares its machine with others is told so.
+        threads = threads or int(os.environ.get("CARE_BRIDGE_THREADS") or 0)
         if threads:
             options.intra_op_num_threads = threads
         try:
