@@ -213,7 +213,7 @@ def _local(local_cluster: Any, address: str) -> Any:
             n_workers=n,
             threads_per_worker=2,
             memory_limit=0,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # the default may be taken
             silence_logs=logging.CRITICAL,
         )
 

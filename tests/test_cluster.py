@@ -191,6 +191,25 @@ def test_a_folder_is_restored_file_by_file_and_problems_keep_their_names(
         )
 
 
+def test_pairs_made_by_workers_are_those_made_here(two: Cluster, tmp_path: Path) -> None:
+    from care_bridge.simulate.folder import write_pairs
+
+    random = np.random.default_rng(0)
+    for number in range(3):
+        clean = random.uniform(0, 900, (40, 40)).astype(np.float32)
+        write_image(tmp_path / "clean" / f"{number}.ome.zarr", Image(clean, "YX", {"Y": 0.1, "X": 0.1}))
+    for where, more in (("there", {"cluster": two}), ("here", {})):
+        write_pairs("semisynthetic", [tmp_path / "clean"], out=tmp_path / where, seed=3, **more)
+    names = [file.relative_to(tmp_path / "here") for file in sorted((tmp_path / "here").rglob("*.tif"))]
+    assert len(names) >= 6
+    for name in names:
+        assert np.array_equal(
+            read_image(tmp_path / "there" / name).data, read_image(tmp_path / "here" / name).data
+        )
+    for name in ("manifest.csv", "recipe.yaml"):
+        assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+
+
 # --- what cannot be
 
 

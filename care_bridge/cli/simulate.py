@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,14 @@ def simulate(
         "isotropic-confocal.",
     ),
     jobs: int = typer.Option(None, "--jobs", min=1, help="Processes; the result does not depend on it."),
+    cluster: options.ClusterAddress = None,
     resume: bool = typer.Option(False, "--resume", help="Continue an interrupted run exactly."),
     show: bool = typer.Option(False, "--show", help="Print the whole recipe and make nothing."),
     list_recipes: bool = typer.Option(False, "--list", help="List the recipes that come with the package."),
     quiet: options.NoBar = False,
 ) -> int:
     """Make training pairs: clean images degraded as a microscope does, or samples drawn from nothing."""
+    from care_bridge.cluster import open_cluster
     from care_bridge.errors import InputError
     from care_bridge.simulate.folder import write_pairs
     from care_bridge.simulate.recipe import builtin_recipes, dump_recipe, load_recipe
@@ -100,8 +103,13 @@ def simulate(
     given = {key: value for key, value in given.items() if value is not None}
     for said in (*chosen.out_of_order(), *(f"{chosen.name}: {one}" for one in chosen.expected())):
         typer.echo(f"care-bridge: {said}", err=True)
-    with progress_bar(quiet=quiet) as progress:
-        summary = write_pairs(chosen, words, out=out, resume=resume, progress=progress, **given)
+    with (
+        contextlib.nullcontext() if cluster is None else open_cluster(cluster) as workers,
+        progress_bar(quiet=quiet) as progress,
+    ):
+        summary = write_pairs(
+            chosen, words, out=out, cluster=workers, resume=resume, progress=progress, **given
+        )
     typer.echo(f"{counted(summary.pairs, 'pair')} in {summary.folder} ({summary.made} made now)")
     for name, snr in summary.snr_db.items():
         share = summary.clipped.get(name)

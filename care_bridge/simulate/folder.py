@@ -21,7 +21,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from care_bridge.axes import SPACE
+from care_bridge.cluster import Cluster, computing
 from care_bridge.errors import InputError
 from care_bridge.files import atomic_file, sha256, writable_folder, write_text
 from care_bridge.images import Image, is_zarr, list_images, read_image, write_image
@@ -102,6 +103,7 @@ def write_pairs(
     seed: int | None = None,
     file_format: Format = "tiff",
     jobs: int = 1,
+    cluster: Cluster | None = None,
     resume: bool = False,
     progress: Progress = silent,
 ) -> Summary:
@@ -121,6 +123,8 @@ def write_pairs(
         "SC" and those of the images); `zarr`: the same arrays, a pair a chunk.
     jobs : int
         Processes. The result does not depend on it.
+    cluster : Cluster, optional
+        Whose workers make the pairs, an image a task, instead of processes here; the result does not depend on it.
     resume : bool
         Continue an interrupted run of the same recipe, images, seed and format.
     progress : Progress
@@ -161,7 +165,7 @@ def write_pairs(
     total, finished = len(items), len(items) - len(todo)
     progress(finished, total, "degrading")
     with open(folder / UNFINISHED, "a", encoding="utf-8", newline="\n") as log:
-        for result in _work(recipe, todo, folder, file_format, jobs):
+        for result in _work(recipe, todo, folder, file_format, jobs, cluster):
             for row, pixels in result:
                 rows[row["name"]] = row
                 if pixels is not None and file_format == "zarr":
@@ -308,8 +312,22 @@ Result = list[tuple[dict[str, Any], tuple[NDArray[Any], NDArray[Any]] | None]]
 
 
 def _work(
-    recipe: Recipe, items: Sequence[_Item], folder: Path, file_format: Format, jobs: int
+    recipe: Recipe,
+    items: Sequence[_Item],
+    folder: Path,
+    file_format: Format,
+    jobs: int,
+    cluster: Cluster | None,
 ) -> Iterator[Result]:
+    if cluster is not None:
+        # Workers of other machines stand in other folders.
+        there = [
+            item if item.path is None else replace(item, path=str(Path(item.path).absolute()))
+            for item in items
+        ]
+        for _, made in cluster.each(_make_there, there, recipe, folder.absolute(), file_format):
+            yield made
+        return
     if jobs == 1 or len(items) < 2:
         for item in items:
             yield _make_item(recipe, item, folder, file_format)
@@ -318,6 +336,11 @@ def _work(
         futures = [children.submit(_make_item, recipe, item, folder, file_format) for item in items]
         for future in as_completed(futures):
             yield future.result()
+
+
+def _make_there(recipe: Recipe, folder: Path, file_format: Format, item: _Item) -> Result:
+    with computing:
+        return _make_item(recipe, item, folder, file_format)
 
 
 def _make_item(recipe: Recipe, item: _Item, folder: Path, file_format: Format) -> Result:
