@@ -149,6 +149,9 @@ def _recall(images: NDArray[Any], truth: NDArray[Any], places: NDArray[Any]) -> 
     for image, spots in zip(images, places, strict=True):
         blurred = gaussian_filter(image, 1)
         peaks = np.argwhere((blurred == maximum_filter(blurred, 5)) & (blurred > blurred.min()))
+        if not len(peaks):
+            found.append(0.0)  # one grey
+            continue
         best = peaks[np.argsort(-blurred[tuple(peaks.T)])[:SPOTS]]
         away = np.sqrt(((spots[:, None] - best[None]) ** 2).sum(-1)).min(axis=1)
         found.append(float((away <= NEAR).mean()))

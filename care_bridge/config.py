@@ -39,9 +39,9 @@ Architecture = Literal["care", "fast", "resnet"]
 ARCHITECTURE: Final = "care"
 """csbdeep's network, which every reader of its folders knows."""
 
-Method = Literal["care", "n2v", "cgan", "deblurgan", "cyclegan", "c2gan"]
-"""How a network learns: from pairs, from noisy images alone (Noise2Void), or with a critic: from pairs (cgan, deblurgan), or
-from images of which none belongs to another (cyclegan, c2gan)."""
+Method = Literal["care", "n2v", "cgan", "deblurgan", "cyclegan", "c2gan", "cin-gan"]
+"""How a network learns: from pairs, from noisy images alone (Noise2Void), or with a critic: from pairs (cgan, deblurgan),
+from images of which none belongs to another (cyclegan, c2gan), or to make defects of clean images (cin-gan)."""
 
 OF_PAIRS = ("care", "cgan", "deblurgan")
 """Methods whose sources are pieces of what is restored afterwards, and whose targets belong to them pixel by pixel."""
@@ -49,7 +49,7 @@ OF_PAIRS = ("care", "cgan", "deblurgan")
 UNPAIRED = ("cyclegan", "c2gan")
 """Methods whose sources are pieces of what is restored afterwards, and whose targets show something else."""
 
-GANS = ("cgan", "deblurgan", *UNPAIRED)
+GANS = ("cgan", "deblurgan", *UNPAIRED, "cin-gan")
 """Methods in which a critic learns to tell what the network gives from what it should give."""
 
 Manipulator = Literal[
@@ -138,6 +138,9 @@ _OWN_GAN = {
         "gan_saliency",
         "gan_slope",
         "gan_thresholds",
+        "gan_style",
+        "gan_noise",
+        "gan_defects",
     )
 }
 _GAN_USUAL: Mapping[str, Any] = {
@@ -172,6 +175,20 @@ _USUAL: Mapping[str, Mapping[str, Any]] = {
         "gan_l1": 0.0,
     },
     "cyclegan": _OF_CYCLES,
+    "cin-gan": {
+        **_GAN_USUAL,
+        "architecture": "resnet",
+        "resnet_norm": "instance",
+        "unet_residual": False,
+        "train_learning_rate": 2e-4,
+        "gan_loss": "wgan-gp",
+        "gan_critic_steps": 3,
+        "gan_adversarial": 0.02,
+        "gan_content": 0.0,
+        "gan_style": 3.0,
+        "gan_noise": 5.0,
+        "gan_l1": 10.0,
+    },
     "c2gan": {**_OF_CYCLES, "gan_saliency": 50.0},
 }
 """What a network that learns with a critic has where nothing else is said: the papers' rates, schedules and weights, and of
@@ -199,9 +216,10 @@ class CareConfig(BaseModel):
     architecture : {"care", "fast", "resnet"}
         csbdeep's U-Net; the same at half the resolution along Y and X, which costs a fraction; or a residual network, the
         usual generator of GANs.
-    method : {"care", "n2v", "cgan", "deblurgan", "cyclegan", "c2gan"}
+    method : {"care", "n2v", "cgan", "deblurgan", "cyclegan", "c2gan", "cin-gan"}
         How it is trained: on pairs, on noisy images with blind spots, on pairs with a critic (cgan, deblurgan), or on two
         sets of images that do not belong together, there and back again; of c2gan objects keep their place (saliency).
+        Of cin-gan clean images get one of several defects, with fresh noise in the last channel that goes in.
     means, stds : tuple of float, optional
         Of the training pixels, one for each channel; with them the network takes grey levels as they are and gives such
         back, and no percentiles are used. None for networks of percentiles.
@@ -275,6 +293,11 @@ class CareConfig(BaseModel):
         Images that were made before and are shown to the critics again; 0: none.
     gan_saliency, gan_slope : float
         First weight of objects that keep their place, which falls by e each epoch, and how steeply a pixel becomes one.
+    gan_style, gan_noise : float
+        Of cin-gan, whose `gan_l1` weighs images that were blurred before: weights of which features go together, and of as
+        much noise as the defect has on the finest scale.
+    gan_defects : tuple of str
+        Names of the defects that one generator makes (cin-gan).
     gan_thresholds : (float, float), optional
         From which normalised intensity on a pixel of a source and of a target is an object's; None: Otsu's.
     train_loss : {"mae", "mse", "laplace"}
@@ -380,6 +403,9 @@ class CareConfig(BaseModel):
     gan_saliency: float = Field(0.0, ge=0, allow_inf_nan=False)
     gan_slope: float = Field(20.0, gt=0, allow_inf_nan=False)
     gan_thresholds: tuple[float, float] | None = None
+    gan_style: float = Field(0.0, ge=0, allow_inf_nan=False)
+    gan_noise: float = Field(0.0, ge=0, allow_inf_nan=False)
+    gan_defects: tuple[str, ...] = ()
 
     train_loss: Literal["mae", "mse", "laplace"]
     train_epochs: int = Field(100, ge=1)
@@ -633,6 +659,15 @@ class CareConfig(BaseModel):
         if (self.gan_content_net == "vgg16") != (self.gan_vgg_file is not None):
             raise ValueError(
                 "gan_content_net='vgg16' and gan_vgg_file go together: a file of VGG16's weights, which must be here"
+            )
+        if self.method == "cin-gan" and (self.n_channel_in != self.n_channel_out + 1 or self.unet_residual):
+            raise ValueError(
+                "method 'cin-gan' takes an image and a channel of noise, which is added to nothing: one channel more "
+                "goes in than comes out, and unet_residual is off"
+            )
+        if self.method == "cin-gan" and (self.resnet_norm != "instance" or self.architecture != "resnet"):
+            raise ValueError(
+                "method 'cin-gan' tells defects apart by instance normalisation; leave resnet_norm and architecture"
             )
         if self.method in UNPAIRED:
             self._check_unpaired()

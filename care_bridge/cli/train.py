@@ -44,7 +44,8 @@ def train(
         Option(
             help="care: from pairs. n2v: from noisy images alone (Noise2Void), where the noise of a pixel says nothing of "
             "its neighbours'. cgan, deblurgan: from pairs, with a critic. cyclegan, c2gan: from two folders that show "
-            "other fields, with critics; of c2gan objects keep their place."
+            "other fields, with critics; of c2gan objects keep their place. cin-gan: makes defects, from a folder of clean "
+            "images and one that holds a folder a defect."
         ),
     ] = METHOD,
     n2v2: Annotated[

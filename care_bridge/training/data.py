@@ -59,6 +59,8 @@ class TrainingData:
         By which the patches were scaled instead of percentiles; for `CareConfig`.
     thresholds : (float, float), optional
         Of what is an object in sources and in targets, of unpaired data; for `CareConfig`.
+    defects : tuple of str
+        Names of those that a generator is to make; for `CareConfig`.
     """
 
     training: PatchSource | BatchSource
@@ -71,6 +73,7 @@ class TrainingData:
     means: tuple[float, ...] | None = None
     stds: tuple[float, ...] | None = None
     thresholds: tuple[float, float] | None = None
+    defects: tuple[str, ...] = ()
 
 
 def data_from_folders(

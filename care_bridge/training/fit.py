@@ -35,11 +35,13 @@ from care_bridge.training.batches import (
     fingerprint,
 )
 from care_bridge.training.checkpoint import CHECKPOINT, State, load_checkpoint, save_checkpoint
+from care_bridge.training.defects import DEFECTS
 from care_bridge.training.folder import (
     WEIGHTS_BEST,
     WEIGHTS_LAST,
     CareModel,
     load_model,
+    save_model,
     save_weights,
     weights_in,
 )
@@ -343,6 +345,10 @@ class _Run:
             from care_bridge.training.adversarial.cycle import Cycle
 
             return Cycle(config, self.data.batch_at(0, size=1, seed=config.seed)[0].shape[1:])
+        if config.method == "cin-gan":
+            from care_bridge.training.adversarial.cin import Cin
+
+            return Cin(config)
         if config.method in GANS:
             from care_bridge.training.adversarial.paired import Paired
 
@@ -528,6 +534,9 @@ class _Run:
         """Write the weights, or their average where one is kept, as they are opened afterwards."""
         with self.averaged():
             save_weights(self.learner.deployed(), path)
+            for name, network in self.learner.parts():
+                config = self.config.replace(gan_defects=(name,))
+                save_model(path.parent / DEFECTS / name, config, network, weights=path.name)
 
     def _diagnose(self, batch: Batch, figure: str) -> str:
         what = "the loss" if figure == "loss" else f"the {figure} loss"

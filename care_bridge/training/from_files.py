@@ -26,6 +26,7 @@ from care_bridge.training import data as from_images
 from care_bridge.training.batches import Arrays, BatchSource, PatchSource
 from care_bridge.training.checkpoint import CHECKPOINT
 from care_bridge.training.data import TrainingData
+from care_bridge.training.defects import DEFECTS, Defects, data_from_defects
 from care_bridge.training.folder import CareModel, load_model, weights_hashes, weights_in
 from care_bridge.training.history import kept_epoch
 from care_bridge.training.presets import Preset, get_preset, short, smoke
@@ -167,7 +168,7 @@ def train_from_files(
     blind = wanted.get("method", METHOD) == "n2v"
     if blind:
         _check_blind(source, target, simulate, source_suffix or target_suffix, settings or {})
-    alone = wanted.get("method") in UNPAIRED
+    alone = wanted.get("method") in (*UNPAIRED, "cin-gan")
     if alone:
         _check_alone(source, target, str(wanted["method"]), simulate, source_suffix or target_suffix)
     elif validate_on is not None:
@@ -268,6 +269,7 @@ def train_from_files(
             "means": data.means,
             "stds": data.stds,
             **({"gan_thresholds": data.thresholds} if data.thresholds else {}),
+            **({"gan_defects": data.defects} if data.defects else {}),
         },
         provenance={"data": data.provenance, "preset": f"{chosen.name} ({chosen.source})"},
     )
@@ -864,7 +866,9 @@ def _alone(
 ) -> TrainingData:
     from care_bridge.training import unpaired
 
-    CareConfig(axes or "YX", **wanted)  # a mistyped setting is said before minutes go into cutting patches
+    making = wanted["method"] == "cin-gan"
+    # A mistyped setting is said before minutes go into cutting patches.
+    CareConfig(axes or "YX", 2 if making else 1, 1, **wanted)
     seed = int(wanted.get("seed", 0))
     how: dict[str, Any] = {
         "patch_size": patch_size or preset.patch_size[2],
@@ -879,6 +883,12 @@ def _alone(
         "progress": progress,
     }
     share = preset.validation_fraction if validation_fraction is None else validation_fraction
+    if making:
+        if validate_on is not None:
+            raise InputError(
+                "method 'cin-gan' makes defects, which no pairs tell good from bad; leave out --validate-on"
+            )
+        return data_from_defects(source, target, validation_fraction=share, **how)
     data = unpaired.data_from_unpaired(source, target, validation_fraction=share, **how)
     assert isinstance(data.training, unpaired.Unpaired)
     if wanted["method"] == "c2gan" and wanted.get("gan_thresholds") is None:
@@ -900,6 +910,8 @@ def _many(data: TrainingData) -> str:
         return (
             f"new patches of {counted(len(data.provenance['source']), 'noisy file')}, with new blind spots,"
         )
+    if isinstance(data.training, Defects):
+        return f"{counted(len(data.training.clean), 'clean patch')} and those of {counted(len(data.defects), 'defect')}"
     if isinstance(data.training, Unpaired):
         return f"{counted(len(data.training.sources), 'patch')} and {len(data.training.targets)} that they do not belong to"
     if isinstance(data.training, BatchSource):
@@ -984,6 +996,9 @@ def _ending(
     folder: Path, config: CareConfig, history: Sequence[Mapping[str, float]], *, stopped_early: bool
 ) -> str:
     kept = kept_epoch(history)
+    if config.method == "cin-gan":
+        made = ", ".join(str(folder / DEFECTS / name) for name in config.gan_defects)
+        return f"a model for each defect, of an image with a channel of noise behind: {made}"
     if kept is None:
         return (
             f"kept epoch {len(history)}, the last: nothing says which was the best without pairs (--validate-on); curves: "
@@ -1049,10 +1064,14 @@ def _next(folder: Path) -> str:
     )
 
 
+_TOLD = {"val_cycle": "there and back", "style": "style"}
+
+
 def _sentence(record: Mapping[str, float]) -> str:
     if math.isnan(record["val_loss"]):
+        told = next(name for name in _TOLD if name in record)
         return (
-            f"epoch {record['epoch']:g}: loss {record['loss']:.4g}, there and back {record['val_cycle']:.4g}, critics "
+            f"epoch {record['epoch']:g}: loss {record['loss']:.4g}, {_TOLD[told]} {record[told]:.4g}, critic "
             f"{record['critic']:.4g}, rate {record['learning_rate']:g}, {record['seconds']:.0f} s"
         )
     return (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import keras
@@ -74,15 +75,15 @@ class Learner(Protocol):
         """The network as `unet.build` of its settings gives it, with the weights as they are now."""
         ...
 
+    def parts(self) -> Iterator[tuple[str, keras.Model]]:
+        """Names of what else comes out, and networks of the same settings; each is used before the next is asked for."""
+        ...
+
 
 def translated(function: Callable[..., Any]) -> Any:
     """The same, translated for the machine once for all sizes; no Python control flow is looked for, which costs seconds."""
-
-    # TensorFlow takes a method of several objects for one that is translated again and again, and warns.
-    def call(*what: Any) -> Any:
-        return function(*what)
-
-    return tf.function(call, reduce_retracing=True, autograph=False)
+    # Of several runs TensorFlow takes functions of equal code for one that is translated again and again, and warns.
+    return tf.function(partial(function), reduce_retracing=True, autograph=False)
 
 
 def keep_average(average: Sequence[Any], trained: Sequence[Any], decay: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -96,6 +96,9 @@ class Supervised:
 
     def variables(self) -> list[Any]:
         return list(self.optimizer.variables)
+
+    def parts(self) -> Iterator[tuple[str, keras.Model]]:
+        return iter(())
 
     def deployed(self) -> keras.Model:
         return self.network

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,10 +138,10 @@ def data_from_unpaired(
     UserWarning
         If images are clipped: more than 1 % of their pixels have the largest number that they can hold.
     """
-    domains = [_domain(folder, image_axes, channel) for folder in (source, target)]
+    domains = [domain_of(folder, image_axes, channel) for folder in (source, target)]
     check_no_shared_field(*domains)
     for pairs in domains:
-        _check_values(pairs)
+        check_values(pairs)
     channels = {pair.source.size("C") for pairs in domains for pair in pairs}
     if len(channels) > 1:
         raise InputError(
@@ -157,23 +157,19 @@ def data_from_unpaired(
     trains: list[PatchSource] = []
     validates: list[PatchSource] = []
     for number, pairs in enumerate(domains):
-        own = max((pair.source.axes.replace("C", "") for pair in pairs), key=lambda a: (len(a), a))
-        cut = "".join(letter for letter in own if letter not in space) + space
-        patches = sample_patches(
+        parts = cut_domain(
             pairs,
-            patch_size=[size.get(letter, 1) for letter in cut],
-            axes=cut,
+            size,
             n_patches_per_image=n_patches_per_image,
+            validation_fraction=validation_fraction,
             foreground=foreground,
             percentiles=percentiles,
-            seed=seed + number,
+            seed=seed,
+            number=number,
             progress=progress,
         )
-        thick = tuple(1 + cut.index(letter) for letter in cut if letter not in space)
-        for part, kept in zip(
-            patches.split(validation_fraction, seed=seed), (trains, validates), strict=True
-        ):
-            kept.append(_kept(Thin(part, thick) if thick else part, math.prod(size.values())))
+        for part, kept in zip(parts, (trains, validates), strict=True):
+            kept.append(part)
     provenance: dict[str, Any] = {
         "source": hashes_of([pair.files[0] for pair in domains[0]], several=False),
         "target": hashes_of([pair.files[0] for pair in domains[1]], several=False),
@@ -198,6 +194,51 @@ def data_from_unpaired(
         number,
         provenance,
     )
+
+
+def cut_domain(
+    pairs: Sequence[ImagePair],
+    size: Mapping[str, int],
+    *,
+    n_patches_per_image: int,
+    validation_fraction: float,
+    foreground: Foreground | None,
+    percentiles: PatchPercentiles | None,
+    seed: int,
+    number: int,
+    progress: Progress,
+) -> tuple[PatchSource, PatchSource]:
+    """Patches of one domain that train, and some of other places that validate; source and target are one image.
+
+    Parameters
+    ----------
+    pairs : sequence of ImagePair
+        As `domain_of` gives them.
+    size : mapping of str to int
+        Pixels of a patch by space axis.
+    number : int
+        Of the domain: each draws other places.
+    n_patches_per_image, validation_fraction, foreground, percentiles, seed, progress
+        As for `data_from_unpaired`.
+    """
+    own = max((pair.source.axes.replace("C", "") for pair in pairs), key=lambda a: (len(a), a))
+    cut = "".join(letter for letter in own if letter not in size) + "".join(size)
+    patches = sample_patches(
+        pairs,
+        patch_size=[size.get(letter, 1) for letter in cut],
+        axes=cut,
+        n_patches_per_image=n_patches_per_image,
+        foreground=foreground,
+        percentiles=percentiles,
+        seed=seed + number,
+        progress=progress,
+    )
+    thick = tuple(1 + cut.index(letter) for letter in cut if letter not in size)
+    training, validation = (
+        _kept(Thin(part, thick) if thick else part, math.prod(size.values()))
+        for part in patches.split(validation_fraction, seed=seed)
+    )
+    return training, validation
 
 
 def otsu_thresholds(data: Unpaired, *, size: int, seed: int) -> tuple[float, float]:
@@ -257,7 +298,8 @@ def _between_blurs(stored: Stored) -> NDArray[np.float64]:
     return np.asarray((kept / max(float(np.linalg.norm(kept)), 1e-30)).ravel())
 
 
-def _domain(folder: str | os.PathLike[str], axes: str | None, channel: int | None) -> list[ImagePair]:
+def domain_of(folder: str | os.PathLike[str], axes: str | None, channel: int | None) -> list[ImagePair]:
+    """The images of a folder, or one image, each as its own partner."""
     path = Path(folder)
     if not path.exists():
         raise InputError(f"no images at {str(path)!r}; name a folder of .tif images, or one image")
@@ -271,7 +313,8 @@ def _domain(folder: str | os.PathLike[str], axes: str | None, channel: int | Non
     ]
 
 
-def _check_values(pairs: Sequence[ImagePair]) -> None:
+def check_values(pairs: Sequence[ImagePair]) -> None:
+    """Refuse constant images, and warn of clipped ones."""
     said, flat = [], []
     for pair in pairs:
         pixels = np.asarray(pair.source.open())

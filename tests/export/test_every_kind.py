@@ -29,6 +29,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "resnet_skips": False,
         "unet_residual": False,
     },
+    "of a defect": {"method": "cin-gan", "n_channel_in": 2, "gan_defects": ("noise",), "resnet_n_blocks": 1},
     "fast 2-D": {"architecture": "fast"},
     "fast 3-D": {"axes": "ZYX", "architecture": "fast"},
     "fast probabilistic": {"architecture": "fast", "probabilistic": True},

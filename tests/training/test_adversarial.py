@@ -181,8 +181,8 @@ def test_instance_normalisation_is_that_of_each_patch_until_it_passes_over() -> 
     np.testing.assert_allclose(own.mean((1, 2)), 0, atol=1e-4)
     np.testing.assert_allclose(own.std((1, 2)), 1, atol=1e-3)
     # All pixels of both patches together, by the definition.
-    assert float(norm.mean[0]) == pytest.approx(patches.mean(), abs=1e-4)
-    assert float(norm.variance[0]) == pytest.approx(patches.var(), rel=1e-4)
+    assert float(norm.mean[0, 0]) == pytest.approx(patches.mean(), abs=1e-4)
+    assert float(norm.variance[0, 0]) == pytest.approx(patches.var(), rel=1e-4)
     passing.mix.assign(1.0)
     frozen = np.asarray(norm(patches, training=False))
     np.testing.assert_allclose(frozen, (patches - patches.mean()) / patches.std(), atol=1e-3)

@@ -39,9 +39,29 @@ class Content(Protocol):
         """0 where both have the same features; a number."""
         ...
 
+    def layers(self, image: Any) -> list[Any]:
+        """The features themselves, of about one size."""
+        ...
+
     def variables(self) -> list[Any]:
         """What it has learnt."""
         ...
+
+
+def style(content: Content, one: Any, other: Any) -> Any:
+    """How far the style of a batch is from another's: which features go together, wherever they are (Gatys et al. 2016).
+
+    As a share of the other's, so that features of any size count alike.
+    """
+    apart = []
+    for here, there in zip(content.layers(one), content.layers(other), strict=True):
+        grams = [
+            tf.einsum("nyxa,nyxb->ab", layer, layer)
+            / tf.cast(tf.reduce_prod(tf.shape(layer)[:3]), tf.float32)
+            for layer in (here, there)
+        ]
+        apart.append(tf.reduce_sum(tf.abs(grams[0] - grams[1])) / (tf.reduce_sum(tf.abs(grams[1])) + 1e-12))
+    return tf.reduce_mean(tf.stack(apart))
 
 
 def content_of(config: CareConfig) -> Content:
@@ -121,9 +141,14 @@ class Encoder:
         return np.asarray(clean + random.normal(0, strength, clean.shape), np.float32)
 
     def distance(self, one: Any, other: Any) -> Any:
-        pairs = zip(self.network(one), self.network(other), strict=True)
-        apart = [tf.reduce_mean(tf.abs(here - there)) for here, there in pairs]
-        return tf.reduce_mean(tf.stack(apart) / self._spread)
+        pairs = zip(self.layers(one), self.layers(other), strict=True)
+        return tf.reduce_mean(tf.stack([tf.reduce_mean(tf.abs(here - there)) for here, there in pairs]))
+
+    def layers(self, image: Any) -> list[Any]:
+        return [
+            layer / spread
+            for layer, spread in zip(self.network(image), tf.unstack(self._spread), strict=True)
+        ]
 
     def variables(self) -> list[Any]:
         return [*self.network.weights, self._spread]
@@ -169,8 +194,10 @@ class Vgg:
         return self.network(grey - tf.constant(_VGG_MEANS, tf.float32))
 
     def distance(self, one: Any, other: Any) -> Any:
-        apart = tf.reduce_mean(tf.abs(self._features(one) - self._features(other)))
-        return apart / self._spread
+        return tf.reduce_mean(tf.abs(self.layers(one)[0] - self.layers(other)[0]))
+
+    def layers(self, image: Any) -> list[Any]:
+        return [self._features(image) / self._spread]
 
     def variables(self) -> list[Any]:
         # Its weights are drawn, or read, again.
@@ -212,12 +239,11 @@ class Filters:
 
     def distance(self, one: Any, other: Any) -> Any:
         # Filters are linear: those of the difference are the difference of theirs.
-        difference = one - other
-        apart = [
-            tf.reduce_mean(tf.abs(tf.nn.depthwise_conv2d(difference, bank, [1, 1, 1, 1], "SAME")))
-            for bank in self._banks
-        ]
+        apart = [tf.reduce_mean(tf.abs(layer)) for layer in self.layers(one - other)]
         return tf.reduce_mean(tf.stack(apart))
+
+    def layers(self, image: Any) -> list[Any]:
+        return [tf.nn.depthwise_conv2d(image, bank, [1, 1, 1, 1], "SAME") for bank in self._banks]
 
     def variables(self) -> list[Any]:
         return []

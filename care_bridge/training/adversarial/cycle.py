@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -183,6 +183,9 @@ class Cycle:
         pools = [pool.images for pool in self.pools]
         own = [self.thresholds, self.generator.begun]
         return [*self.optimizer.variables, *self.back.network.weights, *critics, *pools, *learnt, *own]
+
+    def parts(self) -> Iterator[tuple[str, keras.Model]]:
+        return iter(())
 
     def deployed(self) -> keras.Model:
         return self.generator.deployed()

@@ -30,11 +30,14 @@ class Passing:
         0: each patch's own; 1: those of the training patches.
     share : tf.Variable
         Of the present step in the statistics of the training patches; 0 leaves them as they are.
+    task : tf.Variable
+        Which of several things the generator does now, from 0.
     """
 
     def __init__(self) -> None:
         self.mix = tf.Variable(0.0, trainable=False)
         self.share = tf.Variable(1.0, trainable=False)
+        self.task = tf.Variable(0, trainable=False)
 
 
 class PassingNorm(keras.layers.Layer):  # type: ignore[misc]
@@ -43,18 +46,23 @@ class PassingNorm(keras.layers.Layer):  # type: ignore[misc]
     A network that normalises by what it is given sees each tile in another light than the whole image, so at the end
     mean and variance are those of the training patches, and the layer is a factor and an offset for each channel.
 
+    Of a generator that does several things, each has factors, offsets and statistics of its own, and all else is shared:
+    conditional instance normalisation (Dumoulin et al. 2017).
+
     Parameters
     ----------
     passing : Passing
         Shared by all layers of a generator.
+    tasks : int
+        How many things it does.
     """
 
-    def __init__(self, passing: Passing, **how: Any) -> None:
+    def __init__(self, passing: Passing, *, tasks: int = 1, **how: Any) -> None:
         super().__init__(**how)
-        self.passing = passing
+        self.passing, self.tasks = passing, tasks
 
     def build(self, shape: tuple[int | None, ...]) -> None:
-        channels = (shape[-1],)
+        channels = (self.tasks, shape[-1])
         self.gamma = self.add_weight(shape=channels, initializer="ones", name="gamma", dtype="float32")
         self.beta = self.add_weight(shape=channels, initializer="zeros", name="beta", dtype="float32")
         self.mean = self.add_weight(
@@ -69,23 +77,25 @@ class PassingNorm(keras.layers.Layer):  # type: ignore[misc]
         values = tf.cast(layer, tf.float32)
         axes = list(range(1, len(values.shape) - 1))
         mean, variance = tf.nn.moments(values, axes, keepdims=True)
+        task = self.passing.task
         if training:
             of_step = tf.reduce_mean(mean, 0)
             # Of all pixels together: patches that differ in their means are part of it.
             spread = tf.reduce_mean(variance + tf.square(mean - of_step), 0)
             for kept, now in ((self.mean, of_step), (self.variance, spread)):
-                now = tf.reshape(now, [-1])  # noqa: PLW2901
-                kept.assign(kept + self.passing.share * (now - kept))
+                change = self.passing.share * (tf.reshape(now, [-1]) - tf.gather(kept, task))
+                kept.assign(kept + tf.one_hot(task, self.tasks)[:, None] * change)
         mix = self.passing.mix
-        mean += mix * (self.mean - mean)
-        variance += mix * (self.variance - variance)
-        result = (values - mean) * tf.math.rsqrt(variance + EPSILON) * self.gamma + self.beta
+        mean += mix * (tf.gather(self.mean, task) - mean)
+        variance += mix * (tf.gather(self.variance, task) - variance)
+        result = (values - mean) * tf.math.rsqrt(variance + EPSILON)
+        result = result * tf.gather(self.gamma, task) + tf.gather(self.beta, task)
         return tf.cast(result, layer.dtype)
 
-    def as_factor_and_offset(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def as_factor_and_offset(self, task: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """What it does with the statistics of the training patches, for each channel."""
         gamma, beta, mean, variance = (
-            np.asarray(one, np.float64) for one in (self.gamma, self.beta, self.mean, self.variance)
+            np.asarray(one, np.float64)[task] for one in (self.gamma, self.beta, self.mean, self.variance)
         )
         factor = gamma / np.sqrt(variance + EPSILON)
         return factor.astype(np.float32), (beta - mean * factor).astype(np.float32)
@@ -124,7 +134,7 @@ class Generator:
             config,
             seed=seed,
             precision=config.train_precision,
-            norm=(lambda name: PassingNorm(self.passing, name=name))
+            norm=(lambda name: PassingNorm(self.passing, tasks=max(1, len(config.gan_defects)), name=name))
             if config.resnet_norm == "instance"
             else None,
         )
@@ -151,7 +161,7 @@ class Generator:
             if isinstance(layers.get(norm_name(layer.name)), PassingNorm)
         }
 
-    def deployed(self) -> keras.Model:
+    def deployed(self, task: int = 0) -> keras.Model:
         """What is opened and exported: the same with its normalisation folded into the convolutions before it."""
         if self._deployed is None:
             self._deployed = build(self.config)
@@ -161,7 +171,7 @@ class Generator:
                 continue
             weights = self.network.get_layer(layer.name).get_weights()
             if layer.name in norms:
-                factor, offset = norms[layer.name].as_factor_and_offset()
+                factor, offset = norms[layer.name].as_factor_and_offset(task)
                 kernel, bias = weights
                 weights = [kernel * factor, bias * factor + offset]
             layer.set_weights(weights)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -120,6 +120,9 @@ class Paired:
     def variables(self) -> list[Any]:
         learnt = [] if self.content is None else self.content.variables()
         return [*self.optimizer.variables, *self.critic.variables(), *learnt, self.generator.begun]
+
+    def parts(self) -> Iterator[tuple[str, keras.Model]]:
+        return iter(())
 
     def deployed(self) -> keras.Model:
         return self.generator.deployed()
