@@ -1,12 +1,15 @@
 """Holds our Noise2Void against the package n2v, which needs a Python of its own: folders of ours opened there, and steps.
 
     python3.11 -m venv v && v/bin/pip install n2v==0.3.3 tensorflow-cpu==2.13.1 "csbdeep<0.8" "numpy<1.25"
-    python benchmarks/n2v_beside.py --n2v v/bin/python [--turns 3] [--steps 8] [--only folders steps]
+    python benchmarks/n2v_beside.py --n2v v/bin/python [--turns 3] [--steps 8] [--only folders steps image]
+        [--data DIR] [--epochs 8]
 
 folders: networks of each layout that n2v builds, with random weights, written by us and restored with in both; the largest
 difference as a share of the range. steps: one training step of the same network (32 features, depth 2, kernel 3, batch
 normalisation, batch 16, patches of 64 x 64, 64 blind spots each), drawing of patches included, by turns in a process each;
 median wall and processor time. On a busy machine the ratio of processor times is the one to quote.
+image: both packages learn, by the same lines, from the upper 384 rows of BPAE_R (DIR/pairs_fmd) in three random orders, 16
+features and 50 steps an epoch; PSNR of the whole frame as benchmarks/n2v.py measures it, before and after.
 """
 
 from __future__ import annotations
@@ -50,21 +53,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parts = ("folders", "steps")
+    parts = ("folders", "steps", "image")
     parser.add_argument("--n2v", help="a Python that has n2v")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
-    parser.add_argument("--work", help=argparse.SUPPRESS)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--work", nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.work:
-        return work(given.work)
+        return work(*given.work)
     if not given.n2v:
         parser.error("give --n2v PYTHON")
     if "folders" in given.only:
         folders(given.n2v)
     if "steps" in given.only:
         steps(given.n2v, given.turns, given.steps)
+    if "image" in given.only:
+        image(given.n2v, given.data / "pairs_fmd", given.epochs)
     return 0
 
 
@@ -133,15 +140,38 @@ def steps(python: str, turns: int, count: int) -> None:
         )
 
 
+def image(python: str, pairs: Path, epochs: int) -> None:
+    from care_bridge.images import read_image
+    from care_bridge.metrics import psnr
+
+    truth = read_image(pairs / "BPAE_R_gt_avg50.tif").data
+    noisy = (pairs / "BPAE_R_noisy.tif").resolve()
+    print(f"noisy frame: {psnr(read_image(noisy).data, truth):.2f} dB")
+    for name, which in (("ours", sys.executable), ("n2v", python)):
+        found = []
+        for seed in range(3):
+            with tempfile.TemporaryDirectory() as place:
+                words = [which, __file__, "--work", name, str(noisy), place, str(seed), str(epochs)]
+                subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                found.append(psnr(np.load(Path(place) / "restored.npy"), truth))
+        shown = ", ".join(f"{one:.2f}" for one in found)
+        print(
+            f"{name}: {statistics.mean(found):.2f} dB, deviation {statistics.stdev(found):.2f} ({shown})",
+            flush=True,
+        )
+
+
 # --- in a process of its own
 
 
-def work(what: str) -> int:
+def work(what: str, *more: str) -> int:
     """In n2v's Python: restore with all folders; in either: steps, as many as each line says."""
     # Beside this file lies an n2v.py, which is not n2v.
     sys.path[:] = [
         place for place in sys.path if Path(place or ".").resolve() != Path(__file__).resolve().parent
     ]
+    if more:
+        return _restore(what, Path(more[0]), Path(more[1]), seed=int(more[2]), epochs=int(more[3]))
     if what not in ("ours", "ours, bfloat16", "n2v"):
         from n2v.models import N2V
 
@@ -218,6 +248,41 @@ def _theirs(noisy: np.ndarray) -> Callable[[int], None]:
         model.keras_model.fit(iter(wrapper), epochs=1, steps_per_epoch=count, verbose=0)
 
     return steps
+
+
+def _restore(what: str, path: Path, place: Path, *, seed: int, epochs: int) -> int:
+    import tifffile
+
+    if what == "n2v":
+        from n2v.internals.N2V_DataGenerator import N2V_DataGenerator
+        from n2v.models import N2V, N2VConfig
+    else:
+        from care_bridge.n2v.internals.N2V_DataGenerator import N2V_DataGenerator
+        from care_bridge.n2v.models import N2V, N2VConfig
+    noisy = tifffile.imread(path).astype(np.float32)
+    np.random.seed(seed)
+    datagen = N2V_DataGenerator()
+    patches, held_out = (
+        datagen.generate_patches_from_list([rows[None, ..., None]], shape=PATCH, augment=turned)
+        for rows, turned in ((noisy[:384], True), (noisy[384:], False))
+    )
+    config = N2VConfig(
+        patches,
+        unet_kern_size=3,
+        unet_n_first=16,
+        train_steps_per_epoch=50,
+        train_epochs=epochs,
+        train_loss="mse",
+        train_batch_size=BATCH,
+        n2v_perc_pix=PERCENT,
+        n2v_patch_shape=PATCH,
+        train_tensorboard=False,
+        **({} if what == "n2v" else {"seed": seed}),
+    )
+    model = N2V(config, "model", basedir=str(place))
+    model.train(patches, held_out)
+    np.save(place / "restored.npy", model.predict(noisy, "YX"))
+    return 0
 
 
 if __name__ == "__main__":
