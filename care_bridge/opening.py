@@ -142,12 +142,16 @@ def open_predictor(
     level, runtime = _resolved(path, level, runtime, version=version, fiji=fiji)
     _check_keras_only(runtime, weights, precision)
     if level:
-        scale = _isonet_scale(path, level, kind, factor)
+        named = level in (asked, _LEVEL_OF.get(runtime_asked or ""))
+        ours = level == "onnx" and named  # our scripts do for every kind of model what its kind needs
+        scale = None if ours else _isonet_scale(path, level, kind, factor)
+        if ours:
+            _check_factor(path, factor)
         if scale is not None and level in ("imagej", "onnx"):
-            if level in (asked, _LEVEL_OF.get(runtime_asked or "")):
+            if named:
                 raise InputError(
                     f'level {level!r} answers "Run your network" only, and an isotropic model needs "Run your '
-                    'IsoNet"; use level fiji, tf1 or emulation'
+                    'IsoNet"; use level fiji, onnx, tf1 or emulation'
                 )
             level, runtime = ("tf1", "tf1") if level == "imagej" else ("emulation", _emulated_by(path))
         return _open_plugin(
@@ -435,6 +439,15 @@ def _isonet_scale(
     if not factor >= 1:
         raise InputError(f'factor={factor:g}: "Run your IsoNet" takes at least 1')
     return factor
+
+
+def _check_factor(path: str | os.PathLike[str], factor: float | None) -> None:
+    """Our scripts take a model's own factor, and no other."""
+    if factor is not None and factor != (own := factor_of(path)):
+        raise InputError(
+            f"factor={factor:g}: our scripts for Fiji take what the model says, {'nothing' if own is None else f'{own:g}'}; "
+            "leave it out"
+        )
 
 
 def _predict_options(options: object) -> PredictOptions:

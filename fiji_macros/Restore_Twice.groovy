@@ -70,6 +70,7 @@ class Restored {
     double high = 1
     double scale = 1
     double offset = 0
+    double finer = 1
     double clippedShare = 0
     String how = ''
 }
@@ -277,6 +278,7 @@ Restored restore(ImagePlus source, boolean normalize, String title) {
     def chosen = engineOf(model)
     def seen = asSeen(source)
     def result = new Restored()
+    if (chosen == 'onnx') seen = asItsKindSeesIt(openOnnx(model), seen)
     if (normalize && takesGreyLevels(model)) {
         IJ.log("${model.name} takes grey levels as they are, its scale is in it: nothing is normalized")
         normalize = false
@@ -291,6 +293,8 @@ Restored restore(ImagePlus source, boolean normalize, String title) {
     if (chosen == 'onnx') {
         def net = openOnnx(model)
         planes = runOnnx(net, seen, normalize, result.low, result.high)
+        if (net.about.kind == 'UpsamplingCARE' && net.about.factor) planes.finer = (double) net.about.factor
+        result.finer = planes.finer
         how = "${net.runtime}, tiles=${net.tiles}"
     } else {
         def tiles = [nTiles ?: 8, blockMultiple ?: 32, overlap < 0 ? 32 : overlap]
@@ -373,6 +377,7 @@ ImagePlus dress(Planes result, ImagePlus source, String title, double low, doubl
     if (channels > 1 || (slices > 1 && frames > 1)) made.setOpenAsHyperStack(true)
     def calibration = source.calibration.copy()
     calibration.disableDensityCalibration()
+    calibration.pixelDepth /= result.finer
     if (channels > 1) {
         def mode = source instanceof CompositeImage ? source.mode : CompositeImage.GRAYSCALE
         made = new CompositeImage(made, mode)
@@ -751,6 +756,7 @@ class Planes {
     int channels = 1
     int slices = 1
     int frames = 1
+    double finer = 1  // so many times as many planes as the source has
     float[][] pixels
 }
 
@@ -769,9 +775,9 @@ String engineOf(File zip) {
         try {
             def net = openOnnx(zip)
             enginesTold << "${zip.name} is run by ${net.runtime}".toString()
-            if (net.about.kind in ['UpsamplingCARE', 'IsotropicCARE'])
-                enginesTold << "${zip.name} is an ${net.about.kind}: the result is that of its network alone, as in the plugin; "
-                    .concat('its HOW-TO says what stacks need before').toString()
+            if (net.about.kind in ['UpsamplingCARE', 'IsotropicCARE'] && !net.about.factor)
+                enginesTold << "${zip.name} is an ${net.about.kind} that does not say how many planes one becomes: the result is "
+                    .concat('that of its network alone, as in the plugin; its HOW-TO says what stacks need before').toString()
             chosen = 'onnx'
         } catch (NoOnnx e) {
             if (engine == 'onnx') throw e
@@ -947,6 +953,7 @@ String firstLine(Throwable error) {
 // give what one tile gives.
 Planes runOnnx(OnnxModel net, ImagePlus seen, boolean normalize, double low, double high) {
     def about = net.about
+    if (about.kind == 'IsotropicCARE' && about.factor) return runIsotropic(net, seen, normalize, low, high)
     boolean volumes = about.axes.contains('Z')
     int channels = (int) about.n_channel_in
     if (seen.NChannels != channels)
@@ -966,30 +973,165 @@ Planes runOnnx(OnnxModel net, ImagePlus seen, boolean normalize, double low, dou
     def cut = tiling(net, depth, seen.height, seen.width)
     IJ.resetEscape()
     for (int run = 0; run < runs; run++) {
-        float[][] input = new float[depth * channels][]
-        for (int i = 0; i < input.length; i++) {
-            input[i] = networkPixels(seen.getStack().getProcessor(run * input.length + i + 1), normalize, low, high, clip)
-            if (input[i] == null)
-                throw new Refused("'${seen.title}' has pixels that are not numbers; use Process > Filters > Remove NaNs...")
-        }
-        float[][] output
-        while (true) {
-            output = new float[depthOut * result.channels][seen.width * seen.height]
-            try {
-                runTiles(net, cut, input, output, run, runs)
-                break
-            } catch (OutOfMemoryError | NotEnough e) {
-                if (!cut.more(2 * cut.count()))
-                    throw new Refused("the memory is too small for one tile of ${seen.title} (${cut.words()}); close other "
-                        + 'programs and images')
-                say("memory ran out; tried again with ${cut.count()} tiles")
-            }
-        }
+        def input = networkPlanes(seen, run * depth * channels, depth * channels, normalize, low, high)
+        def output = throughNetwork(net, cut, input, depthOut * result.channels, run, runs, seen.title)
         System.arraycopy(output, 0, result.pixels, run * output.length, output.length)
     }
     net.tiles = cut.count()
     IJ.showProgress(1d)
     return result
+}
+
+float[][] networkPlanes(ImagePlus seen, int first, int number, boolean normalize, double low, double high) {
+    float[][] planes = new float[number][]
+    for (int i = 0; i < number; i++) {
+        planes[i] = networkPixels(seen.getStack().getProcessor(first + i + 1), normalize, low, high, clip)
+        if (planes[i] == null)
+            throw new Refused("'${seen.title}' has pixels that are not numbers; use Process > Filters > Remove NaNs...")
+    }
+    return planes
+}
+
+// With more and smaller tiles where memory runs out.
+float[][] throughNetwork(OnnxModel net, Tiles cut, float[][] input, int planes, int run, int runs, String title) {
+    while (true) {
+        float[][] output = new float[planes][cut.size[1] * cut.size[2]]
+        try {
+            runTiles(net, cut, input, output, run, runs)
+            return output
+        } catch (OutOfMemoryError | NotEnough e) {
+            if (!cut.more(2 * cut.count()))
+                throw new Refused("the memory is too small for one tile of ${title} (${cut.words()}); close other "
+                    + 'programs and images')
+            say("memory ran out; tried again with ${cut.count()} tiles")
+        }
+    }
+}
+
+// ---- Stacks whose planes lie far apart, as care-bridge predict restores them
+
+// What an UpsamplingCARE looks at: the stack with more planes. Every other model looks at the image as it is.
+ImagePlus asItsKindSeesIt(OnnxModel net, ImagePlus seen) {
+    if (net.about.kind != 'UpsamplingCARE' || !net.about.factor) return seen
+    int planes = planesFor(net, seen)
+    def stack = new ImageStack(seen.width, seen.height)
+    for (int t = 0; t < seen.NFrames; t++) {
+        def frame = (0..<seen.NSlices * seen.NChannels).collect { int i ->
+            (float[]) seen.getStack().getProcessor(t * seen.NSlices * seen.NChannels + i + 1).convertToFloatProcessor().getPixels()
+        } as float[][]
+        finer(frame, seen.NChannels, planes).each { stack.addSlice('', it) }
+    }
+    def made = new ImagePlus(seen.title, stack)
+    made.setDimensions(seen.NChannels, planes, seen.NFrames)
+    return made
+}
+
+int planesFor(OnnxModel net, ImagePlus seen) {
+    if (seen.NSlices < 2)
+        throw new Refused("'${seen.title}' has one plane and the model fills up stacks along Z; "
+            + (seen.NFrames > 1 ? 'say in Image > Properties that its frames are slices' : 'give it a stack'))
+    return (int) Math.max(1d, Math.rint(seen.NSlices * (double) net.about.factor))
+}
+
+// More planes by linear interpolation; first and last stay where they are. Planes of channels follow one another.
+@CompileStatic
+float[][] finer(float[][] planes, int channels, int wanted) {
+    int number = (int) planes.length.intdiv(channels)
+    float[][] made = new float[wanted * channels][planes[0].length]
+    double step = wanted > 1 ? (number - 1) / (double) (wanted - 1) : 0d
+    for (int i = 0; i < wanted; i++) {
+        double where = i == wanted - 1 && wanted > 1 ? (double) (number - 1) : i * step
+        int below = Math.min((int) where, Math.max(number - 2, 0))
+        double weight = where - below
+        for (int c = 0; c < channels; c++) {
+            float[] low = planes[below * channels + c], high = planes[Math.min(below + 1, number - 1) * channels + c]
+            float[] one = made[i * channels + c]
+            for (int p = 0; p < one.length; p++) one[p] = (float) ((double) low[p] * (1d - weight) + (double) high[p] * weight)
+        }
+    }
+    return made
+}
+
+// The stack with more planes, through the network from two sides, in slices along X and along Y that show Z; of both the
+// geometric mean of what is above 0, of widths the larger.
+Planes runIsotropic(OnnxModel net, ImagePlus seen, boolean normalize, double low, double high) {
+    def about = net.about
+    int channels = (int) about.n_channel_in, made = (int) about.n_channel_out
+    if (seen.NChannels != channels)
+        throw new Refused("'${seen.title}' has ${counted(seen.NChannels, 'channel')} and the model takes ${channels}; "
+            + (channels == 1 ? 'use Restore Channels, or Image > Color > Split Channels' : 'use a model for such images'))
+    int planes = planesFor(net, seen), width = seen.width, height = seen.height
+    int means = about.probabilistic ? made.intdiv(2) : made
+    int block = 1
+    about.size_multiple.values().each { block = Math.max(block, (int) it) }
+    int[] z = mirrored(planes, block)
+    def result = new Planes(width: width, height: height, channels: made, slices: planes, frames: seen.NFrames, finer: about.factor)
+    result.pixels = new float[made * planes * seen.NFrames][]
+    def sides = [mirrored(height, block), mirrored(width, block)]
+    def cuts = sides.collect { tiling(net, 1, it.length, z.length) }
+    IJ.resetEscape()
+    for (int t = 0; t < seen.NFrames; t++) {
+        int number = seen.NSlices * channels
+        def stack = finer(networkPlanes(seen, t * number, number, normalize, low, high), channels, planes)
+        float[][] whole = new float[made * planes][width * height]
+        for (int slice = 0; slice < width + height; slice++) {
+            int side = slice < width ? 0 : 1
+            int at = side == 0 ? slice : slice - width
+            def input = cutThrough(stack, channels, width, side, at, (int[]) sides[side], z)
+            def output = throughNetwork(net, (Tiles) cuts[side], input, made, t * (width + height) + slice, seen.NFrames * (width + height),
+                seen.title)
+            join(output, whole, means, width, side, at, (int[]) sides[side], z, planes)
+        }
+        System.arraycopy(whole, 0, result.pixels, t * whole.length, whole.length)
+    }
+    net.tiles = ((Tiles) cuts[0]).count()
+    IJ.showProgress(1d)
+    return result
+}
+
+// Positions of so many as fill up a multiple, mirrored at both ends without the ends themselves, as csbdeep does.
+@CompileStatic
+int[] mirrored(int size, int multiple) {
+    int[] made = new int[roundUp(size, multiple)]
+    int before = (int) (made.length - size).intdiv(2)
+    int period = Math.max(1, 2 * (size - 1))
+    for (int i = 0; i < made.length; i++) {
+        int folded = Math.floorMod(i - before, period)
+        made[i] = folded < size ? folded : period - folded
+    }
+    return made
+}
+
+// A slice as the network sees it: Z along its X, the other way round where the slice lies along X (side 0).
+@CompileStatic
+float[][] cutThrough(float[][] stack, int channels, int width, int side, int at, int[] rows, int[] z) {
+    float[][] made = new float[channels][rows.length * z.length]
+    for (int c = 0; c < channels; c++)
+        for (int k = 0; k < z.length; k++) {
+            float[] plane = stack[z[side == 0 ? z.length - 1 - k : k] * channels + c]
+            for (int r = 0; r < rows.length; r++)
+                made[c][r * z.length + k] = side == 0 ? plane[rows[r] * width + at] : plane[at * width + rows[r]]
+        }
+    return made
+}
+
+@CompileStatic
+void join(float[][] output, float[][] whole, int means, int width, int side, int at, int[] rows, int[] z, int planes) {
+    int channels = output.length
+    int aside = (int) (z.length - planes).intdiv(2), size = (int) whole[0].length.intdiv(width)
+    int inside = side == 0 ? size : width, above = (int) (rows.length - inside).intdiv(2)
+    for (int c = 0; c < channels; c++)
+        for (int p = 0; p < planes; p++) {
+            float[] plane = whole[p * channels + c]
+            int k = side == 0 ? z.length - 1 - (p + aside) : p + aside
+            for (int r = 0; r < inside; r++) {
+                float value = output[c][(r + above) * z.length + k]
+                if (c < means) value = Math.max(value, 0f)
+                int to = side == 0 ? r * width + at : at * width + r
+                if (side == 0) plane[to] = value
+                else plane[to] = c < means ? (float) Math.sqrt((double) (float) (plane[to] * value)) : Math.max(plane[to], value)
+            }
+        }
 }
 
 class NotEnough extends RuntimeException {

@@ -361,11 +361,13 @@ def _check_runtime(runtime: str, *, only_keras: Mapping[str, Any], not_fiji: Map
 def _check_runs_in_fiji(model: Path, runtime: str, *, kind: str | None, factor: float | None) -> None:
     from care_bridge.model_files import ISOTROPIC, kind_of
 
+    if runtime == "imagej-onnx" and kind is None:
+        return  # our scripts do for every kind of model what its kind needs
     own = kind or kind_of(model)
     if own == "UpsamplingCARE":
         raise InputError(
             f"{str(model)!r} is of kind {own}, which upsamples stacks before the network sees them, and 'Run your "
-            "network' does not; use --runtime keras"
+            "network' does not; use --runtime keras or imagej-onnx"
         )
     if own != ISOTROPIC and (kind is not None or factor is not None):
         option = "--kind" if factor is None else "--factor"

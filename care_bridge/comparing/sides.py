@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.model_files import (
     ISOTROPIC,
+    UPSAMPLING_KINDS,
     factor_of,
     kind_of,
     stated_plugin_values,
@@ -121,7 +123,10 @@ def compare(
         raw = any(map(takes_grey_levels, sides)) or _has_own_scale(reference)
         unit = _range_of(image) if raw else 1.0
         if isinstance(reference, str | os.PathLike):
-            reference = open_reference(reference, options, kind=kind, factor=factor)
+            if candidate.runtime.level == "onnx" and any(kind_of(side) in UPSAMPLING_KINDS for side in sides):
+                reference = _with_more_planes(reference, options)
+            else:
+                reference = open_reference(reference, options, kind=kind, factor=factor)
         elif isinstance(reference, NetworkPredictor) and reference.options.rule is FIJI:
             reference = EmulatedPlugin(reference.network, options)
         here = _as_network_predictor(reference)
@@ -179,6 +184,23 @@ def open_reference(
     """Python's side: the model run by Keras (a bundle: by TensorFlow 2), following the plugin's conventions."""
     runtime = runtime_of(path)
     return open_predictor(path, "emulation", runtime=runtime, options=options, kind=kind, factor=factor)
+
+
+def _with_more_planes(path: str | os.PathLike[str], options: PluginOptions) -> Predictor:
+    """Python's side of a model that fills up stacks: our scripts do it as `predict` does, the plugin does not."""
+    return open_predictor(
+        path,
+        runtime="keras",
+        options=PredictOptions(
+            rule=FIJI,
+            pmin=options.percentileBottom,
+            pmax=options.percentileTop,
+            clip=options.clip,
+            denormalize=False,
+            # An isotropic model's stacks are filled up as csbdeep does, which the script follows there.
+            tiles=None if kind_of(path) == ISOTROPIC else dataclasses.replace(options.tiles, n_tiles=1),
+        ),
+    )
 
 
 PLUGINS_WAY = "the plugin's conventions"

@@ -249,12 +249,15 @@ def _outside(source: Source, projected: str | None) -> list[str]:
     said = []
     if kind == "IsotropicCARE":
         said.append(
-            "This 2-D network restores XZ and YZ slices: upsample Z linearly first, run it on both, and "
-            "combine the two "
-            'results by their geometric mean ("Run your IsoNet" in Fiji, or care_bridge in Python).'
+            "This 2-D network restores XZ and YZ slices: upsample Z linearly first, run it on both, and combine the two "
+            'results by their geometric mean ("Run your IsoNet" in Fiji). The CARE bridge scripts for Fiji and care_bridge '
+            "in Python do all of it."
         )
     if kind == "UpsamplingCARE":
-        said.append("Upsample the image linearly along Z by the factor first; the network keeps the size.")
+        said.append(
+            "Upsample the image linearly along Z by the factor first; the network keeps the size. The CARE bridge scripts "
+            "for Fiji and care_bridge in Python do it by themselves."
+        )
     if projected:
         said.append(f"The network projects along {projected}: give it whole stacks in one tile (nTiles=1).")
     if source.config and is_probabilistic(source):

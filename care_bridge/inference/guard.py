@@ -164,9 +164,7 @@ def open_guard(path: str | os.PathLike[str], *, opened: Sequence[Predictor] = ()
             f"care-bridge guard {folder} SOURCE TARGET"
         )
         if config.kind != KIND or config.method not in (*OF_PAIRS, *UNPAIRED):
-            reason = (
-                f"there are no statistics of training patches for a {config.kind} of method {config.method!r}"
-            )
+            reason = f"there are no statistics of training patches for kind {config.kind}, method {config.method!r}"
         return Guard(None, why=reason, noise=noise)
     if not familiar.is_of(weights_hashes(folder)):
         reason = (

@@ -14,6 +14,7 @@ from care_bridge.errors import InputError
 from care_bridge.images import Image
 from care_bridge.java import runtimes
 from care_bridge.java.imagej import ImageJ, scripts_folder
+from care_bridge.model_files import UPSAMPLING_KINDS, factor_of, kind_of
 from care_bridge.plugin.options import PluginOptions
 from care_bridge.predictor import ImagesOnly, Runtime
 from care_bridge.tiling import FijiTiles
@@ -90,8 +91,14 @@ class ImageJOnnxPredictor(ImagesOnly):
         result = self._imagej.restore(
             scripts_folder() / SCRIPT, {"model": self.bundle, "engine": "onnx", **given}, image
         )
+        sizes = dict(result.pixel_size_um)
+        finer = factor_of(self.bundle) if kind_of(self.bundle) in UPSAMPLING_KINDS else None
+        if finer and "Z" in sizes:
+            sizes["Z"] /= finer
         return result.replace(
-            has_widths=bool(read_meta(self.bundle).probabilistic), normalized=self.options.normalizeInput
+            has_widths=bool(read_meta(self.bundle).probabilistic),
+            normalized=self.options.normalizeInput,
+            pixel_size_um=sizes,
         )
 
     def close(self) -> None:

@@ -44,7 +44,7 @@ ImagePlus restoreFrames() {
         if (together) frame = scaled(frame, grey)
         def restored = restore(frame, normalizeInput && !together, '')
         if (whole == null) {
-            whole = planesLike(restored.image, frames)
+            whole = planesLike(restored, frames)
             low = together ? grey[0] : restored.low
             high = together ? grey[1] : restored.high
             how = restored.how
@@ -59,8 +59,10 @@ ImagePlus restoreFrames() {
     return made
 }
 
-Planes planesLike(ImagePlus one, int frames) {
-    def made = new Planes(width: one.width, height: one.height, channels: one.NChannels, slices: one.NSlices, frames: frames)
+Planes planesLike(Restored restored, int frames) {
+    def one = restored.image
+    def made = new Planes(width: one.width, height: one.height, channels: one.NChannels, slices: one.NSlices, frames: frames,
+        finer: restored.finer)
     made.pixels = new float[one.stackSize * frames][]
     return made
 }

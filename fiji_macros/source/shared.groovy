@@ -30,6 +30,7 @@ class Restored {
     double high = 1
     double scale = 1
     double offset = 0
+    double finer = 1
     double clippedShare = 0
     String how = ''
 }
@@ -237,6 +238,7 @@ Restored restore(ImagePlus source, boolean normalize, String title) {
     def chosen = engineOf(model)
     def seen = asSeen(source)
     def result = new Restored()
+    if (chosen == 'onnx') seen = asItsKindSeesIt(openOnnx(model), seen)
     if (normalize && takesGreyLevels(model)) {
         IJ.log("${model.name} takes grey levels as they are, its scale is in it: nothing is normalized")
         normalize = false
@@ -251,6 +253,8 @@ Restored restore(ImagePlus source, boolean normalize, String title) {
     if (chosen == 'onnx') {
         def net = openOnnx(model)
         planes = runOnnx(net, seen, normalize, result.low, result.high)
+        if (net.about.kind == 'UpsamplingCARE' && net.about.factor) planes.finer = (double) net.about.factor
+        result.finer = planes.finer
         how = "${net.runtime}, tiles=${net.tiles}"
     } else {
         def tiles = [nTiles ?: 8, blockMultiple ?: 32, overlap < 0 ? 32 : overlap]
@@ -333,6 +337,7 @@ ImagePlus dress(Planes result, ImagePlus source, String title, double low, doubl
     if (channels > 1 || (slices > 1 && frames > 1)) made.setOpenAsHyperStack(true)
     def calibration = source.calibration.copy()
     calibration.disableDensityCalibration()
+    calibration.pixelDepth /= result.finer
     if (channels > 1) {
         def mode = source instanceof CompositeImage ? source.mode : CompositeImage.GRAYSCALE
         made = new CompositeImage(made, mode)

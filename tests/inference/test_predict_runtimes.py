@@ -166,7 +166,7 @@ def test_fiji_is_not_asked_for_what_upsamples_before_its_network(
         assert result.exit_code == 2
         assert result.output.endswith(
             "is of kind UpsamplingCARE, which upsamples stacks before the network sees them, "
-            "and 'Run your network' does not; use --runtime keras\n"
+            "and 'Run your network' does not; use --runtime keras or imagej-onnx\n"
         )
     assert plugin_options == []
 
