@@ -18,7 +18,7 @@ from care_bridge.images import Image, read_image, write_image
 PIECES = {
     # name: file, channel, folder, side of a piece, pixels along Y and X that become one, how many pieces
     "tubulin_fixed": ("cell_dna_mts_actin_cyx.tif", 1, "tubules-a", 350, 2, 1),
-    "tubulin_screen": ("nuclei_tubulin_cyx.tif", 1, "tubules-a", 208, 1, 1),
+    "tubulin_screen": ("nuclei_tubulin_cyx.tif", 0, "tubules-a", 208, 1, 1),
     "autophagosomes": ("autophagosomes.tif", None, "granules-a", 144, 1, 1),
     "transcripts": ("hybiss_spots.tif", None, "granules-a", 512, 2, 1),
     "lysosomes": ("hela_lyso_mito_nuc_cyx_uint16.tif", 0, "granules-a", 464, 2, 1),
