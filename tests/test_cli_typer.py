@@ -86,6 +86,7 @@ ONE_MEANING = {
     "--images": {"demo"},
     "--image-axes": {
         "advise",
+        "advise-method",
         "calibrate",
         "compare",
         "evaluate",

@@ -222,7 +222,7 @@ def test_an_image_that_cannot_be_used_is_one_sentence(pixels: Any, message: str,
 
 def test_what_no_stream_can_be_made_of_is_said(clean: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"holds no \.tif or \.tiff image, nor do the folders"):
+    with pytest.raises(InputError, match=r"holds no \.tif, \.tiff or \.zarr image, nor do the folders"):
         open_stream(tmp_path / "empty")
     with pytest.raises(InputError, match="no clean images at"):
         open_stream(tmp_path / "nothing")
